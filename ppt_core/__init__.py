@@ -1,0 +1,1 @@
+"""Partial pre-training of binarized networks: knows neither users nor images."""

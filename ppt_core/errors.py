@@ -1,0 +1,8 @@
+"""The one error type for what a user handed over: data, folders, artefacts."""
+
+
+class DataError(ValueError):
+    """Input that cannot be used: one line that names what, the value found and what to do.
+
+    The command line prints it without a traceback and exits with code 1.
+    """

@@ -1,0 +1,143 @@
+"""Ordinary layers with a second precision: a phase is a switch on one model, never a second model."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppt_core.binarize import binarize_activation, binarize_weight
+from ppt_core.schedule import Precision
+
+INITIAL_ALPHA = 3.0
+ALPHA_PENALTY = 2e-4
+MIN_ALPHA = 1e-3  # at or below 0 the threshold alpha / 2 would leave the range it divides
+
+
+class BinaryActivation(nn.ReLU):
+    """ReLU in full precision, one-bit PACT in low precision.
+
+    Attributes:
+        alpha: the trainable clipping level, shape ``()``, initially 3. Unused (no gradient) in full precision.
+        precision: ``full`` or ``low``.
+    """
+
+    alpha: nn.Parameter
+    precision: Precision
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``max(input, 0)``, or 0 and alpha by `ppt_core.binarize.binarize_activation`."""
+        if self.precision == "full":
+            return super().forward(input)
+        return binarize_activation(input, self.alpha)
+
+
+class _BinaryWeights:
+    """What `BinaryLinear` and `BinaryConv2d` share: the scale and the exact product.
+
+    Attributes:
+        scale: static weight scale, a buffer of shape ``()``: mean |w| at insertion, or 1.
+        input_activation: the `BinaryActivation` whose 0-or-alpha outputs this layer multiplies. It is not a
+            submodule here: its parameters belong to the place in the model where it stands.
+    """
+
+    weight: nn.Parameter
+    scale: Tensor
+    precision: Precision
+    _input_activation: tuple[BinaryActivation]
+
+    @property
+    def input_activation(self) -> BinaryActivation:
+        return self._input_activation[0]
+
+    def unit_operands(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (input / alpha, binarized weight, alpha * scale).
+
+        The operands hold {0, 1} and {-1, +1} exactly (alpha / alpha is 1 in IEEE arithmetic), so their product
+        is an exact integer in any order of summation. Alpha is detached on both sides of the product: its
+        gradient flows through the activation, and that of the input is ``scale * (gradient @ weight)``.
+        """
+        alpha = self.input_activation.alpha.detach()
+        return input / alpha, binarize_weight(self.weight), alpha * self.scale
+
+
+class BinaryLinear(_BinaryWeights, nn.Linear):
+    """`nn.Linear` in full precision; in low precision ``alpha * scale * ({0, 1} @ {-1, +1}) + bias``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        if self.precision == "full":
+            return F.linear(input, self.weight, self.bias)
+        bits, signs, scale = self.unit_operands(input)
+        output = F.linear(bits, signs) * scale
+        return output if self.bias is None else output + self.bias
+
+
+class BinaryConv2d(_BinaryWeights, nn.Conv2d):
+    """`nn.Conv2d` in full precision; in low precision a convolution of {0, 1} with {-1, +1}, then scaled.
+
+    Zero padding is the bit 0: exact.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (batch, in_channels, height, width) to (batch, out_channels, height', width')."""
+        if self.precision == "full":
+            return super().forward(input)
+        bits, signs, scale = self.unit_operands(input)
+        output = self._conv_forward(bits, signs, None) * scale
+        return output if self.bias is None else output + self.bias[:, None, None]
+
+
+def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["static", "none"] = "static") -> None:
+    """Switch every converted layer of ``model`` in place; parameters and state_dict keys stay as they are.
+
+    Entering low precision is the projection of partial pre-training: it freezes each weight scale at the present
+    mean |w| (``scale="static"``) or at 1 (``"none"``), and starts each alpha at 3. Going back restores the
+    full-precision network with its latent weights.
+
+    Raises ValueError if the model was not converted or a weight to binarize is not finite.
+    """
+    layers = [m for m in model.modules() if isinstance(m, (BinaryActivation, _BinaryWeights))]
+    if not layers:
+        raise ValueError("the model holds no binarizable layer; convert it first with ppt_core.plan.convert")
+    if precision not in ("full", "low"):
+        raise ValueError(f"precision is {precision!r}; it must be 'full' or 'low'")
+    if precision == "low":
+        check_finite(model)
+    for layer in layers:
+        if precision == "low" and layer.precision == "full":
+            with torch.no_grad():
+                if isinstance(layer, BinaryActivation):
+                    layer.alpha.fill_(INITIAL_ALPHA)
+                else:
+                    layer.scale.fill_(layer.weight.abs().mean().item() if scale == "static" else 1.0)
+        layer.precision = precision
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise ValueError naming the first parameter that holds NaN or infinity."""
+    for name, parameter in model.named_parameters():
+        if not math.isfinite(parameter.detach().abs().max().item() if parameter.numel() else 0.0):
+            raise ValueError(
+                f"parameter {name} holds values that are not finite, so it cannot be binarized; "
+                "training has diverged: lower the learning rate"
+            )
+
+
+def alpha_penalty(model: nn.Module) -> Tensor | float:
+    """The loss term ``0.0002 * sum(alpha**2)`` over activations in low precision; 0.0 in full precision."""
+    alphas = [m.alpha for m in model.modules() if isinstance(m, BinaryActivation) and m.precision == "low"]
+    return ALPHA_PENALTY * torch.stack(alphas).square().sum() if alphas else 0.0
+
+
+def clamp_alphas(model: nn.Module) -> None:
+    """Keep every alpha at 0.001 or above, after an optimizer step.
+
+    A decision of ours: Adam's step does not shrink with the penalty, so an unused alpha would drift below 0,
+    where the two values change places.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, BinaryActivation):
+                module.alpha.clamp_(min=MIN_ALPHA)

@@ -1,0 +1,208 @@
+"""Which layers become 1-bit, and why the others do not: a plan to read before it is applied."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from ppt_core.layers import (
+    INITIAL_ALPHA,
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    check_finite,
+)
+
+_WEIGHTED = (nn.Linear, nn.Conv2d)
+# Modules that pass {0, alpha} on as {0, alpha}, in another arrangement.
+_TRANSPARENT = (nn.Flatten, nn.Identity, nn.MaxPool2d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedLayer:
+    """One layer's fate.
+
+    Attributes:
+        name: qualified name in the model.
+        kind: class name of the layer.
+        binarize: whether it becomes 1-bit.
+        reason: why, or why not.
+        input_activation: name of the activation that feeds a 1-bit weight layer, else None.
+    """
+
+    name: str
+    kind: str
+    binarize: bool
+    reason: str
+    input_activation: str | None = None
+
+
+@dataclass(frozen=True)
+class BinarizationPlan:
+    """Every weight layer and ReLU of a model in execution order; `str` gives a table."""
+
+    layers: tuple[PlannedLayer, ...]
+
+    def __str__(self) -> str:
+        rows = [("layer", "kind", "bits", "why")]
+        rows += [(p.name, p.kind, "1" if p.binarize else "32", p.reason) for p in self.layers]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+        )
+
+
+def plan_binarization(model: nn.Module) -> BinarizationPlan:
+    """Decide for each Linear, Conv2d, Embedding and ReLU of ``model``, without changing it.
+
+    Binarized are the weight layers between the first and the last *in execution order* whose input is the output
+    of a ReLU module, and those ReLUs. The first and the last weight layer, layers whose input is real-valued,
+    projection shortcuts (1x1 convolutions beside a residual branch), embeddings and BatchNorm keep 32 bits
+    (Renda and Fromm 2020).
+
+    Raises ValueError if the model cannot be traced, was converted before, holds weights that are not finite, has
+    nothing to binarize, or calls an activation that would be binarized more than once.
+    """
+    if any(isinstance(m, (BinaryActivation, BinaryLinear, BinaryConv2d)) for m in model.modules()):
+        raise ValueError("the model was converted before; convert a model once and switch it with set_precision")
+    check_finite(model)
+    calls = _module_calls(model)
+    weighted = [node for node, module in calls if isinstance(module, _WEIGHTED)]
+    modules = dict(calls)
+
+    sources: dict[fx.Node, fx.Node | None] = {node: _source_activation(node, modules) for node in weighted}
+    decisions: dict[fx.Node, tuple[bool, str]] = {}
+    for node in weighted:
+        if node is weighted[0]:
+            decisions[node] = (False, "first layer")
+        elif node is weighted[-1]:
+            decisions[node] = (False, "last layer")
+        elif sources[node] is None:
+            decisions[node] = (False, "its input is real-valued: not the output of a ReLU module")
+        elif _is_projection(node, modules):
+            decisions[node] = (False, "projection shortcut")
+        else:
+            decisions[node] = (True, f"its input is {_target(sources[node])}, 1 bit")
+    binary_sources = {sources[node] for node in weighted if decisions[node][0]}
+    if not binary_sources:
+        raise ValueError(
+            "the model has nothing to binarize: no Linear or Conv2d between its first and its last layer "
+            "takes the output of a ReLU module"
+        )
+
+    planned = []
+    for node, module in calls:
+        if isinstance(module, _WEIGHTED):
+            binarize, reason = decisions[node]
+            source = _target(sources[node]) if binarize else None
+            planned.append(_planned(node, module, binarize, reason, source))
+        elif isinstance(module, nn.ReLU):
+            binarize = node in binary_sources
+            reason = "feeds a 1-bit layer" if binarize else "feeds no 1-bit layer"
+            planned.append(_planned(node, module, binarize, reason))
+        elif isinstance(module, nn.Embedding):
+            planned.append(_planned(node, module, False, "embedding"))
+    for entry in planned:
+        called = sum(other.name == entry.name for other in planned)
+        if entry.binarize and called > 1:
+            raise ValueError(
+                f"{entry.name} is called {called} times in one forward pass, and each place needs a state of its own; "
+                "give every place its own module"
+            )
+    return BinarizationPlan(tuple(planned))
+
+
+def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> BinarizationPlan:
+    """Make ``model`` switchable in place, and leave it in full precision, computing what it did before.
+
+    Parameters stay the same objects under the same state_dict keys, so optimizers and checkpoints keep working.
+    New keys appear beside them: ``alpha`` in each binarized activation and ``scale`` in each binarized layer.
+    Switch with `ppt_core.layers.set_precision`.
+
+    Args:
+        model: any module that `plan_binarization` accepts.
+        plan: an edited plan; by default the planned one.
+    """
+    plan = plan_binarization(model) if plan is None else plan
+    modules = dict(model.named_modules())
+    for entry in plan.layers:
+        if entry.binarize and isinstance(module := modules[entry.name], nn.ReLU):
+            module.__class__ = BinaryActivation
+            module.inplace = False
+            module.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA, device=_device(model)))
+            module.precision = "full"
+    for entry in plan.layers:
+        module = modules[entry.name]
+        if entry.binarize and isinstance(module, _WEIGHTED):
+            assert entry.input_activation is not None
+            module.__class__ = BinaryLinear if isinstance(module, nn.Linear) else BinaryConv2d
+            assert isinstance(module, (BinaryLinear, BinaryConv2d))
+            module.register_buffer("scale", torch.ones((), device=module.weight.device))
+            module.precision = "full"
+            activation = modules[entry.input_activation]
+            assert isinstance(activation, BinaryActivation)
+            module._input_activation = (activation,)  # in a tuple, so that it is not registered a second time
+    return plan
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _planned(node: fx.Node, module: nn.Module, binarize: bool, reason: str, source: str | None = None) -> PlannedLayer:
+    return PlannedLayer(
+        name=_target(node), kind=type(module).__name__, binarize=binarize, reason=reason, input_activation=source
+    )
+
+
+def _target(node: fx.Node | None) -> str:
+    assert node is not None
+    return str(node.target)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Take modules without children as they are: this project's own as well as PyTorch's."""
+        return not list(m.children()) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _module_calls(model: nn.Module) -> list[tuple[fx.Node, nn.Module]]:
+    """Every call of a leaf module, in execution order."""
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:  # fx raises many kinds, depending on what the forward does
+        raise ValueError(
+            f"the forward pass of {type(model).__name__} cannot be traced ({error}); "
+            "its control flow must not depend on its inputs"
+        ) from error
+    return [(node, model.get_submodule(_target(node))) for node in graph.nodes if node.op == "call_module"]
+
+
+def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | None:
+    """The ReLU module whose output reaches ``node`` unchanged but for its arrangement, or None."""
+    (source,) = node.all_input_nodes
+    while True:
+        module = modules.get(source)
+        if isinstance(module, nn.ReLU):
+            return source
+        if isinstance(module, _TRANSPARENT) or (
+            source.op == "call_function" and source.target is torch.flatten
+        ) or (source.op == "call_method" and source.target in ("flatten", "view", "reshape")):
+            source = source.all_input_nodes[0]
+        else:
+            return None
+
+
+def _is_projection(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> bool:
+    """Whether a 1x1 convolution stands alone (with its BatchNorm) between a branching point and a sum."""
+    module = modules[node]
+    if not (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
+        return False
+    (source,) = node.all_input_nodes
+    consumer = node
+    while len(consumer.users) == 1:
+        (consumer,) = consumer.users
+        if not isinstance(modules.get(consumer), nn.BatchNorm2d):
+            break
+    is_sum = consumer.op == "call_function" and getattr(consumer.target, "__name__", "") in ("add", "iadd")
+    return is_sum and len(source.users) > 1

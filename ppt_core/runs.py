@@ -1,0 +1,103 @@
+"""A run folder: the settings of one training, its progress, its last checkpoint and its result.
+
+::
+
+    config.json             format version, every setting, what it was trained on
+    metrics.jsonl           one JSON object for each evaluation, the last one with the result
+    mlperf.log              ``:::MLLOG`` events (package mlperf-logging)
+    checkpoint.safetensors  the last complete training state; ``--resume`` goes on from it
+    model.safetensors       the trained model; present once training has finished
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ppt_core.errors import DataError
+from ppt_core.files import new_directory, read_json, replaced_file, write_json
+
+FORMAT_VERSION = 1
+
+
+class Run:
+    """One run folder. `create` makes it, `open` reads it; both give paths and append-only metrics."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "Run":
+        """Make the folder with its ``config.json``. Raises `DataError` if ``path`` exists."""
+        with new_directory(path) as folder:
+            write_json(folder / "config.json", {"format_version": FORMAT_VERSION, **config})
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open a run folder. Raises `DataError` if it is none, is damaged or of an unknown format version."""
+        if not (path / "config.json").exists():
+            raise DataError(f"{path} is not a run folder (it holds no config.json); make one with `train --out {path}`")
+        return cls(path, read_json(path / "config.json", format_version=FORMAT_VERSION))
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The last complete training state."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def model_path(self) -> Path:
+        """The trained model."""
+        return self.path / "model.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has reached its end."""
+        return self.model_path.exists()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last line that an interruption cut off is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} is damaged ({error}); train again into a new folder") from None
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def rewind_metrics(self, iteration: int) -> None:
+        """Drop the lines written after ``iteration``: the training that goes on from there writes them again."""
+        kept = [line for line in self.metrics() if line["iteration"] <= iteration]
+        with replaced_file(self.path / "metrics.jsonl") as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def result(self) -> dict[str, Any]:
+        """The last line of the metrics of a finished run. Raises `DataError` if it has not finished."""
+        metrics = self.metrics()
+        if not self.finished or not metrics:
+            raise DataError(
+                f"{self.path} has not finished training; go on with `train --out {self.path} --resume`"
+            )
+        return metrics[-1]
+
+
+class EventLog:
+    """MLPerf log lines appended to a file, and nothing printed."""
+
+    def __init__(self, path: Path) -> None:
+        from mlperf_logging.mllog.mllog import MLLogger
+
+        logger = logging.Logger("mlperf")  # a logger of its own: nothing propagates, nothing is global
+        self._handler = logging.FileHandler(path, encoding="utf-8")
+        logger.addHandler(self._handler)
+        events = MLLogger(logger, root_dir=str(Path(__file__).parent.parent))
+        self.start, self.end, self.event = events.start, events.end, events.event
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()

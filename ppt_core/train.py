@@ -1,0 +1,82 @@
+"""The training loop: one for every model, precision and split."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ppt_core.layers import clamp_alphas, set_precision
+from ppt_core.schedule import PhaseSchedule
+
+Scale = Literal["static", "none"]
+AtSwitch = Literal["reset", "keep"]
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What one optimizer step leaves: its number (from 0), the number of its phase, and the loss on its batch."""
+
+    iteration: int
+    phase: int
+    loss: Tensor
+    optimizer: torch.optim.Optimizer
+
+
+def train_steps(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss_fn: Callable[[nn.Module, Any], Tensor],
+    schedule: PhaseSchedule,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    *,
+    start: int = 0,
+    optimizer: torch.optim.Optimizer | None = None,
+    at_switch: AtSwitch = "reset",
+    scale: Scale = "static",
+) -> Iterator[TrainStep]:
+    """Train ``model`` through ``schedule``, yielding after each optimizer step.
+
+    Logging, evaluation and checkpoints belong to the caller, between two steps; abandoning the iterator ends
+    training. The model must have been converted (`ppt_core.plan.convert`) if a phase is of low precision.
+
+    Args:
+        model: trained in place, in train mode at every step, whatever the caller did between two.
+        batches: one for each iteration from ``start`` on.
+        loss_fn: scalar loss of (model, batch), the alpha penalty included.
+        schedule: precisions and learning rates.
+        make_optimizer: builds the optimizer of a phase over all parameters.
+        start: first iteration. Past 0, the model must hold the state and precision of that moment, and
+            ``optimizer`` the state after iteration ``start - 1``.
+        optimizer: continues with this one; by default a fresh one.
+        at_switch: ``reset`` gives each phase a fresh optimizer, since moments gathered at one precision describe
+            another loss surface; ``keep`` carries it over. The source is silent; a decision of ours.
+        scale: weight scale at insertion, see `ppt_core.layers.set_precision`.
+    """
+    stream = iter(batches)
+    phase = schedule.at(start - 1)[0] if start else -1
+    for iteration in range(start, schedule.iterations):
+        number, learning_rate = schedule.at(iteration)
+        if number != phase:
+            phase = number
+            if number > 0 or schedule.phases[number].precision == "low":
+                set_precision(model, schedule.phases[number].precision, scale=scale)
+            if optimizer is None or at_switch == "reset":
+                optimizer = make_optimizer(model)
+        assert optimizer is not None
+        try:
+            batch = next(stream)
+        except StopIteration:
+            raise ValueError(f"batches ran out at iteration {iteration} of {schedule.iterations}") from None
+
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss = loss_fn(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if schedule.phases[number].precision == "low":
+            clamp_alphas(model)
+        yield TrainStep(iteration, number, loss.detach(), optimizer)
