@@ -1,0 +1,196 @@
+"""Implicit-feedback interactions, and the prepared set that every command reads.
+
+A prepared set is a folder::
+
+    manifest.json        format version, protocol, every choice made, counts, SHA-256 of the files below
+    offsets.npy          int64 (n_users + 1,): user u's train items are items[offsets[u]:offsets[u + 1]]
+    items.npy            int32 (n_train,): ascending within each user
+    test_items.npy       int32 (n_users,): the held-out item of each user
+    test_negatives.npy   int32 (n_users, n_negatives): ascending within each user
+    users.parquet        one column user_id: row u holds the original id of user u
+    items.parquet        one column item_id: row i holds the original id of item i
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppt_core.errors import DataError
+from ppt_core.files import file_sha256, new_directory, read_json, write_json
+
+FORMAT_VERSION = 1
+Protocol = Literal["strict", "mlperf", "published"]
+_ARRAYS = ("offsets", "items", "test_items", "test_negatives")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interactions:
+    """Who interacted with what: a sparse binary matrix of shape (n_users, n_items) by rows (CSR).
+
+    Attributes:
+        offsets: int64 (n_users + 1,), ascending from 0 to ``len(items)``.
+        items: int32 (n_interactions,), strictly ascending within each user.
+        n_items: number of columns; items without an interaction count too.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int32]
+    n_items: int
+
+    def __post_init__(self) -> None:
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.items) or (np.diff(self.offsets) < 0).any():
+            raise ValueError("offsets must ascend from 0 to the number of items")
+        if len(self.items) and (self.items.min() < 0 or self.items.max() >= self.n_items):
+            raise ValueError(f"items must be between 0 and {self.n_items - 1}")
+        descents = np.flatnonzero(np.diff(self.items) <= 0) + 1
+        if not np.isin(descents, self.offsets).all():
+            raise ValueError("items must be strictly ascending within each user")
+
+    @classmethod
+    def from_pairs(
+        cls, users: NDArray[np.integer[Any]], items: NDArray[np.integer[Any]], *, n_users: int, n_items: int
+    ) -> "Interactions":
+        """Build from parallel arrays of user and item numbers in any order; a pair may occur once only."""
+        order = np.lexsort((items, users))
+        offsets = np.zeros(n_users + 1, np.int64)
+        np.cumsum(np.bincount(users, minlength=n_users), out=offsets[1:])
+        return cls(offsets=offsets, items=items[order].astype(np.int32), n_items=n_items)
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def degrees(self) -> NDArray[np.int64]:
+        """Number of items of each user, int64 (n_users,)."""
+        return np.diff(self.offsets)
+
+    def users(self) -> NDArray[np.int32]:
+        """The user of each entry of ``items``, int32 (n_interactions,)."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), self.degrees)
+
+    def items_of(self, user: int) -> NDArray[np.int32]:
+        """The items of one user, ascending."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def __repr__(self) -> str:
+        return f"Interactions({self.n_users:,} users x {self.n_items:,} items, {len(self):,} interactions)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """A leave-one-out split with frozen test negatives and the original ids.
+
+    Attributes:
+        train: the training positives.
+        test_items: int32 (n_users,), the held-out item of each user.
+        test_negatives: int32 (n_users, n_negatives), ascending in each row. Under protocol ``strict`` a row
+            holds distinct items, none a train positive or the held-out item. Under ``mlperf`` items may repeat
+            and the held-out item may occur. ``published`` negatives are taken as they were published.
+        user_ids: original id of each user, int64 or str objects (n_users,).
+        item_ids: original id of each item, int64 or str objects (n_items,).
+        protocol: how the negatives were drawn; numbers of different protocols must not be compared.
+        manifest: every choice and count of the preparation, as JSON values.
+    """
+
+    train: Interactions
+    test_items: NDArray[np.int32]
+    test_negatives: NDArray[np.int32]
+    user_ids: NDArray[Any]
+    item_ids: NDArray[Any]
+    protocol: Protocol
+    manifest: dict[str, Any]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users; each has exactly one held-out item."""
+        return self.train.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in the catalogue."""
+        return self.train.n_items
+
+    @property
+    def n_negatives(self) -> int:
+        """Number of test negatives of each user."""
+        return int(self.test_negatives.shape[1])
+
+    @property
+    def protocol_label(self) -> str:
+        """What a printed metric must carry, e.g. ``leave-one-out, 999 negatives, strict``."""
+        return f"leave-one-out, {self.n_negatives} negatives, {self.protocol}"
+
+    def save(self, path: Path) -> None:
+        """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        arrays = {
+            "offsets": self.train.offsets,
+            "items": self.train.items,
+            "test_items": self.test_items,
+            "test_negatives": self.test_negatives,
+        }
+        with new_directory(path) as folder:
+            for name, array in arrays.items():
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
+                column = pa.array(ids.tolist(), pa.string() if ids.dtype == object else pa.int64())
+                pq.write_table(pa.table({f"{kind}_id": column}), folder / f"{kind}s.parquet")
+            checksums = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+            write_json(
+                folder / "manifest.json",
+                {
+                    **self.manifest,
+                    "format_version": FORMAT_VERSION,
+                    "protocol": self.protocol,
+                    "n_users": self.n_users,
+                    "n_items": self.n_items,
+                    "n_train": len(self.train),
+                    "n_negatives": self.n_negatives,
+                    "files": checksums,
+                },
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "PreparedData":
+        """Open a prepared set; its arrays are memory-mapped.
+
+        Raises `DataError` if the folder is missing, is not a prepared set, has a format version this code
+        does not know, or if any byte differs from what was written.
+        """
+        if not path.is_dir():
+            raise DataError(f"{path} is not a folder; make a prepared set with `ppt-ncf prepare SOURCE --out {path}`")
+        if not (path / "manifest.json").exists():
+            raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-ncf prepare` first")
+        manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+        for name, digest in manifest["files"].items():
+            file = path / name
+            if not file.exists():
+                raise DataError(f"{file} is missing; prepare the data again")
+            if file_sha256(file) != digest:
+                raise DataError(f"{file} was changed after it was written (its checksum does not match); prepare the data again")
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+        return cls(
+            train=Interactions(offsets=arrays["offsets"], items=arrays["items"], n_items=manifest["n_items"]),
+            test_items=arrays["test_items"],
+            test_negatives=arrays["test_negatives"],
+            user_ids=_read_ids(path / "users.parquet"),
+            item_ids=_read_ids(path / "items.parquet"),
+            protocol=manifest["protocol"],
+            manifest=manifest,
+        )
+
+
+def _read_ids(path: Path) -> NDArray[Any]:
+    import pyarrow.parquet as pq
+
+    return np.asarray(pq.read_table(path).column(0).to_numpy())

@@ -1,0 +1,104 @@
+"""NeuMF, GMF and MLP: neural collaborative filtering (He et al. 2017) as MLPerf v0.5 ran it, with BatchNorm."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ppt_core.batch_norm import BatchNorm1d
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCFConfig:
+    """What the network is. The defaults are MLPerf v0.5's, with BatchNorm added (Renda and Fromm 2020).
+
+    Attributes:
+        model: ``neumf`` joins both parts; ``gmf`` and ``mlp`` are one of them alone.
+        factors: size of the GMF embeddings.
+        layers: widths of the MLP. The first is that of its input, the user's and the item's embedding of half
+            that size each, so it must be even; each further one is a Linear layer.
+        batch_norm: BatchNorm before each activation of the MLP.
+    """
+
+    model: Literal["neumf", "gmf", "mlp"] = "neumf"
+    factors: int = 64
+    layers: tuple[int, ...] = (256, 256, 128, 64)
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if self.model not in ("neumf", "gmf", "mlp"):
+            raise ValueError(f"model is {self.model!r}; choose neumf, gmf or mlp")
+        if self.factors < 1:
+            raise ValueError(f"factors is {self.factors}; it must be at least 1")
+        if len(self.layers) < 2 or min(self.layers) < 1 or self.layers[0] % 2:
+            raise ValueError(
+                f"layers is {','.join(map(str, self.layers))}; give at least two widths, the first of them even: "
+                "half of it is the size of a user's and of an item's embedding"
+            )
+
+
+class NCF(nn.Module):
+    """Score of (user, item) pairs: a logit.
+
+    ``gmf_user * gmf_item`` and the MLP of ``[mlp_user; mlp_item]`` are concatenated and meet in one last Linear.
+    Embeddings start at N(0, 0.01), MLP weights Glorot uniform, the last layer LeCun uniform, MLP biases as
+    PyTorch's Linear has them, the last bias likewise.
+
+    Args:
+        n_users: rows of the user tables.
+        n_items: rows of the item tables.
+        config: the shape of the network.
+        seed: the initial weights are a function of the other arguments and the seed alone.
+    """
+
+    def __init__(self, n_users: int, n_items: int, config: NCFConfig, *, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):  # no draws from the global generator; real memory comes below
+            joined = 0
+            if config.model != "mlp":
+                self.gmf_user = nn.Embedding(n_users, config.factors)
+                self.gmf_item = nn.Embedding(n_items, config.factors)
+                joined += config.factors
+            if config.model != "gmf":
+                self.mlp_user = nn.Embedding(n_users, config.layers[0] // 2)
+                self.mlp_item = nn.Embedding(n_items, config.layers[0] // 2)
+                hidden: list[nn.Module] = []
+                for n_in, n_out in zip(config.layers, config.layers[1:], strict=False):
+                    hidden.append(nn.Linear(n_in, n_out))
+                    if config.batch_norm:
+                        hidden.append(BatchNorm1d(n_out))
+                    hidden.append(nn.ReLU())
+                self.mlp = nn.Sequential(*hidden)
+                joined += config.layers[-1]
+            self.last = nn.Linear(joined, 1)
+        self.to_empty(device="cpu")
+        self._initialize(torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _initialize(self, generator: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.01, generator=generator)
+            elif isinstance(module, nn.BatchNorm1d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
+                if module is self.last:
+                    bound = math.sqrt(3 / module.in_features)
+                    nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+                else:
+                    nn.init.xavier_uniform_(module.weight, generator=generator)
+                bound = 1 / math.sqrt(module.in_features)
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return float logits (n,) of integer tensors ``users`` (n,) and ``items`` (n,)."""
+        parts = []
+        if self.config.model != "mlp":
+            parts.append(self.gmf_user(users) * self.gmf_item(items))
+        if self.config.model != "gmf":
+            parts.append(self.mlp(torch.cat([self.mlp_user(users), self.mlp_item(items)], dim=1)))
+        logits: Tensor = self.last(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        return logits.squeeze(1)

@@ -1,0 +1,146 @@
+"""Which samples training sees, and which negatives testing ranks: pure functions of a seed.
+
+Sample n of epoch e is a function of (seed, e, n) alone. Threads, batch sizes, interruptions and the number of
+processes cannot change it, and no epoch is ever held in memory.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncf_ppt import _kernels
+from ncf_ppt.interactions import Interactions, Protocol
+from ppt_core.errors import DataError
+
+
+class Samples(NamedTuple):
+    """A block of training samples: int32 users, int32 items and float32 labels (1 or 0), each (n,)."""
+
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
+    labels: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Every epoch's shuffled samples: each train positive once and ``n_negatives`` fresh negatives for it.
+
+    A negative is uniform over the items that its user has no train positive for: exact, without rejection.
+    Negatives are drawn with replacement and anew each epoch (MLPerf v0.5), from the whole catalogue: the
+    held-out item is a possible negative, since training must not know it.
+
+    Args:
+        interactions: the train positives. Every user with a positive needs at least one free item.
+        n_negatives: negatives for each positive, at least 1.
+        seed: 0 .. 2**63 - 1.
+    """
+
+    interactions: Interactions
+    n_negatives: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_negatives < 1:
+            raise ValueError(f"n_negatives is {self.n_negatives}; it must be at least 1")
+        _check_seed(self.seed)
+        if not len(self.interactions):
+            raise DataError("there are no train positives to sample")
+        _refuse_users_without(1, self.interactions.degrees, self.interactions.n_items)
+        object.__setattr__(self, "_positive_users", self.interactions.users())
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """(1 + n_negatives) samples for each positive."""
+        return len(self.interactions) * (1 + self.n_negatives)
+
+    def draw(self, epoch: int, start: int, stop: int) -> Samples:
+        """Return samples ``start .. stop - 1`` of an epoch (from 0).
+
+        The result is the same on one thread or on many. It runs on Numba's threads: call it from one Python
+        thread at a time. Raises ValueError for a range outside ``0 .. samples_per_epoch``.
+        """
+        if not 0 <= start <= stop <= self.samples_per_epoch:
+            raise ValueError(f"samples {start}..{stop} are outside 0..{self.samples_per_epoch}")
+        if epoch < 0:
+            raise ValueError(f"epoch is {epoch}; epochs count from 0")
+        n = stop - start
+        samples = Samples(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32))
+        _kernels.fill_samples(
+            self.interactions.offsets,
+            self.interactions.items,
+            self._positive_users,  # type: ignore[attr-defined]
+            self.interactions.n_items,
+            self.n_negatives,
+            _stream_keys(self.seed, "shuffle", epoch, n=6),
+            _stream_keys(self.seed, "draw", epoch)[0],
+            np.uint64(max(2, (self.samples_per_epoch - 1).bit_length())),
+            start,
+            *samples,
+        )
+        return samples
+
+
+def draw_test_negatives(
+    train: Interactions,
+    test_items: NDArray[np.int32],
+    n_negatives: int,
+    *,
+    protocol: Protocol = "strict",
+    seed: int = 0,
+) -> NDArray[np.int32]:
+    """Draw the negatives that each user's held-out item is ranked against, int32 (n_users, n_negatives).
+
+    ========  ==========================================================================================
+    strict    distinct items, none a train positive of the user or the held-out item
+    mlperf    uniform with replacement over all items but the user's train positives: as in the MLPerf v0.5
+              reference, an item may repeat and the held-out item may occur
+    ========  ==========================================================================================
+
+    Rows ascend. The result depends on the arguments alone, never on the number of threads.
+    Raises `DataError` if a user has too few items left.
+    """
+    if n_negatives < 1:
+        raise ValueError(f"n_negatives is {n_negatives}; it must be at least 1")
+    _check_seed(seed)
+    out = np.empty((train.n_users, n_negatives), np.int32)
+    key = _stream_keys(seed, f"test-{protocol}", 0)[0]
+    if protocol == "strict":
+        taken = Interactions.from_pairs(
+            np.concatenate([train.users(), np.arange(train.n_users, dtype=np.int32)]),
+            np.concatenate([train.items, test_items]),
+            n_users=train.n_users,
+            n_items=train.n_items,
+        )
+        _refuse_users_without(n_negatives, taken.degrees, taken.n_items)
+        _kernels.fill_distinct_negatives(taken.offsets, taken.items, taken.n_items, key, out)
+    elif protocol == "mlperf":
+        _refuse_users_without(1, train.degrees, train.n_items)
+        _kernels.fill_negatives_with_replacement(train.offsets, train.items, train.n_items, key, out)
+    else:
+        raise ValueError(f"protocol is {protocol!r}; negatives can be drawn as 'strict' or 'mlperf'")
+    return out
+
+
+def _refuse_users_without(n_free: int, degrees: NDArray[np.int64], n_items: int) -> None:
+    fewest = n_items - int(degrees.max(initial=0))
+    if fewest < n_free:
+        user = int(degrees.argmax())
+        raise DataError(
+            f"user number {user} has {fewest} of {n_items} items left to draw from, and {n_free} are needed; "
+            f"ask for at most {fewest} negatives or leave such users out"
+            if fewest
+            else f"user number {user} has interacted with all {n_items} items, so no negative exists; leave such users out"
+        )
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}; it must be between 0 and 2**63 - 1")
+
+
+def _stream_keys(seed: int, purpose: str, epoch: int, n: int = 1) -> NDArray[np.uint64]:
+    """Independent 64-bit keys for each (seed, purpose, epoch), uint64 (n,)."""
+    entropy = [seed, int.from_bytes(purpose.encode(), "little"), epoch]
+    return np.random.SeedSequence(entropy).generate_state(n, np.uint64)

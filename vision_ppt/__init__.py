@@ -1,0 +1,1 @@
+"""Image networks on the same core; they follow in a later release."""
