@@ -1,0 +1,1 @@
+"""Raw ratings in, the prepared sets that `ncf_ppt` reads out."""

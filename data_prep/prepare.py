@@ -1,0 +1,317 @@
+"""From raw ratings to a prepared set: filter, number, hold out each user's last item, draw its negatives."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.download import KNOWN_DATASETS, fetch
+from data_prep.ncf_files import is_ncf_train_file, read_ncf_files
+from data_prep.ratings import Ratings
+from data_prep.readers import read_ratings
+from data_prep.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
+from ncf_ppt.interactions import Interactions, PreparedData
+from ncf_ppt.sampling import draw_test_negatives
+from ppt_core.errors import DataError
+from ppt_core.files import file_sha256, refuse_existing
+
+MIN_RATINGS = 20
+N_NEGATIVES = 999
+SYNTHETIC = "synthetic"
+TIE_RULE = (
+    "a user's rows are ordered by time, equal times by their order in the file; the last one is held out"
+)
+
+DrawnProtocol = Literal["strict", "mlperf"]
+
+
+def prepare(
+    ratings: Ratings,
+    *,
+    min_ratings: int = MIN_RATINGS,
+    n_negatives: int = N_NEGATIVES,
+    protocol: DrawnProtocol = "strict",
+    seed: int = 0,
+    source: Mapping[str, Any],
+) -> PreparedData:
+    """Make a leave-one-out split with frozen test negatives, as MLPerf v0.5 did for NCF.
+
+    1. Users with fewer than ``min_ratings`` rows are dropped, repetitions counted, and so are users whose rows all
+       name one item: holding it out would leave nothing to train on.
+    2. Users and items that remain are numbered in order of first appearance in the file. Items that only dropped
+       users rated are not part of the catalogue.
+    3. A pair that occurs several times counts once, at its latest row.
+    4. Each user's rows are ordered by (time, row in the file) and the last is held out; the others train.
+    5. The negatives are drawn by `ncf_ppt.sampling.draw_test_negatives`.
+
+    Args:
+        ratings: the raw rows.
+        min_ratings: at least 1.
+        n_negatives: negatives for each user, at least 1.
+        protocol: how they are drawn, ``strict`` or ``mlperf``.
+        seed: 0 .. 2**63 - 1; decides the negatives alone.
+        source: where the ratings came from, as JSON values: the manifest's ``source``, with its ``n_rows`` added.
+
+    Returns:
+        A set that depends on nothing but these arguments. Its manifest counts what was dropped and why, and in
+        ``n_tied_users`` the users whose last two items have the same time, so that the order of the file decides.
+
+    Raises:
+        DataError: no user is left, or a user has too few items left to draw negatives from.
+        ValueError: an argument is out of its range.
+    """
+    if min_ratings < 1:
+        raise ValueError(f"min_ratings is {min_ratings}; it must be at least 1")
+    counts = np.bincount(ratings.users, minlength=len(ratings.user_ids))
+    is_active = counts >= min_ratings
+    has_two_items = _have_two_items(ratings)
+    is_kept = is_active & has_two_items
+    if not is_kept.any():
+        raise DataError(_nobody_left(counts, is_active, min_ratings))
+
+    rows = np.flatnonzero(is_kept[ratings.users]) if not is_kept.all() else slice(None)
+    times = ratings.times[rows]
+    users, user_order = _number(ratings.users[rows], len(ratings.user_ids))
+    items, item_order = _number(ratings.items[rows], len(ratings.item_ids))
+    offsets, train_items, test_items, n_duplicates, n_tied = _leave_one_out(
+        users, items, times, n_users=len(user_order), n_items=len(item_order)
+    )
+    del users, items, times
+    train = Interactions(offsets=offsets, items=train_items, n_items=len(item_order))
+    return PreparedData(
+        train=train,
+        test_items=test_items,
+        test_negatives=draw_test_negatives(train, test_items, n_negatives, protocol=protocol, seed=seed),
+        user_ids=ratings.user_ids[user_order],
+        item_ids=ratings.item_ids[item_order],
+        protocol=protocol,
+        manifest={
+            "source": {**source, "n_rows": len(ratings)},
+            "min_ratings": min_ratings,
+            "seed": seed,
+            "tie_rule": TIE_RULE,
+            "n_tied_users": n_tied,
+            "users_dropped": {
+                "below_min_ratings": int((~is_active & (counts > 0)).sum()),
+                "one_item_only": int((is_active & ~has_two_items).sum()),
+            },
+            "rows_dropped": {
+                "below_min_ratings": int(counts[~is_active].sum()),
+                "one_item_only": int(counts[is_active & ~has_two_items].sum()),
+                "duplicates": n_duplicates,
+            },
+            "n_items_dropped": len(ratings.item_ids) - len(item_order),
+        },
+    )
+
+
+def prepare_source(
+    source: str,
+    out: Path,
+    *,
+    min_ratings: int = MIN_RATINGS,
+    negatives: int = N_NEGATIVES,
+    protocol: DrawnProtocol = "strict",
+    seed: int = 0,
+    source_file: Path | None = None,
+    users: int | None = None,
+    items: int | None = None,
+    interactions: int | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> PreparedData:
+    """Make a prepared set from whatever ``source`` names and write it to the new folder ``out``.
+
+    ===================  ====================================================================================
+    a known name         one of ``data_prep.download.KNOWN_DATASETS``: downloaded, or read from ``source_file``
+    ``synthetic``        `data_prep.synthetic.synthesize` with ``users``, ``items`` and ``interactions``
+    X.train.rating[.gz]  the NCF authors' split and negatives, as they are: protocol ``published``
+    another path         a ratings file (`data_prep.readers.read_ratings`)
+    ===================  ====================================================================================
+
+    A known name wins over a file of that name; write ``./ml-1m`` for the file.
+
+    Args:
+        source: see above.
+        out: must not exist.
+        min_ratings: see `prepare`.
+        negatives: see ``n_negatives`` of `prepare`.
+        protocol: see `prepare`.
+        seed: of the negatives and of synthetic data.
+        source_file: a copy at hand of the known data set, in any form that `read_ratings` reads. The manifest
+            records its checksum and, as ``is_official``, whether the bytes are the published archive's.
+        users: number of synthetic users; the built-in sample's by default, as for ``items`` and ``interactions``.
+        items: number of synthetic items.
+        interactions: number of synthetic interactions.
+        cache: folder for downloads; the user's cache folder by default.
+        progress: whether a download shows a progress bar on standard error.
+
+    Raises:
+        DataError: ``out`` exists, ``source`` is nothing of the above or cannot be read, an option does not apply
+            to it, or the ratings cannot be prepared.
+    """
+    refuse_existing(out)
+    _check_options(min_ratings, negatives, protocol, seed)
+    if source_file is not None and source not in KNOWN_DATASETS:
+        raise DataError(
+            f"--source is for a copy of a known data set ({', '.join(KNOWN_DATASETS)}), not of {source!r}; "
+            f"run `ppt-ncf prepare {source_file}` to read that file"
+        )
+    if source != SYNTHETIC and not users is items is interactions is None:
+        raise DataError(
+            f"--users, --items and --interactions are for `synthetic` only; leave them out for {source!r}"
+        )
+
+    if source not in KNOWN_DATASETS and source != SYNTHETIC and is_ncf_train_file(Path(source)):
+        if (min_ratings, negatives, protocol) != (MIN_RATINGS, N_NEGATIVES, "strict"):
+            raise DataError(
+                f"{source} comes with its own split and negatives; leave out --min-ratings, --negatives and --protocol"
+            )
+        data = read_ncf_files(Path(source))
+    else:
+        ratings, origin = _read_source(
+            source,
+            seed=seed,
+            source_file=source_file,
+            sizes=(
+                SAMPLE_USERS if users is None else users,
+                SAMPLE_ITEMS if items is None else items,
+                SAMPLE_INTERACTIONS if interactions is None else interactions,
+            ),
+            cache=cache,
+            progress=progress,
+        )
+        data = prepare(
+            ratings,
+            min_ratings=min_ratings,
+            n_negatives=negatives,
+            protocol=protocol,
+            seed=seed,
+            source=origin,
+        )
+    data.save(out)
+    return data
+
+
+def _read_source(
+    source: str,
+    *,
+    seed: int,
+    source_file: Path | None,
+    sizes: tuple[int, int, int],
+    cache: Path | None,
+    progress: bool,
+) -> tuple[Ratings, dict[str, Any]]:
+    """Return the ratings and where they came from. Base names only: the same file gives the same manifest."""
+    if source == SYNTHETIC:
+        n_users, n_items, n_interactions = sizes
+        return synthesize(n_users, n_items, n_interactions, seed=seed), {
+            "name": SYNTHETIC,
+            "n_users": n_users,
+            "n_items": n_items,
+            "n_interactions": n_interactions,
+            "seed": seed,
+        }
+    if source in KNOWN_DATASETS:
+        dataset = KNOWN_DATASETS[source]
+        path = fetch(dataset, cache=cache, progress=progress) if source_file is None else source_file
+        ratings = read_ratings(path)
+        digest = file_sha256(path)
+        return ratings, {
+            "name": source,
+            "file": path.name,
+            "sha256": digest,
+            "is_official": digest == dataset.sha256,
+        }
+    path = Path(source)
+    if not path.exists():
+        raise DataError(
+            f"{source!r} is neither a file nor a known data set; known: {', '.join(KNOWN_DATASETS)}, {SYNTHETIC}"
+        )
+    ratings = read_ratings(path)
+    return ratings, {"name": path.name, "file": path.name, "sha256": file_sha256(path)}
+
+
+def _check_options(min_ratings: int, negatives: int, protocol: str, seed: int) -> None:
+    for option, value in (("--min-ratings", min_ratings), ("--negatives", negatives)):
+        if value < 1:
+            raise DataError(f"{option} is {value}; it must be at least 1")
+    if not 0 <= seed < 2**63:
+        raise DataError(f"--seed is {seed}; it must be between 0 and 2**63 - 1")
+    if protocol not in ("strict", "mlperf"):
+        raise DataError(f"--protocol is {protocol!r}; it must be strict or mlperf")
+
+
+def _have_two_items(ratings: Ratings) -> NDArray[np.bool_]:
+    """Whether a user's rows name more than one item, bool (n_users,)."""
+    some_item = np.zeros(len(ratings.user_ids), np.int32)
+    some_item[ratings.users] = ratings.items
+    has_two = np.zeros(len(ratings.user_ids), np.bool_)
+    has_two[ratings.users[ratings.items != some_item[ratings.users]]] = True
+    return has_two
+
+
+def _nobody_left(counts: NDArray[np.int64], is_active: NDArray[np.bool_], min_ratings: int) -> str:
+    if is_active.any():
+        return (
+            f"every user with at least {min_ratings} ratings rated one item only, so there is nothing to hold out; "
+            "prepare data with at least two items a user"
+        )
+    most = int(counts.max(initial=0))
+    advice = f"set --min-ratings to at most {most}" if most > 1 else "prepare data with more ratings a user"
+    return f"no user has at least {min_ratings} ratings (the most is {most}); {advice}"
+
+
+def _number(codes: NDArray[np.int32], n_codes: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Renumber by first appearance: new codes (n,), and the old code of each new one."""
+    first_row = np.full(n_codes, len(codes), np.int64)
+    # Of equal indices the last assignment stands: from the end, that is the first row.
+    first_row[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    order = np.argsort(first_row, kind="stable")[: int((first_row < len(codes)).sum())]
+    numbers = np.empty(n_codes, np.int32)
+    numbers[order] = np.arange(len(order), dtype=np.int32)
+    return numbers[codes], order
+
+
+def _leave_one_out(
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64] | NDArray[np.float64],
+    *,
+    n_users: int,
+    n_items: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], int, int]:
+    """Split rows in file order, each user with two items at least.
+
+    Returns:
+        Train offsets (n_users + 1,) and items (n_train,) ascending within each user, the held-out items
+        (n_users,), the number of duplicate rows, and the number of users whose last two items have equal times.
+    """
+    order = np.lexsort((times, users))  # stable: rows of equal time keep their order in the file
+    pairs = users[order].astype(np.int64) * n_items + items[order]
+    by_pair = np.argsort(
+        pairs, kind="stable"
+    )  # positions in time order, grouped by pair: the latest comes last
+    pairs = pairs[by_pair]
+    is_latest = np.append(pairs[1:] != pairs[:-1], True)
+    latest = by_pair[is_latest]
+    pairs = pairs[is_latest]
+    del by_pair
+
+    lengths = np.bincount(pairs // n_items, minlength=n_users)
+    ends = np.cumsum(np.bincount(users, minlength=n_users))  # of each user's rows in time order
+    test_items = items[order[ends - 1]]
+    is_held_out = np.zeros(len(order), np.bool_)
+    is_held_out[ends - 1] = True  # the very last row of a user is the latest of its pair
+    train_items = (pairs[~is_held_out[latest]] % n_items).astype(np.int32)
+    offsets = np.zeros(n_users + 1, np.int64)
+    np.cumsum(lengths - 1, out=offsets[1:])
+
+    is_kept = np.zeros(len(order), np.bool_)
+    is_kept[latest] = True
+    kept_times = times[order[is_kept]]
+    kept_ends = np.cumsum(lengths)
+    n_tied = int((kept_times[kept_ends - 1] == kept_times[kept_ends - 2]).sum())
+    return offsets, train_items, test_items, len(order) - len(latest), n_tied
