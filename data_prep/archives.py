@@ -45,9 +45,7 @@ class Source:
             try:
                 stream = self._enter(stack)
             except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, password
-                raise DataError(
-                    f"{self} cannot be unpacked ({error}); unpack it yourself and name the file"
-                ) from None
+                raise DataError(f"{self} cannot be unpacked ({error}); unpack it yourself and name the file") from None
             except OSError as error:
                 raise DataError(f"{self} cannot be read ({error.strerror or error})") from None
             try:
@@ -123,17 +121,14 @@ def _choose_member(path: Path) -> str:
     if not usable:
         raise DataError(f"{path} is a zip archive without files")
     listed = ", ".join(usable[:10]) + (f" and {len(usable) - 10} more" if len(usable) > 10 else "")
-    raise DataError(
-        f"{path} holds {len(usable)} files that could be the ratings ({listed}); unpack it and name one"
-    )
+    raise DataError(f"{path} holds {len(usable)} files that could be the ratings ({listed}); unpack it and name one")
 
 
 def _refuse_unsafe(path: Path, name: str) -> None:
     # Nothing is ever written under a member's name, but such an archive is not what it claims to be.
     if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:  # knows / and \\ and C:
         raise DataError(
-            f"{path} holds a member with the unsafe name {name!r} (absolute, or with '..'); "
-            "do not use this archive"
+            f"{path} holds a member with the unsafe name {name!r} (absolute, or with '..'); do not use this archive"
         )
 
 

@@ -31,24 +31,16 @@ class KnownDataset:
 
 
 def _movielens(name: str, sha256: str, *mirrors: str) -> KnownDataset:
-    return KnownDataset(
-        name=name, sha256=sha256, urls=tuple(f"{host}/{name}.zip" for host in (_GROUPLENS, *mirrors))
-    )
+    return KnownDataset(name=name, sha256=sha256, urls=tuple(f"{host}/{name}.zip" for host in (_GROUPLENS, *mirrors)))
 
 
 KNOWN_DATASETS: Mapping[str, KnownDataset] = MappingProxyType(
     {
         dataset.name: dataset
         for dataset in (
-            _movielens(
-                "ml-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229", _HUGGING_FACE
-            ),
-            _movielens(
-                "ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20", _HUGGING_FACE
-            ),
-            _movielens(
-                "ml-20m", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3", _HUGGING_FACE
-            ),
+            _movielens("ml-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229", _HUGGING_FACE),
+            _movielens("ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20", _HUGGING_FACE),
+            _movielens("ml-20m", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3", _HUGGING_FACE),
             # The mirror holds the older sets only.
             _movielens("ml-25m", "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa"),
             _movielens("ml-32m", "e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee"),
@@ -82,9 +74,7 @@ def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = 
             return archive
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
-            f"the cache {folder} cannot be used ({error.strerror}); free or name another folder"
-        ) from None
+        raise DataError(f"the cache {folder} cannot be used ({error.strerror}); free or name another folder") from None
     failures = []
     for url in dataset.urls:
         try:
@@ -95,9 +85,7 @@ def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = 
                     known_hash=f"sha256:{dataset.sha256}",
                     fname=archive.name,
                     path=folder,
-                    downloader=pooch.HTTPDownloader(
-                        progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT_S
-                    ),
+                    downloader=pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT_S),
                 )
         except (
             OSError,

@@ -45,9 +45,7 @@ def read_ncf_files(train: Path) -> PreparedData:
     no test line or several, or the two test files disagree.
     """
     if not is_ncf_train_file(train):
-        raise DataError(
-            f"{train} is not named like an NCF train file; its name must end in {_TRAIN} or {_TRAIN}.gz"
-        )
+        raise DataError(f"{train} is not named like an NCF train file; its name must end in {_TRAIN} or {_TRAIN}.gz")
     sources = {
         "train": find_source(train),
         "test": find_source(_sibling(train, _TEST)),
@@ -76,8 +74,7 @@ def read_ncf_files(train: Path) -> PreparedData:
         "source": {
             "format": "ncf",
             "files": {
-                role: {"name": source.path.name, "sha256": file_sha256(source.path)}
-                for role, source in sources.items()
+                role: {"name": source.path.name, "sha256": file_sha256(source.path)} for role, source in sources.items()
             },
         },
         "n_train_rows_read": len(rows),
@@ -126,9 +123,7 @@ def _read_rows(source: Source) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return the (user, item) pairs of a rating file, int64 (n, 2), and their ratings (n,)."""
     n_columns = _n_columns(source)
     if n_columns < 3:
-        raise DataError(
-            f"{source}: line 1 has {n_columns} tab-separated values; user, item and rating are needed"
-        )
+        raise DataError(f"{source}: line 1 has {n_columns} tab-separated values; user, item and rating are needed")
     columns: dict[str, tuple[int, Kind]] = {
         "user": (0, "integer"),
         "item": (1, "integer"),
@@ -153,12 +148,8 @@ def _read_negatives(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64
     found = pc.extract_regex(texts, _KEY)
     if found.null_count:
         row = pc.index(pc.is_null(found), True).as_py()
-        raise DataError(
-            f"{source}: row {row + 1} begins with {shorten(texts[row].as_py())}, not with (user,item)"
-        )
-    keys = np.column_stack(
-        [pc.struct_field(found, name).cast(pa.int64()).to_numpy() for name in ("user", "item")]
-    )
+        raise DataError(f"{source}: row {row + 1} begins with {shorten(texts[row].as_py())}, not with (user,item)")
+    keys = np.column_stack([pc.struct_field(found, name).cast(pa.int64()).to_numpy() for name in ("user", "item")])
     negatives = np.column_stack([column.to_numpy() for column in table.columns[1:]])
     _check_range(source, keys)
     _check_range(source, negatives)
@@ -168,9 +159,7 @@ def _read_negatives(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64
 def _check_range(source: Source, ids: NDArray[np.int64]) -> None:
     for limit in (int(ids.min(initial=0)), int(ids.max(initial=0))):
         if not 0 <= limit < np.iinfo(np.int32).max:
-            raise DataError(
-                f"{source} holds the id {limit}; ids must be row and column numbers from 0 to 2147483646"
-            )
+            raise DataError(f"{source} holds the id {limit}; ids must be row and column numbers from 0 to 2147483646")
 
 
 def _match_test_files(
@@ -182,13 +171,9 @@ def _match_test_files(
         order[role] = np.argsort(pairs[:, 0], kind="stable")
         users = pairs[order[role], 0]
         if repeated := users[1:][users[1:] == users[:-1]].tolist():
-            raise DataError(
-                f"{sources[role]} has more than one line for user {repeated[0]}; one for each is needed"
-            )
+            raise DataError(f"{sources[role]} has more than one line for user {repeated[0]}; one for each is needed")
         if gaps := np.flatnonzero(users != np.arange(len(users))).tolist():
-            raise DataError(
-                f"{sources[role]} has no line for user {gaps[0]}; users must count from 0 without a gap"
-            )
+            raise DataError(f"{sources[role]} has no line for user {gaps[0]}; users must count from 0 without a gap")
     test, negatives = held_out[order["test"]], keys[order["negatives"]]
     n_both = min(len(test), len(negatives))
     for user in np.flatnonzero(test[:n_both, 1] != negatives[:n_both, 1]).tolist():

@@ -20,9 +20,7 @@ from ppt_core.files import file_sha256, refuse_existing
 MIN_RATINGS = 20
 N_NEGATIVES = 999
 SYNTHETIC = "synthetic"
-TIE_RULE = (
-    "a user's rows are ordered by time, equal times by their order in the file; the last one is held out"
-)
+TIE_RULE = "a user's rows are ordered by time, equal times by their order in the file; the last one is held out"
 
 DrawnProtocol = Literal["strict", "mlperf"]
 
@@ -160,9 +158,7 @@ def prepare_source(
             f"run `ppt-ncf prepare {source_file}` to read that file"
         )
     if source != SYNTHETIC and not users is items is interactions is None:
-        raise DataError(
-            f"--users, --items and --interactions are for `synthetic` only; leave them out for {source!r}"
-        )
+        raise DataError(f"--users, --items and --interactions are for `synthetic` only; leave them out for {source!r}")
 
     if source not in KNOWN_DATASETS and source != SYNTHETIC and is_ncf_train_file(Path(source)):
         if (min_ratings, negatives, protocol) != (MIN_RATINGS, N_NEGATIVES, "strict"):
@@ -291,9 +287,7 @@ def _leave_one_out(
     """
     order = np.lexsort((times, users))  # stable: rows of equal time keep their order in the file
     pairs = users[order].astype(np.int64) * n_items + items[order]
-    by_pair = np.argsort(
-        pairs, kind="stable"
-    )  # positions in time order, grouped by pair: the latest comes last
+    by_pair = np.argsort(pairs, kind="stable")  # positions in time order, grouped by pair: the latest comes last
     pairs = pairs[by_pair]
     is_latest = np.append(pairs[1:] != pairs[:-1], True)
     latest = by_pair[is_latest]

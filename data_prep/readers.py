@@ -60,9 +60,7 @@ def read_ratings(path: Path) -> Ratings:
     columns = read_text(source, _rating_layout(source, sample))
     users, user_ids = _number_column(columns["user"], integers=True)
     items, item_ids = _number_column(columns["item"], integers=True)
-    return Ratings(
-        users=users, items=items, times=columns["time"].to_numpy(), user_ids=user_ids, item_ids=item_ids
-    )
+    return Ratings(users=users, items=items, times=columns["time"].to_numpy(), user_ids=user_ids, item_ids=item_ids)
 
 
 def _rating_layout(source: Source, sample: bytes) -> TextLayout:
@@ -88,9 +86,7 @@ def _rating_layout(source: Source, sample: bytes) -> TextLayout:
     if separator == "::":
         quoted, fields = False, line.split(separator)
     else:
-        fields = next(
-            csv.reader([line], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
-        )
+        fields = next(csv.reader([line], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE))
     positions = _find_columns(source, fields)
     n_header_lines = n_blank + 1
     if not positions:
@@ -134,9 +130,7 @@ def _find_columns(source: Source, names: list[str]) -> dict[str, int]:
             )
         if len(positions) > 1:
             several = " and ".join(names[position] for position in positions)
-            raise DataError(
-                f"{source} has more than one {role} column ({several}); rename or remove all but one"
-            )
+            raise DataError(f"{source} has more than one {role} column ({several}); rename or remove all but one")
     return {role: positions[0] for role, positions in found.items()}
 
 
@@ -169,9 +163,7 @@ def _as_integers(ids: pa.Array) -> pa.Array:
 def _read_parquet(source: Source) -> Ratings:
     with source.open() as stream:
         packed = source.member is not None or source.gzipped
-        data = (
-            pa.py_buffer(stream.read()) if packed else None
-        )  # parquet is read from its end: it must be seekable
+        data = pa.py_buffer(stream.read()) if packed else None  # parquet is read from its end: it must be seekable
     try:
         file = pyarrow.parquet.ParquetFile(source.path if data is None else pa.BufferReader(data))
         names = file.schema_arrow.names
@@ -184,9 +176,7 @@ def _read_parquet(source: Source) -> Ratings:
         table = file.read([names[position] for position in positions.values()])
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(
-            f"{source} is a truncated or damaged parquet file ({reason}); fetch it again"
-        ) from None
+        raise DataError(f"{source} is a truncated or damaged parquet file ({reason}); fetch it again") from None
     if not len(table):
         raise DataError(f"{source} has columns and no ratings")
     columns = {}
@@ -217,9 +207,7 @@ def _parquet_ids(source: Source, role: str, column: pa.ChunkedArray) -> tuple[ND
         try:
             return number_ids(column.cast(pa.int64()).to_numpy())
         except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{source}: the {role} ids are numbers, and not all are integers ({error})"
-            ) from None
+            raise DataError(f"{source}: the {role} ids are numbers, and not all are integers ({error})") from None
     if "string" in str(column.type):  # string, large_string, string_view
         column = column.cast(pa.large_string())
         _refuse_row(source, pc.equal(pc.utf8_trim_whitespace(column), ""), f"has no {role} (an empty string)")

@@ -95,9 +95,7 @@ def _check_sizes(n_users: int, n_items: int, n_interactions: int, seed: int) -> 
         )
 
 
-def _draw_activity(
-    n_users: int, n_items: int, n_interactions: int, seed: np.random.SeedSequence
-) -> NDArray[np.int64]:
+def _draw_activity(n_users: int, n_items: int, n_interactions: int, seed: np.random.SeedSequence) -> NDArray[np.int64]:
     """How many items each user takes, int64 (n_users,): long-tailed, within bounds, of the exact sum."""
     least = min(_LEAST_ACTIVITY, n_interactions // n_users)
     most = min(n_items, max(n_items // 2, least, 2 * math.ceil(n_interactions / n_users)))

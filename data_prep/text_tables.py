@@ -61,9 +61,7 @@ def read_text(source: Source, layout: TextLayout) -> pa.Table:
             fault = _first_fault(source, layout) or " ".join(str(error).split())
             raise DataError(f"{source}: {fault}") from None
     if not len(table):
-        raise DataError(
-            f"{source} has a header line and no ratings" if layout.n_header_lines else f"{source} is empty"
-        )
+        raise DataError(f"{source} has a header line and no ratings" if layout.n_header_lines else f"{source} is empty")
     if not all(_is_complete(column) for column in table.columns):
         raise DataError(f"{source}: {_first_fault(source, layout) or 'it holds a missing value'}")
     return table
@@ -91,9 +89,7 @@ def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[
                 if reader.line_num > layout.n_header_lines and fields:
                     yield reader.line_num, fields
         except csv.Error as error:  # a value of more than 128 KiB; before Python 3.11 also a zero byte
-            raise DataError(
-                f"{source}: line {reader.line_num} cannot be split into values ({error})"
-            ) from None
+            raise DataError(f"{source}: line {reader.line_num} cannot be split into values ({error})") from None
 
 
 def _parse(source: Source, layout: TextLayout, number_type: pa.DataType) -> pa.Table:
@@ -132,8 +128,7 @@ def _is_complete(column: pa.ChunkedArray) -> bool:
     if pa.types.is_dictionary(column.type):
         missing = pa.array(MISSING)
         return not any(
-            pc.any(pc.is_in(pc.utf8_trim_whitespace(chunk.dictionary), missing)).as_py()
-            for chunk in column.chunks
+            pc.any(pc.is_in(pc.utf8_trim_whitespace(chunk.dictionary), missing)).as_py() for chunk in column.chunks
         )
     return bool(pc.all(pc.is_finite(column)).as_py())
 
@@ -153,9 +148,7 @@ def _fault(value: str, name: str, kind: Kind) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return (
-            f"is not UTF-8 text (its {name} is {value.encode(errors='surrogateescape')!r}); convert the file"
-        )
+        return f"is not UTF-8 text (its {name} is {value.encode(errors='surrogateescape')!r}); convert the file"
     value = value.strip()
     if value in MISSING:
         return f"has no {name} (found {value!r})"

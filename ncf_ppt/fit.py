@@ -61,7 +61,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name, valid, rule in (
-            ("split", 0 <= self.split <= 1, "between 0 (low precision throughout) and 1 (full precision throughout)"),
+            (
+                "split",
+                0 <= self.split <= 1,
+                "between 0 (low precision throughout) and 1 (full precision throughout)",
+            ),
             ("epochs", 0 < self.epochs < math.inf, "above 0"),
             ("iterations", self.iterations is None or self.iterations >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2"),
@@ -131,7 +135,9 @@ def scorer(model: NCF) -> Scorer:
         model.eval()
         try:
             with torch.inference_mode():
-                blocks = zip(all_users.split(_SCORING_BLOCK), all_items.split(_SCORING_BLOCK), strict=True)
+                blocks = zip(
+                    torch.split(all_users, _SCORING_BLOCK), torch.split(all_items, _SCORING_BLOCK), strict=True
+                )
                 logits = torch.cat([model(block_users, block_items).float() for block_users, block_items in blocks])
         finally:
             model.train(was_training)
@@ -182,7 +188,11 @@ def fit(
         "kind": "ncf",
         "model": asdict(model_config) | {"layers": list(model_config.layers)},
         "training": asdict(config),
-        "data": {**(data_reference or {}), "sha256": data.manifest.get("sha256"), "protocol": data.protocol_label},
+        "data": {
+            **(data_reference or {}),
+            "sha256": data.manifest.get("sha256"),
+            "protocol": data.protocol_label,
+        },
         "n_users": data.n_users,
         "n_items": data.n_items,
     }
@@ -228,7 +238,9 @@ def fit(
             log.start("epoch_start", metadata={"epoch_num": done // n_batches})
         if done % eval_every == 0 or done == iterations:
             if not math.isfinite(step.loss.item()):
-                raise DataError(f"training diverged: the loss is {step.loss.item()} at iteration {done}; lower the learning rate")
+                raise DataError(
+                    f"training diverged: the loss is {step.loss.item()} at iteration {done}; lower the learning rate"
+                )
             log.start("eval_start", metadata={"epoch_num": done / n_batches})
             metrics = rank_test_items(scorer(model), data).metrics()
             log.event("eval_accuracy", metrics["hit_ratio"], metadata={"epoch_num": done / n_batches})

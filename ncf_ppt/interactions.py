@@ -133,7 +133,7 @@ class PreparedData:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "offsets": self.train.offsets,
             "items": self.train.items,
             "test_items": self.test_items,
@@ -177,7 +177,9 @@ class PreparedData:
             if not file.exists():
                 raise DataError(f"{file} is missing; prepare the data again")
             if file_sha256(file) != digest:
-                raise DataError(f"{file} was changed after it was written (its checksum does not match); prepare the data again")
+                raise DataError(
+                    f"{file} was changed after it was written (its checksum does not match); prepare the data again"
+                )
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         return cls(
             train=Interactions(offsets=arrays["offsets"], items=arrays["items"], n_items=manifest["n_items"]),

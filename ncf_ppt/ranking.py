@@ -80,9 +80,7 @@ def _gains(k: int) -> NDArray[np.float64]:
     return np.append(np.log(2) / np.log(np.arange(k) + 2), 0.0)
 
 
-def rank_scores(
-    scores: NDArray[np.float32], negatives: NDArray[np.int32], positives: NDArray[np.int32]
-) -> Ranks:
+def rank_scores(scores: NDArray[np.float32], negatives: NDArray[np.int32], positives: NDArray[np.int32]) -> Ranks:
     """Rank each row's positive among its negatives by score.
 
     Args:

@@ -131,7 +131,8 @@ def _refuse_users_without(n_free: int, degrees: NDArray[np.int64], n_items: int)
             f"user number {user} has {fewest} of {n_items} items left to draw from, and {n_free} are needed; "
             f"ask for at most {fewest} negatives or leave such users out"
             if fewest
-            else f"user number {user} has interacted with all {n_items} items, so no negative exists; leave such users out"
+            else f"user number {user} has interacted with all {n_items} items, so no negative exists; "
+            "leave such users out"
         )
 
 
@@ -143,4 +144,4 @@ def _check_seed(seed: int) -> None:
 def _stream_keys(seed: int, purpose: str, epoch: int, n: int = 1) -> NDArray[np.uint64]:
     """Independent 64-bit keys for each (seed, purpose, epoch), uint64 (n,)."""
     entropy = [seed, int.from_bytes(purpose.encode(), "little"), epoch]
-    return np.random.SeedSequence(entropy).generate_state(n, np.uint64)
+    return np.random.SeedSequence(entropy).generate_state(n, np.uint64).astype(np.uint64, copy=False)

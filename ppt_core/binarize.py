@@ -57,7 +57,8 @@ class _BinarizeWeight(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
         (grad,) = grads
-        return grad * (weight.abs() <= 1)
+        passed: Tensor = grad * (weight.abs() <= 1)
+        return passed
 
 
 def binarize_weight(weight: Tensor) -> Tensor:

@@ -66,9 +66,7 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def restore_training_state(
-    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def restore_training_state(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put what `training_state` returned back into a model and an optimizer of the same construction."""
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}

@@ -42,7 +42,7 @@ class _BinaryWeights:
             submodule here: its parameters belong to the place in the model where it stands.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     scale: Tensor
     precision: Precision
     _input_activation: tuple[BinaryActivation]
@@ -85,7 +85,7 @@ class BinaryConv2d(_BinaryWeights, nn.Conv2d):
         if self.precision == "full":
             return super().forward(input)
         bits, signs, scale = self.unit_operands(input)
-        output = self._conv_forward(bits, signs, None) * scale
+        output: Tensor = self._conv_forward(bits, signs, None) * scale
         return output if self.bias is None else output + self.bias[:, None, None]
 
 
@@ -127,7 +127,9 @@ def check_finite(model: nn.Module) -> None:
 
 def alpha_penalty(model: nn.Module) -> Tensor | float:
     """The loss term ``0.0002 * sum(alpha**2)`` over activations in low precision; 0.0 in full precision."""
-    alphas = [m.alpha for m in model.modules() if isinstance(m, BinaryActivation) and m.precision == "low"]
+    alphas: list[Tensor] = [
+        m.alpha for m in model.modules() if isinstance(m, BinaryActivation) and m.precision == "low"
+    ]
     return ALPHA_PENALTY * torch.stack(alphas).square().sum() if alphas else 0.0
 
 

@@ -128,6 +128,7 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
     for entry in plan.layers:
         if entry.binarize and isinstance(module := modules[entry.name], nn.ReLU):
             module.__class__ = BinaryActivation
+            assert isinstance(module, BinaryActivation)
             module.inplace = False
             module.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA, device=_device(model)))
             module.precision = "full"
@@ -151,7 +152,11 @@ def _device(model: nn.Module) -> torch.device:
 
 def _planned(node: fx.Node, module: nn.Module, binarize: bool, reason: str, source: str | None = None) -> PlannedLayer:
     return PlannedLayer(
-        name=_target(node), kind=type(module).__name__, binarize=binarize, reason=reason, input_activation=source
+        name=_target(node),
+        kind=type(module).__name__,
+        binarize=binarize,
+        reason=reason,
+        input_activation=source,
     )
 
 
@@ -185,9 +190,11 @@ def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.N
         module = modules.get(source)
         if isinstance(module, nn.ReLU):
             return source
-        if isinstance(module, _TRANSPARENT) or (
-            source.op == "call_function" and source.target is torch.flatten
-        ) or (source.op == "call_method" and source.target in ("flatten", "view", "reshape")):
+        if (
+            isinstance(module, _TRANSPARENT)
+            or (source.op == "call_function" and source.target is torch.flatten)
+            or (source.op == "call_method" and source.target in ("flatten", "view", "reshape"))
+        ):
             source = source.all_input_nodes[0]
         else:
             return None

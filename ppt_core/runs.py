@@ -80,9 +80,7 @@ class Run:
         """The last line of the metrics of a finished run. Raises `DataError` if it has not finished."""
         metrics = self.metrics()
         if not self.finished or not metrics:
-            raise DataError(
-                f"{self.path} has not finished training; go on with `train --out {self.path} --resume`"
-            )
+            raise DataError(f"{self.path} has not finished training; go on with `train --out {self.path} --resume`")
         return metrics[-1]
 
 

@@ -100,15 +100,11 @@ def test_finds_the_movielens_member_of_a_zip(tmp_path: Path, name: str) -> None:
 
 
 def test_what_macos_adds_to_a_zip_is_no_candidate(tmp_path: Path) -> None:
-    path = write_zip(
-        tmp_path / "x.zip", {"a.csv": CSV, "__MACOSX/._a.csv": "x", ".hidden.csv": "x", "d/": ""}
-    )
+    path = write_zip(tmp_path / "x.zip", {"a.csv": CSV, "__MACOSX/._a.csv": "x", ".hidden.csv": "x", "d/": ""})
     assert_is_the_sample(read_ratings(path))
 
 
-def test_quoted_line_breaks_may_cross_blocks(
-    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quoted_line_breaks_may_cross_blocks(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_tables, "_BLOCK_BYTES", 2000)
     text = "two\nlines\n" * 20
     path = write("user,item,note,time\n" + f'1,2,"{text}",3\n' * 100)
@@ -122,9 +118,7 @@ def test_large_integers_are_kept(write: Callable[..., Path]) -> None:
     assert ratings.user_ids.dtype == np.int64
 
 
-@pytest.mark.parametrize(
-    "ids", [["9223372036854775808", "1"], ["007", "7"], ["u1", "2"], ["1.0", "1"], ["é", "e"]]
-)
+@pytest.mark.parametrize("ids", [["9223372036854775808", "1"], ["007", "7"], ["u1", "2"], ["1.0", "1"], ["é", "e"]])
 def test_ids_that_are_not_all_integers_stay_strings(write: Callable[..., Path], ids: list[str]) -> None:
     ratings = read_ratings(write(f"user,item,time\n{ids[0]},1,1\n{ids[1]},1,1\n"))
     assert ratings.user_ids.tolist() == ids
@@ -268,9 +262,7 @@ def test_bad_parquet_is_refused_in_one_line(write: Callable[..., Path], case: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["/tmp/ratings.csv", "ml/../../ratings.csv", "C:\\ratings.csv", "..\\ratings.csv"]
-)
+@pytest.mark.parametrize("name", ["/tmp/ratings.csv", "ml/../../ratings.csv", "C:\\ratings.csv", "..\\ratings.csv"])
 def test_a_zip_with_an_unsafe_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="unsafe name"):
         read_ratings(write_zip(tmp_path / "ml.zip", {"ratings.csv": CSV, name: CSV}))
