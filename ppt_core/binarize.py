@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared among threads
+
 
 class _BinarizeActivation(torch.autograd.Function):
     @staticmethod
@@ -19,10 +21,20 @@ class _BinarizeActivation(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         x, alpha = ctx.saved_tensors
         (grad,) = grads
-        grad_x = grad * ((x >= 0) & (x <= alpha))
-        # By rows first: a sum over everything at once would depend on the number of threads.
-        grad_alpha = (grad * (x >= alpha)).reshape(len(x) if x.dim() else 1, -1).sum(0).sum()
-        return grad_x, grad_alpha
+        return grad * ((x >= 0) & (x <= alpha)), _sum_in_one_order(grad * (x >= alpha))
+
+
+def _sum_in_one_order(values: Tensor) -> Tensor:
+    """Sum of all elements, the same bit for bit on any number of threads.
+
+    `Tensor.sum` adds one partial sum for each thread, and a sum over rows splits its columns where the threads
+    do. A sum within rows is one thread's, and 32,768 row sums are few enough for one thread as well.
+    """
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        values = values.permute(0, 2, 3, 1)  # its order in memory, or flattening would copy it
+    flat = values.reshape(-1)
+    n_in_rows = flat.numel() // _ROW * _ROW
+    return flat[:n_in_rows].view(-1, _ROW).sum(1).sum() + flat[n_in_rows:].sum()
 
 
 def binarize_activation(x: Tensor, alpha: Tensor) -> Tensor:
