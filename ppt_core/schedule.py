@@ -16,6 +16,9 @@ class Constant:
 
     value: float
 
+    def __post_init__(self) -> None:
+        _check_learning_rate(self.value)
+
     def __call__(self, progress: float) -> float:
         """Return ``value``."""
         return self.value
@@ -23,7 +26,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Step:
-    """``value``, multiplied by ``factor`` once for each milestone passed.
+    """``value``, multiplied by ``factor`` once for each milestone passed; milestones are fractions of the schedule.
 
     ``Step(0.1, milestones=(0.5, 0.75), factor=0.1)`` is 0.1, then 0.01 from half-time, then 0.001.
     """
@@ -31,6 +34,14 @@ class Step:
     value: float
     milestones: tuple[float, ...]
     factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_learning_rate(self.value)
+        for milestone in self.milestones:
+            if not 0 <= milestone <= 1:
+                raise ValueError(f"milestone is {milestone}; it is a fraction of the schedule, between 0 and 1")
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"factor is {self.factor}; it must be above 0 and finite")
 
     def __call__(self, progress: float) -> float:
         """Return the learning rate after ``progress`` of the schedule."""
@@ -42,6 +53,9 @@ class Cosine:
     """From ``value`` down to 0 along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        _check_learning_rate(self.value)
 
     def __call__(self, progress: float) -> float:
         """Return ``value * (1 + cos(pi * progress)) / 2``."""
@@ -55,6 +69,10 @@ class WarmUp:
     after: LearningRate
     fraction: float
 
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction is {self.fraction}; it is a fraction of the schedule, above 0 and at most 1")
+
     def __call__(self, progress: float) -> float:
         """Return the learning rate after ``progress`` of the schedule."""
         return self.after(progress) * min(1.0, progress / self.fraction)
@@ -66,6 +84,12 @@ class Phase:
 
     precision: Precision
     iterations: int
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("full", "low"):
+            raise ValueError(f"precision is {self.precision!r}; it must be 'full' or 'low'")
+        if self.iterations < 1:
+            raise ValueError(f"iterations is {self.iterations}; a phase has at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +119,9 @@ class PhaseSchedule:
         if not 0 <= split <= 1:
             raise ValueError(f"split is {split}; it is the fraction of training at full precision, between 0 and 1")
         n_full = round(iterations * split)
-        phases = (
-            Phase(precision="full", iterations=n_full),
-            Phase(precision="low", iterations=iterations - n_full),
-        )
-        return cls(phases=tuple(phase for phase in phases if phase.iterations), learning_rate=learning_rate)
+        lengths: dict[Precision, int] = {"full": n_full, "low": iterations - n_full}
+        phases = tuple(Phase(precision=precision, iterations=n) for precision, n in lengths.items() if n)
+        return cls(phases=phases, learning_rate=learning_rate)
 
     @property
     def iterations(self) -> int:
@@ -114,3 +136,8 @@ class PhaseSchedule:
                 return number, self.learning_rate((iteration - first) / phase.iterations)
             first += phase.iterations
         raise ValueError(f"iteration {iteration} is outside 0..{self.iterations - 1}")
+
+
+def _check_learning_rate(value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"the learning rate is {value}; it must be a finite number, at least 0")
