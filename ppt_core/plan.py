@@ -201,15 +201,18 @@ def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.N
 
 
 def _is_projection(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> bool:
-    """Whether a 1x1 convolution stands alone (with its BatchNorm) between a branching point and a sum."""
+    """Whether a 1x1 convolution stands alone (with a ReLU and a BatchNorm of its own) between a branch and a sum."""
     module = modules[node]
     if not (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
         return False
     (source,) = node.all_input_nodes
+    if isinstance(modules.get(source), nn.ReLU) and len(source.users) == 1:
+        (source,) = source.all_input_nodes
     consumer = node
     while len(consumer.users) == 1:
         (consumer,) = consumer.users
         if not isinstance(modules.get(consumer), nn.BatchNorm2d):
             break
     is_sum = consumer.op == "call_function" and getattr(consumer.target, "__name__", "") in ("add", "iadd")
-    return is_sum and len(source.users) > 1
+    # Beside the branch itself it would be a residual branch, not the shortcut of one.
+    return is_sum and len(source.users) > 1 and source not in consumer.all_input_nodes

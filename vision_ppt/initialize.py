@@ -1,0 +1,32 @@
+"""Initial weights of image networks, a function of a seed."""
+
+import math
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, *, seed: int) -> None:
+    """Give a model built on the meta device its memory on the CPU and its initial weights.
+
+    ===========  ===================================================================================
+    Conv2d       normal, deviation sqrt(2 / (out_channels * kernel height * kernel width)), so that
+                 gradients keep their size through ReLUs (He et al. 2015, equation 14); biases 0
+    BatchNorm2d  weight 1, bias 0, running mean 0 and variance 1
+    Linear       weight and bias uniform within 1 / sqrt(in_features), as PyTorch's own
+    ===========  ===================================================================================
+    """
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
