@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppt_core.errors import DataError
-from ppt_core.files import file_sha256, new_directory, read_json, write_json
+from ppt_core.files import file_checksums, new_directory, read_json, verify_checksums, write_json
 
 FORMAT_VERSION = 1
 Protocol = Literal["strict", "mlperf", "published"]
@@ -145,7 +145,6 @@ class PreparedData:
             for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
                 column = pa.array(ids.tolist(), pa.string() if ids.dtype == object else pa.int64())
                 pq.write_table(pa.table({f"{kind}_id": column}), folder / f"{kind}s.parquet")
-            checksums = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
             write_json(
                 folder / "manifest.json",
                 {
@@ -156,7 +155,7 @@ class PreparedData:
                     "n_items": self.n_items,
                     "n_train": len(self.train),
                     "n_negatives": self.n_negatives,
-                    "files": checksums,
+                    "files": file_checksums(folder),
                 },
             )
 
@@ -172,14 +171,7 @@ class PreparedData:
         if not (path / "manifest.json").exists():
             raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-ncf prepare` first")
         manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
-        for name, digest in manifest["files"].items():
-            file = path / name
-            if not file.exists():
-                raise DataError(f"{file} is missing; prepare the data again")
-            if file_sha256(file) != digest:
-                raise DataError(
-                    f"{file} was changed after it was written (its checksum does not match); prepare the data again"
-                )
+        verify_checksums(path, manifest["files"])
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         return cls(
             train=Interactions(offsets=arrays["offsets"], items=arrays["items"], n_items=manifest["n_items"]),

@@ -78,6 +78,23 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in ``folder``, by name."""
+    return {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+
+
+def verify_checksums(folder: Path, checksums: dict[str, str]) -> None:
+    """Raise `DataError` unless ``folder`` holds files of these names with these SHA-256."""
+    for name, digest in checksums.items():
+        file = folder / name
+        if not file.exists():
+            raise DataError(f"{file} is missing; prepare the data again")
+        if file_sha256(file) != digest:
+            raise DataError(
+                f"{file} was changed after it was written (its checksum does not match); prepare the data again"
+            )
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write ``document`` as JSON with a ``sha256`` over its other keys."""
     document = {**document, "sha256": _document_sha256(document)}
