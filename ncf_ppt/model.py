@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ppt_core.batch_norm import BatchNorm1d
+from ncf_ppt.row_adam import RowEmbedding
+from ppt_core.batch_norm import BatchNormReLU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +60,17 @@ class NCF(nn.Module):
         with torch.device("meta"):  # no draws from the global generator; real memory comes below
             joined = 0
             if config.model != "mlp":
-                self.gmf_user = nn.Embedding(n_users, config.factors)
-                self.gmf_item = nn.Embedding(n_items, config.factors)
+                self.gmf_user = RowEmbedding(n_users, config.factors)
+                self.gmf_item = RowEmbedding(n_items, config.factors)
                 joined += config.factors
             if config.model != "gmf":
-                self.mlp_user = nn.Embedding(n_users, config.layers[0] // 2)
-                self.mlp_item = nn.Embedding(n_items, config.layers[0] // 2)
+                self.mlp_user = RowEmbedding(n_users, config.layers[0] // 2)
+                self.mlp_item = RowEmbedding(n_items, config.layers[0] // 2)
                 hidden: list[nn.Module] = []
                 for n_in, n_out in zip(config.layers, config.layers[1:], strict=False):
-                    hidden.append(nn.Linear(n_in, n_out))
-                    if config.batch_norm:
-                        hidden.append(BatchNorm1d(n_out))
-                    hidden.append(nn.ReLU())
+                    # BatchNorm takes off every bias and adds its own.
+                    hidden.append(nn.Linear(n_in, n_out, bias=not config.batch_norm))
+                    hidden.append(BatchNormReLU(n_out) if config.batch_norm else nn.ReLU())
                 self.mlp = nn.Sequential(*hidden)
                 joined += config.layers[-1]
             self.last = nn.Linear(joined, 1)
@@ -90,8 +90,9 @@ class NCF(nn.Module):
                     nn.init.uniform_(module.weight, -bound, bound, generator=generator)
                 else:
                     nn.init.xavier_uniform_(module.weight, generator=generator)
-                bound = 1 / math.sqrt(module.in_features)
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+                if module.bias is not None:
+                    bound = 1 / math.sqrt(module.in_features)
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """Return float logits (n,) of integer tensors ``users`` (n,) and ``items`` (n,)."""

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.binarize import binarize_activation, binarize_weight
+from ppt_core.binary_linear import binary_linear
 from ppt_core.schedule import Precision
 
 INITIAL_ALPHA = 3.0
@@ -15,8 +17,8 @@ ALPHA_PENALTY = 2e-4
 MIN_ALPHA = 1e-3  # at or below 0 the threshold alpha / 2 would leave the range it divides
 
 
-class BinaryActivation(nn.ReLU):
-    """ReLU in full precision, one-bit PACT in low precision.
+class BinaryActivation(nn.Module):
+    """What both one-bit activations have; both stand in the place of a ReLU.
 
     Attributes:
         alpha: the trainable clipping level, shape ``()``, initially 3. Unused (no gradient) in full precision.
@@ -26,6 +28,10 @@ class BinaryActivation(nn.ReLU):
     alpha: nn.Parameter
     precision: Precision
 
+
+class BinaryReLU(BinaryActivation, nn.ReLU):
+    """ReLU in full precision, one-bit PACT in low precision."""
+
     def forward(self, input: Tensor) -> Tensor:
         """Return ``max(input, 0)``, or 0 and alpha by `ppt_core.binarize.binarize_activation`."""
         if self.precision == "full":
@@ -33,8 +39,18 @@ class BinaryActivation(nn.ReLU):
         return binarize_activation(input, self.alpha)
 
 
+class BinaryBatchNormReLU(BinaryActivation, BatchNormReLU):
+    """BatchNorm, then ReLU in full precision and one-bit PACT in low precision."""
+
+    def _clipping_level(self) -> Tensor | None:
+        return None if self.precision == "full" else self.alpha
+
+
 class _BinaryWeights:
-    """What `BinaryLinear` and `BinaryConv2d` share: the scale and the exact product.
+    """What `BinaryLinear` and `BinaryConv2d` share.
+
+    Their operands are {0, 1} and {-1, +1}, so the product is an exact integer in any order of summation; scales
+    come after it.
 
     Attributes:
         scale: static weight scale, a buffer of shape ``()``: mean |w| at insertion, or 1.
@@ -51,16 +67,6 @@ class _BinaryWeights:
     def input_activation(self) -> BinaryActivation:
         return self._input_activation[0]
 
-    def unit_operands(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (input / alpha, binarized weight, alpha * scale).
-
-        The operands hold {0, 1} and {-1, +1} exactly (alpha / alpha is 1 in IEEE arithmetic), so their product
-        is an exact integer in any order of summation. Alpha is detached on both sides of the product: its
-        gradient flows through the activation, and that of the input is ``scale * (gradient @ weight)``.
-        """
-        alpha = self.input_activation.alpha.detach()
-        return input / alpha, binarize_weight(self.weight), alpha * self.scale
-
 
 class BinaryLinear(_BinaryWeights, nn.Linear):
     """`nn.Linear` in full precision; in low precision ``alpha * scale * ({0, 1} @ {-1, +1}) + bias``."""
@@ -69,9 +75,10 @@ class BinaryLinear(_BinaryWeights, nn.Linear):
         """Map (..., in_features) to (..., out_features)."""
         if self.precision == "full":
             return F.linear(input, self.weight, self.bias)
-        bits, signs, scale = self.unit_operands(input)
-        output = F.linear(bits, signs) * scale
-        return output if self.bias is None else output + self.bias
+        rows = input.reshape(-1, self.in_features)
+        alpha = self.input_activation.alpha.detach()
+        output = binary_linear(rows, self.weight, self.bias, alpha=alpha, scale=self.scale)
+        return output.reshape(*input.shape[:-1], self.out_features)
 
 
 class BinaryConv2d(_BinaryWeights, nn.Conv2d):
@@ -84,8 +91,11 @@ class BinaryConv2d(_BinaryWeights, nn.Conv2d):
         """Map (batch, in_channels, height, width) to (batch, out_channels, height', width')."""
         if self.precision == "full":
             return super().forward(input)
-        bits, signs, scale = self.unit_operands(input)
-        output: Tensor = self._conv_forward(bits, signs, None) * scale
+        # alpha / alpha is exactly 1. Alpha is detached on both sides of the product: its gradient flows through the
+        # activation, and that of the input is scale * (gradient * weight).
+        alpha = self.input_activation.alpha.detach()
+        product = self._conv_forward(input / alpha, binarize_weight(self.weight), None)
+        output: Tensor = product * (alpha * self.scale)
         return output if self.bias is None else output + self.bias[:, None, None]
 
 

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.layers import (
     INITIAL_ALPHA,
     BinaryActivation,
+    BinaryBatchNormReLU,
     BinaryConv2d,
     BinaryLinear,
+    BinaryReLU,
     check_finite,
 )
 
+_ACTIVATIONS = (nn.ReLU, BatchNormReLU)
 _WEIGHTED = (nn.Linear, nn.Conv2d)
 # Modules that pass {0, alpha} on as {0, alpha}, in another arrangement.
 _TRANSPARENT = (nn.Flatten, nn.Identity, nn.MaxPool2d)
@@ -96,7 +100,7 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
             binarize, reason = decisions[node]
             source = _target(sources[node]) if binarize else None
             planned.append(_planned(node, module, binarize, reason, source))
-        elif isinstance(module, nn.ReLU):
+        elif isinstance(module, _ACTIVATIONS):
             binarize = node in binary_sources
             reason = "feeds a 1-bit layer" if binarize else "feeds no 1-bit layer"
             planned.append(_planned(node, module, binarize, reason))
@@ -126,10 +130,11 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
     plan = plan_binarization(model) if plan is None else plan
     modules = dict(model.named_modules())
     for entry in plan.layers:
-        if entry.binarize and isinstance(module := modules[entry.name], nn.ReLU):
-            module.__class__ = BinaryActivation
+        if entry.binarize and isinstance(module := modules[entry.name], _ACTIVATIONS):
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+            module.__class__ = BinaryReLU if isinstance(module, nn.ReLU) else BinaryBatchNormReLU
             assert isinstance(module, BinaryActivation)
-            module.inplace = False
             module.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA, device=_device(model)))
             module.precision = "full"
     for entry in plan.layers:
@@ -188,7 +193,7 @@ def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.N
     (source,) = node.all_input_nodes
     while True:
         module = modules.get(source)
-        if isinstance(module, nn.ReLU):
+        if isinstance(module, _ACTIVATIONS):
             return source
         if (
             isinstance(module, _TRANSPARENT)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.files import new_directory, read_json, replaced_file, write_json
+from ppt_core.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
 
 FORMAT_VERSION = 1
 
@@ -59,20 +59,21 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line that an interruption cut off is left out."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        complete = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
         try:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        except json.JSONDecodeError as error:
+            return [json.loads(line) for line in complete]
+        except ValueError as error:
             raise DataError(f"{path} is damaged ({error}); train again into a new folder") from None
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def rewind_metrics(self, iteration: int) -> None:
         """Drop the lines written after ``iteration``: the training that goes on from there writes them again."""
-        kept = [line for line in self.metrics() if line["iteration"] <= iteration]
+        kept = [line for line in self.metrics() if line["iterations"] <= iteration]
         with replaced_file(self.path / "metrics.jsonl") as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 

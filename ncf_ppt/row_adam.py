@@ -1,0 +1,170 @@
+"""Adam for embedding tables that touches the rows of a batch only, and equals dense Adam all the same.
+
+Under dense Adam a row without a gradient still moves: its moments decay and its weights follow them. `RowAdam` makes
+up for that in closed form when the row is next read. (PyTorch's SparseAdam leaves it out: another optimizer.)
+"""
+
+import math
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ncf_ppt import _kernels
+
+
+class RowEmbedding(nn.Embedding):
+    """`nn.Embedding` whose rows may lag behind until they are read.
+
+    Reading through the module always gives current values: in training of the rows asked for, in evaluation of the
+    whole table. Read ``weight`` itself after `catch_up` only. Gradients are sparse once a `RowAdam` owns the table.
+    """
+
+    _bring_up_to_date: Any = None
+
+    def catch_up(self, rows: Tensor | None = None) -> None:
+        """Bring ``rows`` (any shape, repetitions allowed; default: all) up to date."""
+        if self._bring_up_to_date is not None:
+            self._bring_up_to_date(rows)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the rows ``input`` (n,), float (n, embedding_dim)."""
+        self.catch_up(input if self.training else None)
+        return F.embedding(input, self.weight, sparse=self._bring_up_to_date is not None)
+
+
+class RowAdam(torch.optim.Adam):
+    """Adam whose steps cost the rows that a batch touched, for the embedding tables of a model.
+
+    The result equals that of `torch.optim.Adam` with dense gradients: a row untouched for k steps is moved by the sum
+    of its k steps when it is next read. With moments m and v after step t, bias corrections included, that sum is
+
+        lr * m * sum over j = 1..k of a_j / (sqrt(v) / x_j + eps),
+        a_j = beta1**j / (1 - beta1**(t + j)),  x_j = sqrt((1 - beta2**(t + j)) / beta2**j)
+
+    and is taken by Gauss quadrature: two nodes x and their weights that give the sums of a_j * x_j**n for n = 0 to 3.
+    It is exact without eps, and to third order in it. Source: Kingma and Ba 2015, algorithm 1; the closed form is ours.
+
+    Args:
+        embeddings: tables whose rows it owns, float32 on a CPU. It replaces an optimizer that owned them before,
+            after bringing all rows up to date.
+        parameters: all other parameters, updated by fused `torch.optim.Adam`.
+        lr: learning rate of both. A change brings all rows up to date first, at the cost of a dense step.
+        betas: decay rates, beta1 < beta2**1.5 < 1.
+        eps: above 0.
+    """
+
+    def __init__(
+        self,
+        embeddings: Iterable[RowEmbedding],
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        if not (0 <= betas[0] < betas[1] ** 1.5 < 1 and eps > 0):
+            raise ValueError(
+                f"betas are {betas} and eps is {eps}; RowAdam needs 0 <= beta1 < beta2**1.5 < 1 and eps > 0"
+            )
+        self._embeddings = list(embeddings)
+        groups: list[dict[str, Any]] = [{"params": [e.weight for e in self._embeddings]}, {"params": list(parameters)}]
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, fused=True)
+        self._moments = infinite_moments(*betas)
+        self._learning_rate = lr
+        for embedding in self._embeddings:
+            weight = embedding.weight
+            embedding.catch_up()
+            self.state[weight] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(weight),
+                "exp_avg_sq": torch.zeros_like(weight),
+                "last_step": torch.zeros(len(weight), dtype=torch.int64),
+            }
+            embedding._bring_up_to_date = partial(self._catch_up, weight)
+        self._slots = np.full(max((len(e.weight) for e in self._embeddings), default=0), -1, np.int32)
+
+    def catch_up(self) -> None:
+        """Bring every row of every table up to date."""
+        for embedding in self._embeddings:
+            embedding.catch_up()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take one step. The gradients of the tables must be sparse, as `RowEmbedding` makes them."""
+        group = self.param_groups[0]
+        if group["lr"] != self._learning_rate:
+            self.catch_up()
+            self._learning_rate = group["lr"]
+        for weight in group["params"]:
+            state = self.state[weight]
+            state["step"] += 1
+            if weight.grad is None:
+                continue
+            rows = self._group(weight.grad._indices()[0])
+            grads = weight.grad._values().contiguous().numpy()
+            _kernels.update_rows(
+                *rows, grads, *self._arrays(weight),
+                int(state["step"]), self._learning_rate, *group["betas"], group["eps"],
+            )  # fmt: skip
+            weight.grad = None  # what is left is Adam's own part
+        return super().step(closure)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state, row by row as far behind as it was."""
+        super().load_state_dict(state_dict)
+        for number, weight in enumerate(self.param_groups[0]["params"]):
+            # The base class makes floats of everything.
+            self.state[weight]["last_step"] = state_dict["state"][number]["last_step"].clone()
+            self.state[weight]["step"] = state_dict["state"][number]["step"].clone()
+        self._learning_rate = self.param_groups[0]["lr"]
+
+    @torch.no_grad()
+    def _catch_up(self, weight: Tensor, rows: Tensor | None) -> None:
+        step = int(self.state[weight]["step"])
+        if step == 0:
+            return
+        group = self.param_groups[0]
+        numbers = np.arange(len(weight)) if rows is None else self._group(rows.reshape(-1)).rows
+        _kernels.catch_up_rows(
+            numbers, *self._arrays(weight), step, self._learning_rate, *group["betas"], group["eps"], self._moments
+        )
+
+    def _arrays(self, weight: Tensor) -> tuple[NDArray[Any], ...]:
+        state = self.state[weight]
+        tensors = (weight.detach(), state["exp_avg"], state["exp_avg_sq"], state["last_step"])
+        return tuple(tensor.numpy() for tensor in tensors)
+
+    def _group(self, indices: Tensor) -> "_Rows":
+        n = len(indices)
+        rows, heads, following = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+        n_rows = _kernels.group_rows(indices.long().numpy(), self._slots, rows, heads, following)
+        return _Rows(rows[:n_rows], heads[:n_rows], following)
+
+
+class _Rows(NamedTuple):
+    rows: NDArray[np.int64]
+    heads: NDArray[np.int64]
+    following: NDArray[np.int64]
+
+
+def infinite_moments(beta1: float, beta2: float) -> NDArray[np.float64]:
+    """Tables G_n(t) = sum over j >= 1 of a_j * x_j**n, n = 0 to 3, float64 (4, length), constant beyond their end.
+
+    The moment over j = 1..k is G_n(t) - r**k * G_n(t + k) with r = beta1 / beta2**(n / 2), see `RowAdam`.
+    """
+    length = math.ceil(math.log(1e-16) / math.log(max(beta2, 0.5))) + 2
+    steps = np.arange(1, length + 1, dtype=np.float64)
+    tables = np.empty((4, length))
+    for power in range(4):
+        ratio = beta1 / beta2 ** (power / 2)
+        terms = (1 - beta2**steps) ** (power / 2) / (1 - beta1**steps)
+        following = ratio / (1 - ratio)
+        for t in range(length - 1, -1, -1):
+            tables[power, t] = following = ratio * (terms[t] + following)
+    return tables

@@ -1,0 +1,169 @@
+"""Every Numba kernel of the core: private, unchecked, arrays in and results in ``out``.
+
+Sums run over blocks of rows of a fixed size and then over the blocks in order, so a result does not depend on the
+number of threads. Blocks also keep the working set in the second-level cache: a pass over a batch costs memory
+traffic, hardly any arithmetic.
+"""
+# Numba's decorators carry no types, and annotations would not reach the compiled code.
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+BLOCK_ROWS = 64
+
+
+@intrinsic
+def _popcount(typing_context, word):
+    """Number of ones of a 64-bit word; LLVM turns a loop of them into vector instructions where there are any."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@njit(parallel=True, cache=True)
+def batch_moments(x, block_sums, block_squares, out_mean, out_variance):
+    """Mean and biased variance of each column of ``x`` (rows, channels).
+
+    Each block sums its values and then the squares of their distances from its own mean; blocks are merged by
+    Chan, Golub and LeVeque's formula (1979). The difference of two large sums of squares would cancel.
+    """
+    n_rows, n_channels = x.shape
+    for block in prange(len(block_sums)):
+        first = block * BLOCK_ROWS
+        last = min(first + BLOCK_ROWS, n_rows)
+        sums = block_sums[block]
+        squares = block_squares[block]
+        sums[:] = 0
+        squares[:] = 0
+        for row in range(first, last):
+            for channel in range(n_channels):
+                sums[channel] += x[row, channel]
+        inverse = np.float32(1.0 / (last - first))
+        for row in range(first, last):
+            for channel in range(n_channels):
+                distance = x[row, channel] - sums[channel] * inverse
+                squares[channel] += distance * distance
+    for channel in range(n_channels):
+        count = 0.0
+        mean = 0.0
+        square = 0.0
+        for block in range(len(block_sums)):
+            n = float(min(BLOCK_ROWS, n_rows - block * BLOCK_ROWS))
+            distance = block_sums[block, channel] / n - mean
+            total = count + n
+            mean += distance * n / total
+            square += block_squares[block, channel] + distance * distance * count * n / total
+            count = total
+        out_mean[channel] = mean
+        out_variance[channel] = square / count
+
+
+@njit(parallel=True, cache=True)
+def scale_and_activate(x, factor, shift, alpha, low, out):
+    """Write z = x * factor + shift (rows, channels) after its activation: ReLU, or 0 and ``alpha`` if ``low``."""
+    n_rows, n_channels = x.shape
+    half = alpha * np.float32(0.5)
+    zero = np.float32(0)
+    for block in prange((n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
+            if low:
+                for channel in range(n_channels):
+                    out[row, channel] = alpha if x[row, channel] * factor[channel] + shift[channel] > half else zero
+            else:
+                for channel in range(n_channels):
+                    z = x[row, channel] * factor[channel] + shift[channel]
+                    out[row, channel] = z if z > zero else zero
+
+
+@njit(parallel=True, cache=True)
+def scale_and_activate_backward(
+    grad, x, mean, inverse_deviation, factor, shift, alpha, low, block_sums,
+    out_grad_x, out_grad_weight, out_grad_bias, out_grad_alpha,
+):  # fmt: skip
+    """Gradients of batch normalization and its activation; ``block_sums`` is (blocks, 3, channels) of scratch.
+
+    ``factor`` is weight * inverse_deviation. z is computed again: reading it back would cost more.
+    """
+    n_rows, n_channels = x.shape
+    zero = np.float32(0)
+    for block in prange(len(block_sums)):
+        sums = block_sums[block]
+        sums[:] = 0
+        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
+            if low:
+                for channel in range(n_channels):
+                    z = x[row, channel] * factor[channel] + shift[channel]
+                    g = grad[row, channel]
+                    passed = g if (z >= zero) & (z <= alpha) else zero
+                    sums[0, channel] += passed
+                    sums[1, channel] += passed * ((x[row, channel] - mean[channel]) * inverse_deviation[channel])
+                    sums[2, channel] += g if z >= alpha else zero
+            else:
+                for channel in range(n_channels):
+                    z = x[row, channel] * factor[channel] + shift[channel]
+                    passed = grad[row, channel] if z > zero else zero
+                    sums[0, channel] += passed
+                    sums[1, channel] += passed * ((x[row, channel] - mean[channel]) * inverse_deviation[channel])
+    total_alpha = 0.0
+    for channel in range(n_channels):
+        total_bias = 0.0
+        total_weight = 0.0
+        for block in range(len(block_sums)):
+            total_bias += block_sums[block, 0, channel]
+            total_weight += block_sums[block, 1, channel]
+            total_alpha += block_sums[block, 2, channel]
+        out_grad_bias[channel] = total_bias
+        out_grad_weight[channel] = total_weight
+    out_grad_alpha[0] = total_alpha
+    inverse = np.float32(1.0 / n_rows)
+    for block in prange(len(block_sums)):
+        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
+            for channel in range(n_channels):
+                z = x[row, channel] * factor[channel] + shift[channel]
+                inside = ((z >= zero) & (z <= alpha)) if low else z > zero
+                passed = grad[row, channel] if inside else zero
+                normalized = (x[row, channel] - mean[channel]) * inverse_deviation[channel]
+                common = out_grad_bias[channel] + normalized * out_grad_weight[channel]
+                out_grad_x[row, channel] = (passed - common * inverse) * factor[channel]
+
+
+@njit(parallel=True, cache=True)
+def pack_positive(x, out):
+    """Bit b of word w in a row of ``out`` (rows, words) says whether ``x[row, 64 * w + b]`` is above 0.
+
+    Bits beyond the columns of ``x`` are 0.
+    """
+    n_rows, n_columns = x.shape
+    for row in prange(n_rows):
+        for word in range(out.shape[1]):
+            bits = np.uint64(0)
+            for bit in range(min(64, n_columns - 64 * word)):
+                bits |= np.uint64(x[row, 64 * word + bit] > 0) << np.uint64(bit)
+            out[row, word] = bits
+
+
+@njit(parallel=True, cache=True)
+def multiply_bits(bits, weights, scale, bias, out):
+    """``out = scale * ({0, 1} @ {-1, +1}) + bias`` from packed operands.
+
+    ``bits`` is (rows, words), ``weights`` (words, channels): a set bit is +1. With x the bits of a row and w those
+    of a channel, the product is 2 * popcount(w & x) - popcount(x).
+    """
+    n_rows, n_words = bits.shape
+    n_channels = weights.shape[1]
+    for block in prange((n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        counts = np.empty(n_channels, np.int64)
+        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
+            counts[:] = 0
+            n_ones = np.int64(0)
+            for word in range(n_words):
+                ones = bits[row, word]
+                n_ones += np.int64(_popcount(ones))
+                for channel in range(n_channels):
+                    counts[channel] += np.int64(_popcount(ones & weights[word, channel]))
+            for channel in range(n_channels):
+                out[row, channel] = np.float32(2 * counts[channel] - n_ones) * scale + bias[channel]

@@ -1,0 +1,255 @@
+"""Train one model into a run folder: evaluations, checkpoints, exact resume. The same for users and for images."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppt_core.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.errors import DataError
+from ppt_core.layers import set_precision
+from ppt_core.runs import EventLog, Run
+from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
+from ppt_core.train import AtSwitch, Scale, train_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a network is trained, whatever it is.
+
+    Attributes:
+        split: fraction of the iterations at full precision: 1 is full precision throughout, 0 low precision.
+        epochs: length in passes over the training samples; fractions are allowed.
+        iterations: length in optimizer steps; overrides ``epochs``.
+        batch_size: samples in a step.
+        threshold: stop once the metric on the test set reaches it, as MLPerf's rules do; None never stops early.
+        eval_every: epochs between evaluations; 0 evaluates only at the end.
+        at_switch: what becomes of the optimizer's moments at the switch, see `ppt_core.train.train_steps`.
+        scale: weight scale of 1-bit layers, see `ppt_core.layers.set_precision`.
+        seed: of the initial weights and of every sample.
+    """
+
+    split: float = 0.5
+    epochs: float = 8
+    iterations: int | None = None
+    batch_size: int = 2048
+    threshold: float | None = None
+    eval_every: float = 1
+    at_switch: AtSwitch = "reset"
+    scale: Scale = "static"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid, rule in self._rules():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {rule}")
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        """Each setting with whether its value is valid and what it must be."""
+        return [
+            ("split", 0 <= self.split <= 1, "between 0 (low precision throughout) and 1 (full precision throughout)"),
+            ("epochs", 0 < self.epochs < math.inf, "above 0"),
+            ("iterations", self.iterations is None or self.iterations >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 2, "at least 2"),
+            ("threshold", self.threshold is None or 0 < self.threshold <= 1, "above 0 and at most 1"),
+            ("eval_every", 0 <= self.eval_every < math.inf, "0 (only at the end) or above"),
+            ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
+        ]
+
+    def schedule(self, iterations_per_epoch: int, learning_rate: LearningRate) -> PhaseSchedule:
+        """The phases of this training."""
+        iterations = self.iterations or max(1, round(self.epochs * iterations_per_epoch))
+        return PhaseSchedule.split(iterations, self.split, learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained on what and how it is measured: all that `fit` does not know.
+
+    Attributes:
+        model: converted if a phase is of low precision; trained in place.
+        batches: endless batches from a given iteration on.
+        loss: scalar loss of (model, batch).
+        make_optimizer: builds the optimizer of a phase.
+        learning_rate: the schedule that each phase goes through.
+        evaluate: measures the model; called between two steps.
+        metric: the key of ``evaluate``'s result that a threshold is compared with.
+        iterations_per_epoch: optimizer steps in a pass over the samples.
+        samples_per_epoch: samples in a pass.
+        settings: the groups of ``config.json`` that a resumed training must share, as JSON values.
+        result: further keys of the result, as JSON values.
+        events: keys and values logged at the start, by MLPerf's names.
+    """
+
+    model: nn.Module
+    batches: Callable[[int], Iterator[Any]]
+    loss: Callable[[nn.Module, Any], Tensor]
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    learning_rate: LearningRate
+    evaluate: Callable[[], dict[str, Any]]
+    metric: str
+    iterations_per_epoch: int
+    samples_per_epoch: int
+    settings: dict[str, Any]
+    result: dict[str, Any]
+    events: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after an iteration.
+
+    Attributes:
+        iteration: iterations done.
+        iterations: iterations in all.
+        phase: the phase of the last iteration.
+        metrics: of the evaluation that took place just now, else None.
+    """
+
+    iteration: int
+    iterations: int
+    phase: Phase
+    metrics: dict[str, Any] | None
+
+
+def fit(
+    task: Task, path: Path, config: TrainingConfig, *, resume: bool = False, checkpoint_seconds: float = 60
+) -> Iterator[Progress]:
+    """Train into the run folder ``path``, yielding after every iteration; the run's `result` is there at the end.
+
+    The model reported and kept is the last one. Training is a function of the task and the config: interrupted
+    and resumed, it ends with the same bytes. Time spent on evaluations, checkpoints and between two yields does
+    not count as training time; the switch of precision does.
+
+    Args:
+        task: the model, its data and its measure.
+        path: a new run folder; with ``resume`` an existing one, whose settings must equal these.
+        config: the recipe.
+        resume: go on from the last checkpoint of ``path``; a finished run is left as it is.
+        checkpoint_seconds: least time between two checkpoints.
+
+    Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, and if training
+    diverges.
+    """
+    settings = {**task.settings, "training": asdict(config)}
+    if resume:
+        run = Run.open(path)
+        _refuse_other_settings(run, settings)
+        if run.finished:
+            return
+    else:
+        run = Run.create(path, settings)
+    schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
+    iterations, per_epoch = schedule.iterations, task.iterations_per_epoch
+    eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else iterations
+    log = EventLog(run.path / "mlperf.log")
+    log.start("init_start")
+    start, seconds, optimizer = _restore(run, task, schedule)
+    run.rewind_metrics(start)
+    log.end("init_stop")
+    log.start("run_start")
+    for key, value in task.events.items():
+        log.event(key, value)
+
+    steps = train_steps(
+        task.model,
+        task.batches(start),
+        task.loss,
+        schedule,
+        task.make_optimizer,
+        start=start,
+        optimizer=optimizer,
+        at_switch=config.at_switch,
+        scale=config.scale,
+    )
+    saved = clock = time.perf_counter()
+    log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
+    reached = False
+    for step in steps:
+        done = step.iteration + 1
+        seconds[step.phase] += -clock + (clock := time.perf_counter())
+        metrics = None
+        if done % per_epoch == 0:
+            log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
+        if done % eval_every == 0 or done == iterations:
+            metrics = _evaluate(task, log, step.loss, done)
+            reached = config.threshold is not None and metrics[task.metric] >= config.threshold
+            metrics |= {
+                **_timing(schedule, done, seconds, task),
+                "split": config.split,
+                "seed": config.seed,
+                "threshold_reached": None if config.threshold is None else reached,
+            }
+            run.append_metrics(metrics)
+            saved = -math.inf  # an evaluation is not repeated after an interruption
+        if time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not reached:
+            state = {"iteration": done, "seconds": seconds}
+            save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
+            saved = time.perf_counter()
+        yield Progress(done, iterations, schedule.phases[step.phase], metrics)
+        if reached:
+            break
+        if done % per_epoch == 0 and done < iterations:
+            log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
+        clock = time.perf_counter()
+    save_tensors(run.model_path, task.model.state_dict(), {"precision": schedule.phases[step.phase].precision})
+    log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
+    log.close()
+
+
+def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> tuple[int, list[float], torch.optim.Optimizer | None]:
+    """Put the last checkpoint, if any, into the model; return the next iteration, seconds and the optimizer."""
+    if not run.checkpoint_path.exists():
+        return 0, [0.0] * len(schedule.phases), None
+    tensors, state = load_tensors(run.checkpoint_path)
+    start = int(state["iteration"])
+    if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
+        set_precision(task.model, "low")
+    optimizer = task.make_optimizer(task.model)
+    restore_training_state(tensors, task.model, optimizer)
+    return start, list(state["seconds"]), optimizer
+
+
+def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int) -> dict[str, Any]:
+    if not math.isfinite(loss.item()):
+        raise DataError(f"training diverged: the loss is {loss.item()} at iteration {done}; lower the learning rate")
+    epoch = {"epoch_num": done / task.iterations_per_epoch}
+    log.start("eval_start", metadata=epoch)
+    metrics = task.evaluate()
+    log.event("eval_accuracy", metrics[task.metric], metadata=epoch)
+    log.end("eval_stop", metadata=epoch)
+    return {**metrics, **task.result, "loss": loss.item()}
+
+
+def _timing(schedule: PhaseSchedule, done: int, seconds: list[float], task: Task) -> dict[str, Any]:
+    phases, left = [], done
+    for phase, phase_seconds in zip(schedule.phases, seconds, strict=True):
+        iterations = min(left, phase.iterations)
+        phases.append({"precision": phase.precision, "iterations": iterations, "seconds": phase_seconds})
+        left -= iterations
+    epochs = done / task.iterations_per_epoch
+    return {
+        "iterations": done,
+        "epochs": epochs,
+        "seconds": sum(seconds),
+        "samples_per_second": epochs * task.samples_per_epoch / sum(seconds),
+        "phases": phases,
+    }
+
+
+def _refuse_other_settings(run: Run, settings: dict[str, Any]) -> None:
+    for group, values in settings.items():
+        found = run.config.get(group)
+        names = values if isinstance(values, dict) else {group: values}
+        olds = found if isinstance(found, dict) else {group: found}
+        for name, value in names.items():
+            if olds.get(name) != value and name != "path":
+                raise DataError(
+                    f"{run.path} was started with {name} = {olds.get(name)}, not {value}; resume with the same "
+                    "settings and data, or train into a new folder"
+                )
