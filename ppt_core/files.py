@@ -1,13 +1,14 @@
 """Files that are either complete or absent, and that notice a changed byte.
 
-Everything is written beside its final name and renamed into place. JSON documents carry a SHA-256 of
-their own content; other files have theirs recorded in such a document.
+Everything is written beside its final name and renamed into place. A sealed file holds the SHA-256 of all its
+bytes, taken with 64 zeros in the place of the digest; other files have theirs recorded in such a file.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +17,34 @@ from typing import Any
 
 from ppt_core.errors import DataError
 
+NO_DIGEST = "0" * 64
+
+# Errors about a source or a connection have other classes, and say it better themselves.
+_WRITE_ERRORS = (OSError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+
+
+class _WriteError(DataError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} cannot be written ({reason}); free some space or choose another place")
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk, missing rights and the like, met in the block, into a `DataError` that names ``path``."""
+    try:
+        yield
+    except _WriteError as error:  # of a file inside the folder that is to become ``path``
+        raise _WriteError(path, error.reason) from error
+    except OSError as error:
+        if type(error) not in _WRITE_ERRORS:
+            raise
+        raise _WriteError(path, error.strerror or str(error)) from error
+
 
 def refuse_existing(path: Path) -> None:
     """Raise `DataError` if ``path`` exists: outputs are never overwritten unasked."""
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise DataError(f"{path} already exists; choose another output or remove it first")
 
 
@@ -27,19 +52,21 @@ def refuse_existing(path: Path) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that becomes ``path`` when the block succeeds.
 
-    Nothing is left behind when the block raises, a full disk included. Raises `DataError` if ``path`` exists.
+    It is removed when the block raises. Raises `DataError` if ``path`` exists or cannot be written, and for a full
+    disk in the block.
     """
     refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        refuse_existing(path)
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(path), dir=path.parent))
+        try:
+            yield partial
+            partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            refuse_existing(path)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -47,26 +74,42 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that replaces ``path`` when the block succeeds.
 
     The content reaches the disk before the rename, so a crash leaves the old file or the new one, never half.
+    Raises `DataError` if ``path`` cannot be written, and for a full disk in the block.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o666 & ~_umask())
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_partial_prefix(path), dir=path.parent)
+        os.close(handle)
+        partial = Path(name)
+        try:
+            yield partial
+            partial.chmod(0o666 & ~_umask())
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _partial_prefix(path: Path) -> str:
+    return f".{path.name[:50]}."  # a whole name could grow beyond the 255 bytes of a file system
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file. Raises `DataError` if it does not exist or cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -95,11 +138,48 @@ def verify_checksums(folder: Path, checksums: dict[str, str]) -> None:
             )
 
 
+def seal(content: bytes) -> bytes:
+    """Put the SHA-256 of ``content`` in the place of its first `NO_DIGEST`."""
+    return content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+def check_seal(path: Path, content: bytes, *, digest: object, found_version: object, format_version: int) -> None:
+    """Raise `DataError` unless ``content`` is what `seal` returned and of the version that the caller reads.
+
+    Args:
+        path: named in the error.
+        content: of the file.
+        digest: as read from it; anything.
+        found_version: as read from it; anything. A later version is told before a wrong checksum, since it may
+            be sealed in another way.
+        format_version: the one that the caller reads.
+    """
+    versions = f"{path} has format version {found_version} and this version of ppt-ncf reads {format_version}"
+    if isinstance(found_version, int) and found_version > format_version:
+        raise DataError(f"{versions}; upgrade ppt-ncf")
+    if not _is_sealed(content, digest):
+        raise DataError(f"{path} was changed after it was written (its checksum does not match); make it again")
+    if found_version != format_version:
+        raise DataError(f"{versions}; make it again")
+
+
+def _is_sealed(content: bytes, digest: object) -> bool:
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        return False
+    position = content.find(digest.encode())
+    view = memoryview(content)  # no copy of a large checkpoint
+    found = hashlib.sha256(view[:position])
+    found.update(NO_DIGEST.encode())
+    found.update(view[position + 64 :])
+    return found.hexdigest() == digest
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write ``document`` as JSON with a ``sha256`` over its other keys."""
-    document = {**document, "sha256": _document_sha256(document)}
+    """Write ``document`` as a sealed JSON file: its ``sha256``, anew, and its other keys."""
+    others = {key: value for key, value in document.items() if key != "sha256"}
+    content = json.dumps({"sha256": NO_DIGEST, **others}, indent=2) + "\n"
     with replaced_file(path) as partial:
-        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_bytes(seal(content.encode()))
 
 
 def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
@@ -108,30 +188,13 @@ def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
     Raises `DataError` if the file is missing, is not JSON, was changed since it was written, or has another
     ``format_version``.
     """
+    content = read_bytes(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        document = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); make it again") from None
     if not isinstance(document, dict):
         raise DataError(f"{path} is damaged (not a JSON object); make it again")
-    found = document.get("format_version")
-    digest = document.get("sha256")
-    if isinstance(found, int) and found > format_version:
-        raise DataError(
-            f"{path} has format version {found} and this version of ppt-ncf reads {format_version}; upgrade ppt-ncf"
-        )
-    if digest != _document_sha256(document):
-        raise DataError(f"{path} was changed after it was written (its checksum does not match); make it again")
-    if found != format_version:
-        raise DataError(
-            f"{path} has format version {found} and this version of ppt-ncf reads {format_version}; make it again"
-        )
+    found_version, digest = document.get("format_version"), document.get("sha256")
+    check_seal(path, content, digest=digest, found_version=found_version, format_version=format_version)
     return document
-
-
-def _document_sha256(document: dict[str, Any]) -> str:
-    document = {key: value for key, value in document.items() if key != "sha256"}
-    canonical = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
