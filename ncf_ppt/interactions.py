@@ -53,7 +53,13 @@ class Interactions:
     def from_pairs(
         cls, users: NDArray[np.integer[Any]], items: NDArray[np.integer[Any]], *, n_users: int, n_items: int
     ) -> "Interactions":
-        """Build from parallel arrays of user and item numbers in any order; a pair may occur once only."""
+        """Build from parallel arrays of user and item numbers in any order; a pair may occur once only.
+
+        Raises ValueError if it occurs twice or a number is out of range.
+        """
+        for name, numbers, n in (("users", users, n_users), ("items", items, n_items)):
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < n:
+                raise ValueError(f"{name} must be between 0 and {n - 1}")
         order = np.lexsort((items, users))
         offsets = np.zeros(n_users + 1, np.int64)
         np.cumsum(np.bincount(users, minlength=n_users), out=offsets[1:])
@@ -143,7 +149,7 @@ class PreparedData:
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
             for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
-                column = pa.array(ids.tolist(), pa.string() if ids.dtype == object else pa.int64())
+                column = pa.array(ids.tolist(), pa.int64() if ids.dtype.kind == "i" else pa.string())
                 pq.write_table(pa.table({f"{kind}_id": column}), folder / f"{kind}s.parquet")
             write_json(
                 folder / "manifest.json",

@@ -28,6 +28,9 @@ class Ranks:
     Attributes:
         above: int64 (n_users,).
         equal: int64 (n_users,); all zero if there is no tie.
+
+    Every metric takes the length ``k`` of the list and raises ValueError if it is below 1. A ``k`` beyond the
+    number of candidates makes every user a hit.
     """
 
     above: NDArray[np.int64]
@@ -40,7 +43,7 @@ class Ranks:
 
     def hit_ratio(self, k: int = 10) -> float:
         """Share of users whose held-out item is among the first ``k``, losing ties: HR@k."""
-        return float(np.mean(self.pessimistic < k))
+        return float(np.mean(self.pessimistic < _checked(k)))
 
     def ndcg(self, k: int = 10) -> float:
         """Mean of ``ln 2 / ln(rank + 2)``, rank from 0, 0 beyond the first ``k``: NDCG@k with one relevant item."""
@@ -48,7 +51,7 @@ class Ranks:
 
     def expected_hit_ratio(self, k: int = 10) -> float:
         """HR@k averaged over all orders of the tied items: a constant scorer gets k / (n_negatives + 1)."""
-        places = np.clip(k - self.above, 0, self.equal + 1)
+        places = np.clip(_checked(k) - self.above, 0, self.equal + 1)
         return float(np.mean(places / (self.equal + 1)))
 
     def expected_ndcg(self, k: int = 10) -> float:
@@ -73,28 +76,54 @@ class Ranks:
         }
 
 
-def _gains(k: int) -> NDArray[np.float64]:
-    """Gain of rank 0 .. k; that of k stands for every rank beyond the first k, and is 0."""
+def _checked(k: int) -> int:
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
-    return np.append(np.log(2) / np.log(np.arange(k) + 2), 0.0)
+    return k
 
 
-def rank_scores(scores: NDArray[np.float32], negatives: NDArray[np.int32], positives: NDArray[np.int32]) -> Ranks:
+def _gains(k: int) -> NDArray[np.float64]:
+    """Gain of rank 0 .. k; that of k stands for every rank beyond the first k, and is 0."""
+    return np.append(np.log(2) / np.log(np.arange(_checked(k)) + 2), 0.0)
+
+
+def rank_scores(
+    scores: NDArray[np.float32],
+    negatives: NDArray[np.int32],
+    positives: NDArray[np.int32],
+    *,
+    user_ids: NDArray[Any] | None = None,
+) -> Ranks:
     """Rank each row's positive among its negatives by score.
 
     Args:
-        scores: float32 (n, 1 + m), the positive's score first.
+        scores: float32 (n, 1 + m), the positive's score first. Infinities rank as they compare.
         negatives: int32 (n, m), ascending in each row. A repeated item counts once, and the positive itself
             among the negatives does not count.
         positives: int32 (n,).
+        user_ids: what an error calls the rows, (n,); by default their numbers.
 
-    Raises `DataError` if any score is NaN: a diverged model has no rank.
+    Raises:
+        DataError: a score is NaN, which has no rank.
+        ValueError: the shapes do not fit each other, or a row of negatives does not ascend.
     """
-    if np.isnan(scores).any():
-        row = int(np.isnan(scores).any(axis=1).argmax())
-        raise DataError(f"the scores of row {row} hold NaN, so it has no rank; the model has diverged")
-    above, equal = np.empty(len(scores), np.int64), np.empty(len(scores), np.int64)
+    n, m = negatives.shape
+    if scores.shape != (n, 1 + m) or positives.shape != (n,):
+        raise ValueError(
+            f"scores {scores.shape} and positives {positives.shape} do not fit negatives {negatives.shape}; "
+            f"they must be {(n, 1 + m)} and {(n,)}"
+        )
+    if (negatives[:, 1:] < negatives[:, :-1]).any():
+        raise ValueError("negatives must ascend in each row, or repeated items would count twice; sort them")
+    is_nan = np.isnan(scores).any(axis=1)
+    if is_nan.any():
+        row = int(is_nan.argmax())
+        name = f"row {row}" if user_ids is None else f"user {user_ids[row]}"
+        raise DataError(
+            f"the scores of {name} hold NaN, so the held-out item has no rank; the model has diverged: train it again "
+            "with a lower learning rate"
+        )
+    above, equal = np.empty(n, np.int64), np.empty(n, np.int64)
     _kernels.count_above_and_equal(scores, negatives, positives, above, equal)
     return Ranks(above=above, equal=equal)
 
@@ -103,6 +132,7 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
     """Rank every user's held-out item among that user's frozen test negatives.
 
     ``score`` sees blocks of about 260,000 pairs, so memory stays bounded whatever the number of users.
+    Raises `DataError`, naming the user, if a score is NaN.
     """
     users_per_block = max(1, _PAIRS_PER_BLOCK // (1 + data.n_negatives))
     blocks = []
@@ -111,7 +141,7 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
         positives, negatives = data.test_items[start:stop], data.test_negatives[start:stop]
         candidates = np.concatenate([positives[:, None], negatives], axis=1)
         scores = np.ascontiguousarray(score(np.arange(start, stop), candidates), np.float32)
-        blocks.append(rank_scores(scores, negatives, positives))
+        blocks.append(rank_scores(scores, negatives, positives, user_ids=data.user_ids[start:stop]))
     return Ranks(
         above=np.concatenate([block.above for block in blocks]),
         equal=np.concatenate([block.equal for block in blocks]),

@@ -75,7 +75,6 @@ class Sampler:
             self.n_negatives,
             _stream_keys(self.seed, "shuffle", epoch, n=6),
             _stream_keys(self.seed, "draw", epoch)[0],
-            np.uint64(max(2, (self.samples_per_epoch - 1).bit_length())),
             start,
             *samples,
         )
@@ -98,28 +97,26 @@ def draw_test_negatives(
               reference, an item may repeat and the held-out item may occur
     ========  ==========================================================================================
 
-    Rows ascend. The result depends on the arguments alone, never on the number of threads.
-    Raises `DataError` if a user has too few items left.
+    ``test_items`` (n_users,) holds each user's held-out item, none a train positive of that user. Rows ascend.
+    The result depends on the arguments alone, never on the number of threads.
+
+    Raises `DataError` if a user has fewer items left than are needed: ``n_negatives`` under strict, and under
+    mlperf one, since a held-out item ranked against itself alone would always be a hit.
     """
     if n_negatives < 1:
         raise ValueError(f"n_negatives is {n_negatives}; it must be at least 1")
+    if protocol not in ("strict", "mlperf"):
+        raise ValueError(f"protocol is {protocol!r}; negatives can be drawn as 'strict' or 'mlperf'")
+    if len(test_items) != train.n_users:
+        raise ValueError(f"there are {len(test_items)} held-out items for {train.n_users} users; each has one")
     _check_seed(seed)
+    _refuse_users_without(n_negatives if protocol == "strict" else 1, train.degrees + 1, train.n_items)
     out = np.empty((train.n_users, n_negatives), np.int32)
     key = _stream_keys(seed, f"test-{protocol}", 0)[0]
     if protocol == "strict":
-        taken = Interactions.from_pairs(
-            np.concatenate([train.users(), np.arange(train.n_users, dtype=np.int32)]),
-            np.concatenate([train.items, test_items]),
-            n_users=train.n_users,
-            n_items=train.n_items,
-        )
-        _refuse_users_without(n_negatives, taken.degrees, taken.n_items)
-        _kernels.fill_distinct_negatives(taken.offsets, taken.items, taken.n_items, key, out)
-    elif protocol == "mlperf":
-        _refuse_users_without(1, train.degrees, train.n_items)
-        _kernels.fill_negatives_with_replacement(train.offsets, train.items, train.n_items, key, out)
+        _kernels.fill_distinct_negatives(train.offsets, train.items, test_items, train.n_items, key, out)
     else:
-        raise ValueError(f"protocol is {protocol!r}; negatives can be drawn as 'strict' or 'mlperf'")
+        _kernels.fill_negatives_with_replacement(train.offsets, train.items, train.n_items, key, out)
     return out
 
 
