@@ -149,8 +149,7 @@ class PreparedData:
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
             for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
-                column = pa.array(ids.tolist(), pa.int64() if ids.dtype.kind == "i" else pa.string())
-                pq.write_table(pa.table({f"{kind}_id": column}), folder / f"{kind}s.parquet")
+                pq.write_table(pa.table({f"{kind}_id": id_column(ids)}), folder / f"{kind}s.parquet")
             write_json(
                 folder / "manifest.json",
                 {
@@ -188,6 +187,13 @@ class PreparedData:
             protocol=manifest["protocol"],
             manifest=manifest,
         )
+
+
+def id_column(ids: NDArray[Any]) -> Any:
+    """Original ids, int64 or str objects (n,), as a pyarrow array of the same type."""
+    import pyarrow as pa
+
+    return pa.array(ids.tolist(), pa.int64() if ids.dtype.kind == "i" else pa.string())
 
 
 def _read_ids(path: Path) -> NDArray[Any]:

@@ -6,14 +6,16 @@ there is a tie", the MLPerf rules), and the expected ones average over all order
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncf_ppt import _kernels
-from ncf_ppt.interactions import PreparedData
+from ncf_ppt.interactions import PreparedData, id_column
 from ppt_core.errors import DataError
+from ppt_core.files import refuse_existing, replaced_file
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float32]]
 """Maps users (n,) and their candidate items (n, m) to scores (n, m); higher is better."""
@@ -146,3 +148,26 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
         above=np.concatenate([block.above for block in blocks]),
         equal=np.concatenate([block.equal for block in blocks]),
     )
+
+
+def save_ranks(ranks: Ranks, data: PreparedData, path: Path) -> None:
+    """Write one row for each user to the new Parquet file ``path``.
+
+    Columns: ``user_id`` and ``item_id`` (of the held-out item) as in the source, int64 ``above`` and ``equal`` as in
+    `Ranks`, and int64 ``rank``, from 0, when the held-out item loses every tie. Raises `DataError` if ``path`` exists.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    refuse_existing(path)
+    table = pa.table(
+        {
+            "user_id": id_column(data.user_ids),
+            "item_id": id_column(data.item_ids[data.test_items]),
+            "above": ranks.above,
+            "equal": ranks.equal,
+            "rank": ranks.pessimistic,
+        }
+    )
+    with replaced_file(path) as partial:
+        pq.write_table(table.replace_schema_metadata({"protocol": data.protocol_label}), partial)
