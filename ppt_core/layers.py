@@ -106,13 +106,16 @@ def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["sta
     mean |w| (``scale="static"``) or at 1 (``"none"``), and starts each alpha at 3. Going back restores the
     full-precision network with its latent weights.
 
-    Raises ValueError if the model was not converted or a weight to binarize is not finite.
+    Raises ValueError if a model that was not converted is to enter low precision (it is in full precision already),
+    or a weight to binarize is not finite.
     """
-    layers = [m for m in model.modules() if isinstance(m, (BinaryActivation, _BinaryWeights))]
-    if not layers:
-        raise ValueError("the model holds no binarizable layer; convert it first with ppt_core.plan.convert")
     if precision not in ("full", "low"):
         raise ValueError(f"precision is {precision!r}; it must be 'full' or 'low'")
+    if scale not in ("static", "none"):
+        raise ValueError(f"scale is {scale!r}; it must be 'static' or 'none'")
+    layers = [m for m in model.modules() if isinstance(m, (BinaryActivation, _BinaryWeights))]
+    if precision == "low" and not layers:
+        raise ValueError("the model holds no binarizable layer; convert it first with ppt_core.plan.convert")
     if precision == "low":
         check_finite(model)
     for layer in layers:

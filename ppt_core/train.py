@@ -49,26 +49,32 @@ def train_steps(
         make_optimizer: builds the optimizer of a phase over all parameters.
         start: first iteration. Past 0, the model must hold the state and precision of that moment, and
             ``optimizer`` the state after iteration ``start - 1``.
-        optimizer: continues with this one; by default a fresh one.
+        optimizer: continues with this one in the phase of ``start``; by default a fresh one.
         at_switch: ``reset`` gives each phase a fresh optimizer, since moments gathered at one precision describe
             another loss surface; ``keep`` carries it over. The source is silent; a decision of ours.
         scale: weight scale at insertion, see `ppt_core.layers.set_precision`.
+
+    Raises ValueError if ``batches`` end before the schedule does.
     """
+    if at_switch not in ("reset", "keep"):
+        raise ValueError(f"at_switch is {at_switch!r}; it must be 'reset' or 'keep'")
     stream = iter(batches)
     phase = schedule.at(start - 1)[0] if start else -1
     for iteration in range(start, schedule.iterations):
         number, learning_rate = schedule.at(iteration)
         if number != phase:
+            set_precision(model, schedule.phases[number].precision, scale=scale)
+            if phase >= 0 and at_switch == "reset":
+                optimizer = None
             phase = number
-            if number > 0 or schedule.phases[number].precision == "low":
-                set_precision(model, schedule.phases[number].precision, scale=scale)
-            if optimizer is None or at_switch == "reset":
-                optimizer = make_optimizer(model)
-        assert optimizer is not None
+        if optimizer is None:
+            optimizer = make_optimizer(model)
         try:
             batch = next(stream)
         except StopIteration:
-            raise ValueError(f"batches ran out at iteration {iteration} of {schedule.iterations}") from None
+            raise ValueError(
+                f"batches ran out at iteration {iteration} of {schedule.iterations}; give a batch for each iteration"
+            ) from None
 
         model.train()
         for group in optimizer.param_groups:
