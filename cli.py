@@ -57,8 +57,10 @@ def main() -> None:
                                      ppt-ncf train --data ml-1m --out run
                                      ppt-ncf recommend run --user 1
     """
-    # The thread pools of torch and Numba would spin against each other; read when they load.
+    # Read when torch and Numba load: their thread pools would spin against each other, and MKL's sums would
+    # depend on the number of threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 @main.command()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data_prep.download import KNOWN_DATASETS, fetch
 from data_prep.ncf_files import is_ncf_train_file, read_ncf_files
-from data_prep.ratings import Ratings
+from data_prep.ratings import Ids, Ratings
 from data_prep.readers import read_ratings
 from data_prep.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
 from ncf_ppt.interactions import Interactions, PreparedData
@@ -78,11 +78,13 @@ def prepare(
     )
     del users, items, times
     train = Interactions(offsets=offsets, items=train_items, n_items=len(item_order))
+    user_ids = ratings.user_ids[user_order]
+    _refuse_users_without_negatives(train, user_ids, n_negatives if protocol == "strict" else 1)
     return PreparedData(
         train=train,
         test_items=test_items,
         test_negatives=draw_test_negatives(train, test_items, n_negatives, protocol=protocol, seed=seed),
-        user_ids=ratings.user_ids[user_order],
+        user_ids=user_ids,
         item_ids=ratings.item_ids[item_order],
         protocol=protocol,
         manifest={
@@ -103,6 +105,19 @@ def prepare(
             "n_items_dropped": len(ratings.item_ids) - len(item_order),
         },
     )
+
+
+def sample() -> PreparedData:
+    """The built-in sample: synthetic interactions of a fixed seed, prepared with the defaults."""
+    ratings, origin = _read_source(
+        SYNTHETIC,
+        seed=0,
+        source_file=None,
+        sizes=(SAMPLE_USERS, SAMPLE_ITEMS, SAMPLE_INTERACTIONS),
+        cache=None,
+        progress=False,
+    )
+    return prepare(ratings, source=origin)
 
 
 def prepare_source(
@@ -161,9 +176,10 @@ def prepare_source(
         raise DataError(f"--users, --items and --interactions are for `synthetic` only; leave them out for {source!r}")
 
     if source not in KNOWN_DATASETS and source != SYNTHETIC and is_ncf_train_file(Path(source)):
-        if (min_ratings, negatives, protocol) != (MIN_RATINGS, N_NEGATIVES, "strict"):
+        if (min_ratings, negatives, protocol, seed) != (MIN_RATINGS, N_NEGATIVES, "strict", 0):
             raise DataError(
-                f"{source} comes with its own split and negatives; leave out --min-ratings, --negatives and --protocol"
+                f"{source} comes with its own split and negatives; leave out --min-ratings, --negatives, --protocol "
+                "and --seed"
             )
         data = read_ncf_files(Path(source))
     else:
@@ -258,6 +274,20 @@ def _nobody_left(counts: NDArray[np.int64], is_active: NDArray[np.bool_], min_ra
     most = int(counts.max(initial=0))
     advice = f"set --min-ratings to at most {most}" if most > 1 else "prepare data with more ratings a user"
     return f"no user has at least {min_ratings} ratings (the most is {most}); {advice}"
+
+
+def _refuse_users_without_negatives(train: Interactions, user_ids: Ids, n_needed: int) -> None:
+    n_free = train.n_items - (train.degrees + 1)
+    fewest = int(n_free.min())
+    if fewest < n_needed:
+        user = user_ids[n_free.argmin()]
+        raise DataError(
+            f"user {user} has {fewest} of {train.n_items} items left to draw negatives from, and {n_needed} are "
+            f"needed; set --negatives to at most {fewest}"
+            if fewest
+            else f"user {user} rated all {train.n_items} items, so no negative exists; leave such users "
+            f"({(n_free == 0).sum()} here) out of the ratings"
+        )
 
 
 def _number(codes: NDArray[np.int32], n_codes: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:

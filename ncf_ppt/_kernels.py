@@ -312,3 +312,35 @@ def update_rows(
             square[column] = v
             weight[column] -= step_size * m / (np.sqrt(v) * scale + floor)
         last_steps[row] = step
+
+
+@njit(parallel=True)
+def fill_candidate_products(user_vectors, item_vectors, candidates, out):
+    """Inner products of row r's user vector with the vectors of ``candidates[r]``, their terms added in order."""
+    for row in prange(candidates.shape[0]):
+        for column in range(candidates.shape[1]):
+            item = candidates[row, column]
+            total = np.float32(0)
+            for factor in range(user_vectors.shape[1]):
+                total += user_vectors[row, factor] * item_vectors[item, factor]
+            out[row, column] = total
+
+
+@njit(parallel=True)
+def add_catalogue_products(user_vectors, item_vectors, out):
+    """Add to ``out``, all 0, every user's inner products with every item: bits as `fill_candidate_products`.
+
+    ``item_vectors`` is (factors, n_items), so that the innermost loop vectorizes over items without reordering
+    a sum; 16 users share a tile of it while it is in the second-level cache.
+    """
+    n_users, n_items = out.shape
+    for block in prange((n_users + 15) // 16):
+        for first in range(0, n_items, 512):
+            width = min(512, n_items - first)
+            for row in range(block * 16, min(block * 16 + 16, n_users)):
+                sums = out[row, first : first + width]  # indices from 0 are what lets LLVM vectorize
+                for factor in range(user_vectors.shape[1]):
+                    value = user_vectors[row, factor]
+                    values = item_vectors[factor, first : first + width]
+                    for item in range(width):
+                        sums[item] += value * values[item]

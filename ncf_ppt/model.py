@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ncf_ppt.row_adam import RowEmbedding
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.pair_linear import PairLinear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class NCFConfig:
 class NCF(nn.Module):
     """Score of (user, item) pairs: a logit.
 
-    ``gmf_user * gmf_item`` and the MLP of ``[mlp_user; mlp_item]`` are concatenated and meet in one last Linear.
+    ``gmf_user * gmf_item`` and the MLP of ``[mlp_user; mlp_item]`` meet, side by side, in one last Linear.
     Embeddings start at N(0, 0.01), MLP weights Glorot uniform, the last layer LeCun uniform, MLP biases as
     PyTorch's Linear has them, the last bias likewise.
 
@@ -58,22 +59,24 @@ class NCF(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):  # no draws from the global generator; real memory comes below
-            joined = 0
             if config.model != "mlp":
                 self.gmf_user = RowEmbedding(n_users, config.factors)
                 self.gmf_item = RowEmbedding(n_items, config.factors)
-                joined += config.factors
             if config.model != "gmf":
-                self.mlp_user = RowEmbedding(n_users, config.layers[0] // 2)
-                self.mlp_item = RowEmbedding(n_items, config.layers[0] // 2)
-                hidden: list[nn.Module] = []
-                for n_in, n_out in zip(config.layers, config.layers[1:], strict=False):
-                    # BatchNorm takes off every bias and adds its own.
-                    hidden.append(nn.Linear(n_in, n_out, bias=not config.batch_norm))
-                    hidden.append(BatchNormReLU(n_out) if config.batch_norm else nn.ReLU())
+                half = config.layers[0] // 2
+                self.mlp_user = RowEmbedding(n_users, half)
+                self.mlp_item = RowEmbedding(n_items, half)
+                has_bias = not config.batch_norm  # BatchNorm takes off every bias and adds its own
+                self.first = PairLinear(half, half, config.layers[1], bias=has_bias)
+                hidden: list[nn.Module] = [_activation(config, config.layers[1])]
+                for n_in, n_out in zip(config.layers[1:], config.layers[2:], strict=False):
+                    hidden += [nn.Linear(n_in, n_out, bias=has_bias), _activation(config, n_out)]
                 self.mlp = nn.Sequential(*hidden)
-                joined += config.layers[-1]
-            self.last = nn.Linear(joined, 1)
+            self.last: nn.Linear
+            if config.model == "neumf":
+                self.last = PairLinear(config.factors, config.layers[-1], 1)
+            else:
+                self.last = nn.Linear(config.factors if config.model == "gmf" else config.layers[-1], 1)
         self.to_empty(device="cpu")
         self._initialize(torch.Generator().manual_seed(seed))
 
@@ -100,6 +103,10 @@ class NCF(nn.Module):
         if self.config.model != "mlp":
             parts.append(self.gmf_user(users) * self.gmf_item(items))
         if self.config.model != "gmf":
-            parts.append(self.mlp(torch.cat([self.mlp_user(users), self.mlp_item(items)], dim=1)))
-        logits: Tensor = self.last(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+            parts.append(self.mlp(self.first(self.mlp_user(users), self.mlp_item(items))))
+        logits: Tensor = self.last(*parts)
         return logits.squeeze(1)
+
+
+def _activation(config: NCFConfig, width: int) -> nn.Module:
+    return BatchNormReLU(width) if config.batch_norm else nn.ReLU()

@@ -76,7 +76,7 @@ def scale_and_activate(x, factor, shift, alpha, low, out):
             else:
                 for channel in range(n_channels):
                     z = x[row, channel] * factor[channel] + shift[channel]
-                    out[row, channel] = z if z > zero else zero
+                    out[row, channel] = zero if z <= zero else z  # NaN stays: a diverged network must not look sane
 
 
 @njit(parallel=True, cache=True)
@@ -105,7 +105,7 @@ def scale_and_activate_backward(
             else:
                 for channel in range(n_channels):
                     z = x[row, channel] * factor[channel] + shift[channel]
-                    passed = grad[row, channel] if z > zero else zero
+                    passed = zero if z <= zero else grad[row, channel]
                     sums[0, channel] += passed
                     sums[1, channel] += passed * ((x[row, channel] - mean[channel]) * inverse_deviation[channel])
     total_alpha = 0.0
@@ -124,7 +124,7 @@ def scale_and_activate_backward(
         for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
             for channel in range(n_channels):
                 z = x[row, channel] * factor[channel] + shift[channel]
-                inside = ((z >= zero) & (z <= alpha)) if low else z > zero
+                inside = ((z >= zero) & (z <= alpha)) if low else not z <= zero
                 passed = grad[row, channel] if inside else zero
                 normalized = (x[row, channel] - mean[channel]) * inverse_deviation[channel]
                 common = out_grad_bias[channel] + normalized * out_grad_weight[channel]

@@ -24,9 +24,10 @@ class BatchNormReLU(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize with the batch's statistics in training and the running ones in evaluation, then activate.
 
-        Raises ValueError for a training batch of one row, which has no variance.
+        Raises ValueError for another shape and for a training batch of one row, which has no variance.
         """
-        self._check_input_dim(input)
+        if input.dim() != 2 or input.shape[1] != self.num_features:
+            raise ValueError(f"the input has shape {tuple(input.shape)}; it must be (batch, {self.num_features})")
         if self.training and len(input) < 2:
             raise ValueError("BatchNorm in training needs a batch of at least 2 rows")
         alpha = self._clipping_level()
@@ -41,7 +42,7 @@ class BatchNormReLU(nn.BatchNorm1d):
             inverse_deviation = (self.running_var + self.eps).rsqrt()
             factor, shift = self._affine(self.running_mean, inverse_deviation)
             if torch.is_grad_enabled() and (input.requires_grad or factor.requires_grad):
-                normalized = torch.addcmul(shift, input, factor)
+                normalized = input * factor + shift  # rounded twice, as in the kernel: the same decisions
                 return F.relu(normalized) if alpha is None else binarize_activation(normalized, alpha)
             return _activate(input, factor, shift, alpha)
         output, mean, variance = _NormalizeAndActivate.apply(input, self.weight, self.bias, alpha, self.eps)  # type: ignore[no-untyped-call]

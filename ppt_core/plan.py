@@ -81,6 +81,8 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
             decisions[node] = (False, "first layer")
         elif node is weighted[-1]:
             decisions[node] = (False, "last layer")
+        elif type(modules[node]) not in _WEIGHTED:
+            decisions[node] = (False, f"a class of its own: {type(modules[node]).__name__} is not binarized")
         elif sources[node] is None:
             decisions[node] = (False, "its input is real-valued: not the output of a ReLU module")
         elif _is_projection(node, modules):
@@ -125,9 +127,19 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
 
     Args:
         model: any module that `plan_binarization` accepts.
-        plan: an edited plan; by default the planned one.
+        plan: an edited plan, with 32 bits for more layers; by default the planned one.
+
+    Raises ValueError, and changes nothing, where `plan_binarization` does and for a plan that does not fit the model.
     """
-    plan = plan_binarization(model) if plan is None else plan
+    planned = plan_binarization(model)
+    plan = planned if plan is None else plan
+    possible, wanted = ({entry.name for entry in p.layers if entry.binarize} for p in (planned, plan))
+    for entry in plan.layers:
+        if entry.binarize and not {entry.name, entry.input_activation or entry.name} <= possible & wanted:
+            raise ValueError(
+                f"the plan binarizes {entry.name}, which cannot be 1-bit or whose input keeps 32 bits; an edited plan "
+                "may only keep 32 bits for more layers, and for an activation together with the layers it feeds"
+            )
     modules = dict(model.named_modules())
     for entry in plan.layers:
         if entry.binarize and isinstance(module := modules[entry.name], _ACTIVATIONS):
@@ -135,7 +147,7 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
                 module.inplace = False
             module.__class__ = BinaryReLU if isinstance(module, nn.ReLU) else BinaryBatchNormReLU
             assert isinstance(module, BinaryActivation)
-            module.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA, device=_device(model)))
+            module.alpha = nn.Parameter(next(model.parameters()).new_tensor(INITIAL_ALPHA))
             module.precision = "full"
     for entry in plan.layers:
         module = modules[entry.name]
@@ -143,16 +155,12 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
             assert entry.input_activation is not None
             module.__class__ = BinaryLinear if isinstance(module, nn.Linear) else BinaryConv2d
             assert isinstance(module, (BinaryLinear, BinaryConv2d))
-            module.register_buffer("scale", torch.ones((), device=module.weight.device))
+            module.register_buffer("scale", module.weight.new_ones(()))
             module.precision = "full"
             activation = modules[entry.input_activation]
             assert isinstance(activation, BinaryActivation)
             module._input_activation = (activation,)  # in a tuple, so that it is not registered a second time
     return plan
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _planned(node: fx.Node, module: nn.Module, binarize: bool, reason: str, source: str | None = None) -> PlannedLayer:
@@ -182,7 +190,7 @@ def _module_calls(model: nn.Module) -> list[tuple[fx.Node, nn.Module]]:
         graph = _Tracer().trace(model)
     except Exception as error:  # fx raises many kinds, depending on what the forward does
         raise ValueError(
-            f"the forward pass of {type(model).__name__} cannot be traced ({error}); "
+            f"the forward pass of {type(model).__name__} cannot be traced ({' '.join(str(error).split())}); "
             "its control flow must not depend on its inputs"
         ) from error
     return [(node, model.get_submodule(_target(node))) for node in graph.nodes if node.op == "call_module"]
@@ -190,10 +198,12 @@ def _module_calls(model: nn.Module) -> list[tuple[fx.Node, nn.Module]]:
 
 def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | None:
     """The ReLU module whose output reaches ``node`` unchanged but for its arrangement, or None."""
+    if len(node.all_input_nodes) != 1:
+        return None
     (source,) = node.all_input_nodes
     while True:
         module = modules.get(source)
-        if isinstance(module, _ACTIVATIONS):
+        if type(module) in _ACTIVATIONS:
             return source
         if (
             isinstance(module, _TRANSPARENT)

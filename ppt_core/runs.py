@@ -85,6 +85,14 @@ class Run:
         return metrics[-1]
 
 
+def next_free(folder: Path) -> Path:
+    """Return ``folder/N`` with the lowest N from 1 that does not exist yet."""
+    number = 1
+    while (path := folder / str(number)).exists():
+        number += 1
+    return path
+
+
 class EventLog:
     """MLPerf log lines appended to a file, and nothing printed."""
 
