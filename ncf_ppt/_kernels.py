@@ -41,7 +41,7 @@ def permutation_bits(n):
     from 8 bits on nothing was seen in two million draws).
     """
     bits = np.uint64(10)
-    while (np.int64(1) << np.int64(bits)) < n:
+    while (np.uint64(1) << bits) < np.uint64(n):
         bits += np.uint64(1)
     return bits
 
@@ -119,7 +119,7 @@ def fill_samples(
 
 @njit(parallel=True)
 def fill_negatives_with_replacement(offsets, items, n_items, key, out):
-    """Independent uniform draws for each user from the items the user has not taken."""
+    """Independent uniform draws for each user from the items the user has not taken, unsorted."""
     n_draws = out.shape[1]
     for user in prange(out.shape[0]):
         first = offsets[user]
@@ -127,7 +127,6 @@ def fill_negatives_with_replacement(offsets, items, n_items, key, out):
         for draw in range(n_draws):
             rank = below(random_word(key, np.uint64(user * n_draws + draw)), n_items - degree)
             out[user, draw] = free_item(items, first, degree, rank)
-        out[user].sort()
 
 
 @njit(parallel=True)

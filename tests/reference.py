@@ -55,3 +55,15 @@ def binary_conv2d(bits: NDArray[np.int64], weight: Floats, *, stride: int, paddi
         patch = padded[row, :, y * stride : y * stride + size, x * stride : x * stride + size]
         product[row, output, y, x] = binary_linear(patch.reshape(1, -1), weight[[output]].reshape(1, -1)).item()
     return product
+
+
+def item_knn_scores(histories: list[list[int]], n_items: int, idf_power: float) -> Floats:
+    """Sums of the weighted cosines of an item and each item of a user, (users, items); all items are neighbours."""
+    weights = np.array([math.log((n_items + 1) / max(len(history), 1)) ** idf_power for history in histories])
+    columns = np.array([[item in history for history in histories] for item in range(n_items)]) * weights
+    scores = np.zeros((len(histories), n_items))
+    for user, item in np.ndindex(scores.shape):
+        for other in histories[user]:
+            norm = np.linalg.norm(columns[item]) * np.linalg.norm(columns[other])
+            scores[user, item] += columns[item] @ columns[other] / norm if norm else 0.0
+    return scores
