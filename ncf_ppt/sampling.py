@@ -117,6 +117,7 @@ def draw_test_negatives(
         _kernels.fill_distinct_negatives(train.offsets, train.items, test_items, train.n_items, key, out)
     else:
         _kernels.fill_negatives_with_replacement(train.offsets, train.items, train.n_items, key, out)
+        out.sort(axis=1)  # NumPy's sort is vectorized, Numba's is not
     return out
 
 

@@ -1,9 +1,12 @@
 """Slow, obvious versions of what the packages compute fast; tests compare the two."""
 
+import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Floats = NDArray[Any]
@@ -57,6 +60,78 @@ def binary_conv2d(bits: NDArray[np.int64], weight: Floats, *, stride: int, paddi
     return product
 
 
+def free_items(taken: Iterable[int], n_items: int) -> list[int]:
+    """The items of 0 .. n_items - 1 that are not taken, ascending."""
+    return [item for item in range(n_items) if item not in set(taken)]
+
+
+def random_word(key: int, counter: int) -> int:
+    """Output number ``counter`` (from 0) of SplitMix64 seeded with ``key``, in integers without a limit."""
+    value = (key + (counter + 1) * 0x9E3779B97F4A7C15) % 2**64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+    return value ^ (value >> 31)
+
+
+def permute(index: int, n: int, keys: list[int]) -> int:
+    """Image of ``index`` in 0 .. n - 1: rounds that change one half of its digits by a hash of the other half."""
+    n_bits = max(10, (n - 1).bit_length())
+    n_high = n_bits // 2
+    n_low = n_bits - n_high
+    while True:
+        high, low = divmod(index, 2**n_low)
+        for number, key in enumerate(keys):
+            word = ((high if number % 2 else low) ^ key) * 0xBF58476D1CE4E5B9 % 2**64
+            word = (word ^ (word >> 32)) * 0x94D049BB133111EB % 2**64
+            if number % 2:
+                low ^= word >> (64 - n_low)
+            else:
+                high ^= word >> (64 - n_high)
+        index = high * 2**n_low + low
+        if index < n:
+            return index
+
+
+def training_sample(
+    histories: list[list[int]], n_items: int, n_negatives: int, *, seed: int, epoch: int, number: int
+) -> tuple[int, int, float]:
+    """Sample ``number`` of an epoch as (user, item, label), in integers without a limit."""
+
+    def keys(purpose: bytes, n: int) -> list[int]:
+        entropy = [seed, int.from_bytes(purpose, "little"), epoch]
+        return [int(key) for key in np.random.SeedSequence(entropy).generate_state(n, np.uint64)]
+
+    pairs = [(user, item) for user, history in enumerate(histories) for item in sorted(history)]
+    sample = permute(number, len(pairs) * (1 + n_negatives), keys(b"shuffle", 6))
+    user, item = pairs[sample // (1 + n_negatives)]
+    if sample % (1 + n_negatives) == 0:
+        return user, item, 1.0
+    free = free_items(histories[user], n_items)
+    return user, free[(random_word(keys(b"draw", 1)[0], sample) >> 32) * len(free) // 2**32], 0.0
+
+
+def ranks_in_all_orders(positive_score: float, negative_scores: Iterable[float]) -> list[int]:
+    """Rank from 0 of the positive in every order of the list that sorts by score, best first."""
+    negative_scores = list(negative_scores)
+    above = sum(score > positive_score for score in negative_scores)
+    tied = ["positive"] + ["negative"] * sum(score == positive_score for score in negative_scores)
+    return [above + order.index(0) for order in itertools.permutations(range(len(tied)))]
+
+
+def leave_one_out(table: pd.DataFrame, min_ratings: int) -> dict[Any, tuple[set[Any], Any, bool]]:
+    """Map each user that is kept to (train items, held-out item, whether the last two items are tied in time).
+
+    ``table`` has the columns user, item and time, its rows in the order of the file.
+    """
+    split = {}
+    for user, rows in table.groupby("user", sort=False):
+        history = rows.sort_values("time", kind="stable").drop_duplicates("item", keep="last")
+        if len(rows) >= min_ratings and len(history) > 1:
+            *others, last = history["item"]
+            split[user] = (set(others), last, history["time"].iloc[-1] == history["time"].iloc[-2])
+    return split
+
+
 def item_knn_scores(histories: list[list[int]], n_items: int, idf_power: float) -> Floats:
     """Sums of the weighted cosines of an item and each item of a user, (users, items); all items are neighbours."""
     weights = np.array([math.log((n_items + 1) / max(len(history), 1)) ** idf_power for history in histories])
@@ -67,3 +142,18 @@ def item_knn_scores(histories: list[list[int]], n_items: int, idf_power: float) 
             norm = np.linalg.norm(columns[item]) * np.linalg.norm(columns[other])
             scores[user, item] += columns[item] @ columns[other] / norm if norm else 0.0
     return scores
+
+
+def pad_crop_flip(
+    image: NDArray[np.uint8], top: int, left: int, is_flipped: bool, padding: int, color: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """Return the window of one padded image (height, width, 3), a pixel at a time."""
+    height, width, _ = image.shape
+    result = np.empty_like(image)
+    for row in range(height):
+        for column in range(width):
+            source_row = row + top - padding
+            source_column = (width - 1 - column if is_flipped else column) + left - padding
+            inside = 0 <= source_row < height and 0 <= source_column < width
+            result[row, column] = image[source_row, source_column] if inside else color
+    return result
