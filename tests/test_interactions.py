@@ -1,0 +1,203 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from ncf_ppt.interactions import FORMAT_VERSION, Interactions, PreparedData
+from ncf_ppt.ranking import Ranks, save_ranks
+from ncf_ppt.sampling import Sampler
+from ppt_core.errors import DataError
+from ppt_core.files import write_json
+
+FILES = ["items.npy", "items.parquet", "manifest.json", "offsets.npy", "test_items.npy", "test_negatives.npy"]
+FILES += ["users.parquet"]
+INT_IDS = np.array([7, -5_000_000_000, 2**63 - 1])
+STRING_IDS = np.array(["7", "é, \n", ""], object)
+
+
+def prepared(user_ids: NDArray[Any] = INT_IDS, item_ids: NDArray[Any] | None = None) -> PreparedData:
+    return PreparedData(
+        train=Interactions.from_pairs(np.array([2, 0, 0]), np.array([4, 3, 1]), n_users=3, n_items=5),
+        test_items=np.array([0, 1, 2], np.int32),
+        test_negatives=np.array([[2, 4], [0, 2], [0, 1]], np.int32),
+        user_ids=user_ids,
+        item_ids=np.arange(10, 15) if item_ids is None else item_ids,
+        protocol="strict",
+        manifest={"seed": 3, "source": {"name": "tést"}},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    prepared().save(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_interactions_are_rows_of_ascending_items() -> None:
+    train = prepared().train
+    assert (train.n_users, train.n_items, len(train)) == (3, 5, 3)
+    assert [train.items_of(user).tolist() for user in range(3)] == [[1, 3], [], [4]]
+    assert train.degrees.tolist() == [2, 0, 1]
+    assert train.users().tolist() == [0, 0, 2]
+    assert [train.offsets.dtype.name, train.items.dtype.name, train.users().dtype.name] == ["int64", "int32", "int32"]
+    assert repr(train) == "Interactions(3 users x 5 items, 3 interactions)"
+
+
+@pytest.mark.parametrize(
+    ("offsets", "items", "message"),
+    [
+        ([0, 2, 1], [0, 1], "offsets must ascend from 0"),
+        ([1, 2], [0, 1], "offsets must ascend from 0"),
+        ([0, 1], [0, 1], "offsets must ascend from 0 to the number of items"),
+        ([0, 1], [5], "items must be between 0 and 4"),
+        ([0, 1], [-1], "items must be between 0 and 4"),
+        ([0, 2], [3, 1], "strictly ascending within each user"),
+        ([0, 1, 3], [4, 2, 2], "strictly ascending within each user"),
+    ],
+)
+def test_interactions_refuse_what_is_no_matrix(offsets: list[int], items: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Interactions(offsets=np.array(offsets), items=np.array(items, np.int32), n_items=5)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        ([0, 1, 0], [2, 2, 2], "strictly ascending"),
+        ([2, 0], [0, 0], "users must be between 0 and 1"),
+        ([-1, 0], [0, 0], "users must be between 0 and 1"),
+        ([0, 1], [0, 2**32], "items must be between 0 and 2"),  # not item 0
+    ],
+)
+def test_pairs_out_of_range_or_repeated_are_refused(users: list[int], items: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Interactions.from_pairs(np.array(users), np.array(items), n_users=2, n_items=3)
+
+
+@pytest.mark.parametrize("user_ids", [INT_IDS, STRING_IDS], ids=["int", "str"])
+@pytest.mark.parametrize("item_ids", [np.arange(5), np.array(list("abcde"), object)], ids=["int", "str"])
+def test_a_prepared_set_survives_saving(tmp_path: Path, user_ids: NDArray[Any], item_ids: NDArray[Any]) -> None:
+    data = prepared(user_ids, item_ids)
+    data.save(tmp_path / "new" / "data")
+    loaded = PreparedData.load(tmp_path / "new" / "data")
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (data.train.offsets, loaded.train.offsets),
+        (data.train.items, loaded.train.items),
+        (data.test_items, loaded.test_items),
+        (data.test_negatives, loaded.test_negatives),
+        (data.user_ids, loaded.user_ids),
+        (data.item_ids, loaded.item_ids),
+    ]
+    for saved, found in pairs:
+        assert saved.dtype == found.dtype
+        np.testing.assert_array_equal(saved, found)
+    for _, array in pairs[:4]:
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+    assert (loaded.n_users, loaded.n_items, loaded.n_negatives, loaded.protocol) == (3, 5, 2, "strict")
+    assert loaded.protocol_label == "leave-one-out, 2 negatives, strict"
+
+
+def test_the_folder_is_as_documented(folder: Path) -> None:
+    assert sorted(file.name for file in folder.iterdir()) == FILES
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest == PreparedData.load(folder).manifest
+    expected = {"n_users": 3, "n_items": 5, "n_train": 3, "n_negatives": 2, "protocol": "strict", "seed": 3}
+    assert manifest.items() >= (expected | {"format_version": FORMAT_VERSION, "source": {"name": "tést"}}).items()
+    assert sorted(manifest["files"]) == [name for name in FILES if name != "manifest.json"]
+    assert np.load(folder / "offsets.npy").tolist() == [0, 2, 2, 3]
+    assert pq.read_table(folder / "users.parquet").to_pydict() == {"user_id": INT_IDS.tolist()}
+    assert pq.read_table(folder / "items.parquet").to_pydict() == {"item_id": list(range(10, 15))}
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+
+
+def test_a_loaded_set_can_be_sampled(folder: Path) -> None:
+    in_memory, loaded = (Sampler(interactions=data.train) for data in (prepared(), PreparedData.load(folder)))
+    for expected, found in zip(in_memory.draw(1, 2, 9), loaded.draw(1, 2, 9), strict=True):
+        np.testing.assert_array_equal(expected, found)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_changed_bit_is_noticed(folder: Path, name: str) -> None:
+    file = folder / name
+    content = file.read_bytes()
+    for position in range(0, len(content), max(1, len(content) // 150)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << (position % 8)
+        file.write_bytes(changed)
+        with pytest.raises(DataError, match=name) as caught:
+            PreparedData.load(folder)
+        assert "\n" not in str(caught.value)
+    file.write_bytes(content)
+    PreparedData.load(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_or_shortened_file_is_noticed(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    with pytest.raises(DataError, match=name):
+        PreparedData.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=rf"{name} is missing|holds no {name}, so it is not a prepared set"):
+        PreparedData.load(folder)
+
+
+def test_another_format_version_is_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for version, advice in ((FORMAT_VERSION + 1, "upgrade ppt-ncf"), (0, "make it again"), (None, "make it again")):
+        write_json(folder / "manifest.json", {**manifest, "format_version": version})
+        with pytest.raises(DataError, match=f"format version {version} .* reads {FORMAT_VERSION}; {advice}"):
+            PreparedData.load(folder)
+
+
+def test_paths_without_a_prepared_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing is not a folder; make .* `ppt-ncf prepare SOURCE --out .*nothing`"):
+        PreparedData.load(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"holds no manifest\.json"):
+        PreparedData.load(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match="not a JSON object"):
+        PreparedData.load(tmp_path / "other")
+
+
+def test_saving_never_overwrites(folder: Path) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(DataError, match="already exists"):
+        prepared(STRING_IDS).save(folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["data"]
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    data = prepared(user_ids=np.array(["a", 5, 6], object))  # a mixture that Parquet cannot hold
+    with pytest.raises(TypeError):
+        data.save(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    prepared().save(tmp_path / "again")
+    for name in FILES:
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_ranks_of_every_user_carry_the_original_ids(tmp_path: Path) -> None:
+    ranks = Ranks(above=np.array([0, 1, 2]), equal=np.array([0, 2, 0]))
+    save_ranks(ranks, prepared(STRING_IDS), tmp_path / "ranks.parquet")
+    table = pq.read_table(tmp_path / "ranks.parquet")
+    assert table.to_pydict() == {
+        "user_id": STRING_IDS.tolist(),
+        "item_id": [10, 11, 12],
+        "above": [0, 1, 2],
+        "equal": [0, 2, 0],
+        "rank": [0, 3, 2],
+    }
+    assert table.schema.metadata == {b"protocol": b"leave-one-out, 2 negatives, strict"}
+    with pytest.raises(DataError, match="already exists"):
+        save_ranks(ranks, prepared(), tmp_path / "ranks.parquet")
