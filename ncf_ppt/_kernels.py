@@ -343,3 +343,31 @@ def add_catalogue_products(user_vectors, item_vectors, out):
                     values = item_vectors[factor, first : first + width]
                     for item in range(width):
                         sums[item] += value * values[item]
+
+
+@njit(parallel=True)
+def fill_top_items(scores, seen_items, seen_first, seen_last, out_items, out_scores, out_lengths):
+    """Best items of each row, best first and the lower number first among equals; how many in ``out_lengths``.
+
+    ``seen_items[seen_first[row]:seen_last[row]]``, ascending, are left out. Scores hold no NaN.
+    """
+    k = out_items.shape[1]
+    for row in prange(scores.shape[0]):
+        seen = seen_first[row]
+        length = 0
+        for item in range(scores.shape[1]):
+            if seen < seen_last[row] and seen_items[seen] == item:
+                seen += 1
+                continue
+            score = scores[row, item]
+            if length == k and score <= out_scores[row, k - 1]:
+                continue
+            place = min(length, k - 1)
+            while place > 0 and out_scores[row, place - 1] < score:
+                out_scores[row, place] = out_scores[row, place - 1]
+                out_items[row, place] = out_items[row, place - 1]
+                place -= 1
+            out_scores[row, place] = score
+            out_items[row, place] = item
+            length = min(length + 1, k)
+        out_lengths[row] = length

@@ -157,3 +157,9 @@ def pad_crop_flip(
             inside = 0 <= source_row < height and 0 <= source_column < width
             result[row, column] = image[source_row, source_column] if inside else color
     return result
+
+
+def recommended_items(scores: list[float], seen: list[int], k: int) -> list[int]:
+    """The first ``k`` items that are not seen when all are sorted by score, best first, then by number."""
+    order = sorted(range(len(scores)), key=lambda item: (-scores[item], item))
+    return [item for item in order if item not in seen][:k]

@@ -1,0 +1,226 @@
+"""The best items of the whole catalogue for each of some users."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncf_ppt import _kernels
+from ncf_ppt.interactions import Interactions, PreparedData, id_column
+from ncf_ppt.ranking import Scorer
+from ppt_core.errors import DataError
+from ppt_core.files import refuse_existing, replaced_file
+
+NewUsers = Literal["error", "popular"]
+
+_ITEMS_PER_CALL = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recommendations:
+    """A list of items for each user who was asked for, best first; equal scores in the order of item numbers.
+
+    Attributes:
+        user_ids: original id of the user of each list, int64 or str objects (n_lists,), as asked for.
+        is_new: bool (n_lists,); True where the training data do not know the user and the list holds what is most
+            popular.
+        offsets: int64 (n_lists + 1,); list number n is entries ``offsets[n]`` to ``offsets[n + 1]`` of what follows.
+        item_ids: original ids, int64 or str objects (n_entries,).
+        scores: float32 (n_entries,), by the scorer; in the list of a new user, train positives of the item.
+    """
+
+    user_ids: NDArray[Any]
+    is_new: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    item_ids: NDArray[Any]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_new_users(self) -> int:
+        """Number of lists that hold what is most popular, for want of anything better."""
+        return int(self.is_new.sum())
+
+    def to_dicts(self) -> Iterator[dict[str, Any]]:
+        """Yield ``user_id``, ``is_new``, ``item_ids`` and ``scores`` of each list, as JSON values."""
+        for number, (user_id, is_new) in enumerate(zip(self.user_ids.tolist(), self.is_new.tolist(), strict=True)):
+            entries = slice(self.offsets[number], self.offsets[number + 1])
+            yield {
+                "user_id": user_id,
+                "is_new": is_new,
+                "item_ids": self.item_ids[entries].tolist(),
+                "scores": self.scores[entries].tolist(),
+            }
+
+    def save(self, path: Path) -> None:
+        """Write one row for each entry to the new Parquet file ``path``.
+
+        Columns: ``user_id`` and ``item_id`` as in the source, int32 ``rank`` from 1, float32 ``score``. Raises
+        `DataError` if ``path`` exists.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        refuse_existing(path)
+        lengths = np.diff(self.offsets)
+        ranks = np.arange(len(self.item_ids)) - np.repeat(self.offsets[:-1], lengths) + 1
+        table = pa.table(
+            {
+                "user_id": id_column(np.repeat(self.user_ids, lengths)),
+                "item_id": id_column(self.item_ids),
+                "rank": ranks.astype(np.int32),
+                "score": self.scores,
+            }
+        )
+        with replaced_file(path) as partial:
+            pq.write_table(table, partial)
+
+
+def recommend(
+    score: Scorer,
+    data: PreparedData,
+    users: Sequence[int | str] | NDArray[Any] | None = None,
+    *,
+    k: int = 10,
+    exclude_seen: bool = True,
+    new_users: NewUsers = "error",
+    memory: int = 1 << 26,
+) -> Recommendations:
+    """Recommend the best ``k`` items of the catalogue to each user.
+
+    A list is a function of the model and the user: it does not depend on who else is asked for.
+
+    Args:
+        score: scores pairs; one that is also a `CatalogueScorer` scores whole rows.
+        data: what the model was trained on.
+        users: original ids in any order, as `find_users` takes them; None is every user of ``data``.
+        k: items in a list; a list is shorter where fewer are left.
+        exclude_seen: leave out the user's train positives. The held-out item is never left out: training did not
+            see it, and to recommend it is what the metrics ask for.
+        new_users: what a user unknown to ``data`` gets: an error, or the items with the most train positives.
+        memory: bytes of catalogue scores held at a time, one user's at least.
+
+    Raises:
+        DataError: an id is unknown or cannot be one, or a score is NaN.
+        ValueError: ``k`` is below 1, or ``new_users`` is neither of the two.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    if new_users not in ("error", "popular"):
+        raise ValueError(f"new_users is {new_users!r}; it must be error or popular")
+    if users is None:
+        user_ids, numbers = data.user_ids, np.arange(data.n_users)
+    else:
+        user_ids, numbers = find_users(data, users)
+    is_new = numbers < 0
+    if is_new.any() and new_users == "error":
+        _refuse_unknown(data, user_ids[is_new])
+
+    k = min(k, data.n_items)
+    items, scores = np.empty((len(numbers), k), np.int32), np.empty((len(numbers), k), np.float32)
+    lengths = np.empty(len(numbers), np.int64)
+    rows_per_tile = max(1, memory // (4 * data.n_items))
+    known = np.flatnonzero(~is_new)
+    nothing = Interactions(
+        offsets=np.zeros(data.n_users + 1, np.int64), items=np.empty(0, np.int32), n_items=data.n_items
+    )
+    seen = data.train if exclude_seen else nothing
+    for start in range(0, len(known), rows_per_tile):
+        rows = known[start : start + rows_per_tile]
+        tile = score_catalogue(score, numbers[rows], data.n_items)
+        is_nan = np.isnan(tile).any(axis=1)
+        if is_nan.any():
+            raise DataError(
+                f"the scores of user {user_ids[rows[is_nan.argmax()]]} hold NaN, so nothing can be recommended; the "
+                "model has diverged: train it again with a lower learning rate"
+            )
+        items[rows], scores[rows], lengths[rows] = _top_items(tile, k, seen, numbers[rows])
+    if is_new.any():
+        popularity = np.bincount(data.train.items, minlength=data.n_items).astype(np.float32)[np.newaxis]
+        items[is_new], scores[is_new], lengths[is_new] = _top_items(popularity, k, nothing, np.zeros(1, np.int64))
+    is_entry = np.arange(k) < lengths[:, np.newaxis]
+    return Recommendations(
+        user_ids=user_ids,
+        is_new=is_new,
+        offsets=np.append(0, np.cumsum(lengths)),
+        item_ids=data.item_ids[items[is_entry]],
+        scores=scores[is_entry],
+    )
+
+
+@runtime_checkable
+class CatalogueScorer(Protocol):
+    """A model that scores whole rows faster than pair by pair."""
+
+    def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Score every item for users (n,): float32 (n, n_items); higher is better."""
+
+
+def score_catalogue(score: Scorer, users: NDArray[np.int64], n_items: int) -> NDArray[np.float32]:
+    """Score all items for users (n,): float32 (n, n_items).
+
+    A scorer of pairs is called for one user and at most 262,144 items at a time. Matrix products round by the
+    number of their rows (measured for NeuMF: differences to 1.2e-7 between blocks of a few and of thousands of
+    pairs, none between larger ones), so this is what makes a user's scores independent of the other users.
+    """
+    if isinstance(score, CatalogueScorer):
+        return score.score_catalogue(users)
+    catalogue = np.arange(n_items, dtype=np.int32)[np.newaxis]
+    scores = np.empty((len(users), n_items), np.float32)
+    for row in range(len(users)):
+        for start in range(0, n_items, _ITEMS_PER_CALL):
+            items = slice(start, start + _ITEMS_PER_CALL)
+            scores[row : row + 1, items] = score(users[row : row + 1], catalogue[:, items])
+    return scores
+
+
+def find_users(data: PreparedData, ids: Sequence[int | str] | NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Look up users by their original ids.
+
+    Where the ids of ``data`` are integers, a string of digits stands for one ("123" finds 123), as a command line
+    gives it; where they are strings, an integer stands for its digits.
+
+    Returns:
+        The ids with the type of ``data.user_ids`` (n,), and the user numbers, int64 (n,), -1 for an unknown user.
+
+    Raises `DataError` for what cannot be an id at all: not an integer of 64 bits where ids are integers.
+    """
+    are_integers = data.user_ids.dtype.kind == "i"
+    convert = _as_integer if are_integers else str
+    wanted = [convert(each) for each in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
+    number_of = {user_id: number for number, user_id in enumerate(data.user_ids.tolist())}
+    numbers = np.array([number_of.get(each, -1) for each in wanted], np.int64)
+    return np.array(wanted, np.int64 if are_integers else object), numbers
+
+
+def _as_integer(user_id: int | str) -> int:
+    is_integer = re.fullmatch(r"-?[0-9]{1,19}", str(user_id)) is not None
+    if not is_integer or not -(2**63) <= int(user_id) < 2**63:
+        raise DataError(f"user {user_id!r} cannot be an id of these data, whose user ids are integers of 64 bits")
+    return int(user_id)
+
+
+def _refuse_unknown(data: PreparedData, unknown: NDArray[Any]) -> None:
+    others = f" (and {len(unknown) - 1:,} more are)" if len(unknown) > 1 else ""
+    examples = ", ".join(repr(user_id) for user_id in data.user_ids[:3].tolist())
+    raise DataError(
+        f"user {unknown.tolist()[0]!r} is unknown{others}: the training data hold {data.n_users:,} users with ids such "
+        f"as {examples}; correct the id, or let new users have what is most popular (--new-users popular)"
+    )
+
+
+def _top_items(
+    scores: NDArray[np.float32], k: int, seen: Interactions, users: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
+    """Best ``k`` items of each row, their scores, (n, k) each with undefined ends, and their numbers (n,)."""
+    n = len(scores)
+    items, top_scores, lengths = np.empty((n, k), np.int32), np.empty((n, k), np.float32), np.empty(n, np.int64)
+    first, last = seen.offsets[users], seen.offsets[users + 1]
+    _kernels.fill_top_items(scores, seen.items, first, last, items, top_scores, lengths)
+    return items, top_scores, lengths
