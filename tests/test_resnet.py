@@ -116,9 +116,9 @@ def test_only_the_inner_3x3_convolutions_become_one_bit(network: str, imagenet_m
     assert reasons.pop("last") == "last layer"
     assert reasons.pop("relu") == "feeds no 1-bit layer"
     n_projections = len(config.blocks) - 1 if config.shortcut == "projection" else 0
-    assert (
-        sorted(reasons.values()) == ["feeds no 1-bit layer"] * n_projections + ["projection shortcut"] * n_projections
-    )
+    assert all(".shortcut." in name for name in reasons)
+    expected = ["feeds no 1-bit layer"] * sum(config.blocks) + ["projection shortcut"] * n_projections
+    assert sorted(reasons.values()) == expected
     for entry in plan.layers:
         if entry.binarize and entry.name.endswith(("conv1", "conv2")):
             assert entry.input_activation == entry.name.replace("conv", "relu")
@@ -133,6 +133,7 @@ def test_the_printed_plan() -> None:
         "stages.0.0.conv1       Conv2d  1     its input is stages.0.0.relu1, 1 bit",
         "stages.0.0.relu2       ReLU    1     feeds a 1-bit layer",
         "stages.0.0.conv2       Conv2d  1     its input is stages.0.0.relu2, 1 bit",
+        "stages.0.0.shortcut.0  ReLU    32    feeds no 1-bit layer",
         "stages.1.0.relu1       ReLU    1     feeds a 1-bit layer",
         "stages.1.0.conv1       Conv2d  1     its input is stages.1.0.relu1, 1 bit",
         "stages.1.0.relu2       ReLU    1     feeds a 1-bit layer",
@@ -146,7 +147,7 @@ def test_the_printed_plan() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_low_precision_multiplies_integers_and_keeps_projections_real(name: str, channels_last: bool) -> None:
+def test_low_precision_multiplies_integers_and_keeps_shortcuts_real(name: str, channels_last: bool) -> None:
     model = ResNet(CONFIGS[name], seed=3)
     convert(model)
     set_precision(model, "low")
@@ -167,18 +168,19 @@ def test_low_precision_multiplies_integers_and_keeps_projections_real(name: str,
         seen.append("one bit")
 
     def check_real(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        assert len(set(args[0].flatten().tolist())) > 10
+        assert torch.equal(output, args[0].relu())
+        assert len(set(output.flatten().tolist())) > 100
         seen.append("real")
 
     for module_name, module in model.named_modules():
         if isinstance(module, BinaryConv2d):
             module.register_forward_hook(check_one_bit)
-        elif isinstance(module, nn.Conv2d) and "shortcut" in module_name:
+        elif ".shortcut.0" in module_name:
             module.register_forward_hook(check_real)
     logits = model(batch)
     assert logits.isfinite().all()
     assert seen.count("one bit") == 6
-    assert seen.count("real") == (CONFIGS[name].shortcut == "projection")
+    assert seen.count("real") == 3
 
 
 @pytest.mark.parametrize("name", CONFIGS)

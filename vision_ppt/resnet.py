@@ -60,9 +60,12 @@ class ResNet(nn.Module):
 
     Convolutions have no bias, since BatchNorm follows. Initial weights: `vision_ppt.initialize.initialize`.
 
-    The ReLU behind a sum stands at the entry of the next block, and a projection there has one of its own. In full
-    precision this is the published function. In low precision it keeps the input of projections real, as Renda and
-    Fromm (2020) do, while what identity shortcuts carry is one-bit like the convolutions' input beside them.
+    The ReLU behind a sum is read by a convolution and by a shortcut; here each has one of its own, at the entry of
+    the next block. In full precision this is the published function. In low precision the convolutions' becomes
+    one-bit and the shortcuts' stays a ReLU: projections keep their real input, and so do identities, as in the
+    models of Riptide (Fromm et al. 2020, by an author of partial pre-training). With one-bit identities as well a
+    network of this depth hardly learns: 400 steps of 128 CIFAR-10 images, halved to 16x16, took ResNet-20 in low
+    precision to an accuracy of .15 with them and to .28 without.
 
     Args:
         config: the shape of the network.
@@ -115,21 +118,17 @@ class _Block(nn.Module):
         self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(n_out)
-        self.projects = shortcut == "projection" and n_in != n_out
-        self.shortcut: nn.Module
-        if self.projects:
-            projection = nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(nn.ReLU(), projection, nn.BatchNorm2d(n_out))
+        self.shortcut = nn.Sequential(nn.ReLU())
+        if n_in != n_out and shortcut == "identity":
+            self.shortcut.append(_PaddedIdentity(n_out - n_in, stride))
         elif n_in != n_out:
-            self.shortcut = _PaddedIdentity(n_out - n_in, stride)
-        else:
-            self.shortcut = nn.Identity()
+            self.shortcut.append(nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a sum, its ReLU yet to come, to the next one."""
-        activated = self.relu1(x)
-        residual = self.bn2(self.conv2(self.relu2(self.bn1(self.conv1(activated)))))
-        output: Tensor = residual + self.shortcut(x if self.projects else activated)
+        residual = self.bn2(self.conv2(self.relu2(self.bn1(self.conv1(self.relu1(x))))))
+        output: Tensor = residual + self.shortcut(x)
         return output
 
 
