@@ -74,7 +74,10 @@ def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = 
             return archive
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"the cache {folder} cannot be used ({error.strerror}); free or name another folder") from None
+        raise DataError(
+            f"the cache {folder} cannot be used ({error.strerror}); make it writable, or fetch {archive.name} "
+            f"elsewhere and run `ppt-ncf prepare {dataset.name} --source FILE`"
+        ) from None
     failures = []
     for url in dataset.urls:
         try:
@@ -106,7 +109,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not valid"
+        return "its certificate is not valid" if "CERTIFICATE" in str(error) else "no secure connection"
     if isinstance(error, requests.Timeout):
         return f"no answer in {_TIMEOUT_S} s"
     if isinstance(error, requests.ConnectionError):

@@ -1,0 +1,84 @@
+import gzip
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_prep.archives import Source, find_source
+from ppt_core.errors import DataError
+
+CSV = b"user,item,time\n1,2,3\n"
+FLAGS = (6, 8)  # offsets of the flag bits in a local and in a central header
+METHOD = (8, 10)
+
+
+def read(path: Path) -> bytes:
+    with find_source(path).open() as stream:
+        return stream.read()
+
+
+def write_zip(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return path
+
+
+def patch_headers(path: Path, offsets: tuple[int, int], value: int) -> None:
+    content = bytearray(path.read_bytes())
+    for signature, offset in zip((b"PK\x03\x04", b"PK\x01\x02"), offsets, strict=True):
+        content[content.index(signature) + offset] = value
+    path.write_bytes(content)
+
+
+def test_bytes_are_found_whatever_they_are_packed_in(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(CSV)
+    (tmp_path / "gzip").write_bytes(gzip.compress(CSV))
+    zipped = write_zip(tmp_path / "zip", ratings_csv=CSV)
+    both = write_zip(tmp_path / "both", a_tsv_gz=gzip.compress(CSV))
+    assert [find_source(path).member for path in (zipped, both)] == ["ratings.csv", "a.tsv.gz"]
+    for path in (tmp_path / "plain", tmp_path / "gzip", zipped, both):
+        assert read(path) == CSV
+    assert str(find_source(both)) == f"{both} (a.tsv.gz)"
+    assert find_source(both) == Source(path=both, member="a.tsv.gz", gzipped=True)
+
+
+def test_the_member_that_looks_like_data_wins_over_the_rest(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", readme_txt=b"read me", picture_png=b"x", events_csv=CSV)
+    assert find_source(path).member == "events.csv"
+    # With nothing that looks like data, the only member is taken.
+    assert find_source(write_zip(tmp_path / "y.zip", data=CSV)).member == "data"
+
+
+@pytest.mark.parametrize(
+    ("offsets", "value", "message"),
+    [(FLAGS, 1, "password required"), (METHOD, 99, "compression method is not supported")],
+)
+def test_a_zip_that_needs_another_tool_says_so(
+    tmp_path: Path, offsets: tuple[int, int], value: int, message: str
+) -> None:
+    path = write_zip(tmp_path / "x.zip", a_csv=CSV)
+    patch_headers(path, offsets, value)
+    with pytest.raises(DataError, match=rf"x\.zip \(a\.csv\) cannot be unpacked \(.*{message}.*unpack it yourself"):
+        find_source(path)
+
+
+def test_empty_files_and_members_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(DataError, match="empty is empty"):
+        find_source(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"x\.zip \(a\.csv\) is empty"):
+        find_source(write_zip(tmp_path / "x.zip", a_csv=b""))
+
+
+def test_damage_is_noticed_while_reading(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(CSV * 1000)[:-4])
+    with pytest.raises(DataError, match=r"x\.csv\.gz is truncated or damaged"), find_source(path).open() as stream:
+        stream.read()
+
+
+def test_more_than_ten_candidates_are_counted(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", **{f"part{number:02}_csv": CSV for number in range(12)})
+    with pytest.raises(DataError, match=r"12 files .* \(part00\.csv, .*part09\.csv and 2 more\); unpack it and name"):
+        find_source(path)

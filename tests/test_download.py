@@ -1,0 +1,175 @@
+import contextlib
+import hashlib
+import re
+import ssl
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from data_prep import download
+from data_prep.download import KNOWN_DATASETS, KnownDataset, fetch
+from data_prep.prepare import prepare_source
+from ppt_core.errors import DataError
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/good answers with what the server holds, /other with other bytes, /short and /slow break off; else 404."""
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Server)
+        self.server.requests.append(self.path)
+        kind = self.path.split("/")[1]
+        if kind not in ("good", "other", "short", "slow"):
+            self.send_error(404)
+            return
+        if kind == "slow":
+            self.server.released.wait(10)
+        content = self.server.content if kind == "good" else b"a login page"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) + (5 if kind == "short" else 0)))
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError):  # the client of /slow has gone
+            self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        """Stay silent."""
+
+
+class Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.requests: list[str] = []
+        self.released = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+def dataset(*urls: str, content: bytes = CONTENT) -> KnownDataset:
+    return KnownDataset(name="ml-x", sha256=hashlib.sha256(content).hexdigest(), urls=urls)
+
+
+def test_a_download_is_checked_kept_and_used_again(server: Server, tmp_path: Path) -> None:
+    cache = tmp_path / "new" / "cache"
+    for _ in range(2):
+        archive = fetch(dataset(f"{server.url}/good/ml-x.zip"), cache=cache, progress=False)
+        assert archive == cache / "ml-x.zip"
+        assert archive.read_bytes() == CONTENT
+    assert server.requests == ["/good/ml-x.zip"]
+    assert [file.name for file in cache.iterdir()] == ["ml-x.zip"]
+
+
+def test_a_cached_archive_needs_no_address(tmp_path: Path) -> None:
+    (tmp_path / "ml-x.zip").write_bytes(CONTENT)
+    assert fetch(dataset(), cache=tmp_path).read_bytes() == CONTENT
+
+
+def test_a_changed_archive_is_fetched_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "ml-x.zip").write_bytes(CONTENT[:-1])
+    assert fetch(dataset(f"{server.url}/good"), cache=tmp_path, progress=False).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("bad", ["other", "missing", "short"])
+def test_the_next_mirror_is_tried(server: Server, tmp_path: Path, bad: str) -> None:
+    known = dataset(f"{server.url}/{bad}/1", f"{server.url}/good/2", f"{server.url}/good/3")
+    assert fetch(known, cache=tmp_path, progress=False).read_bytes() == CONTENT
+    assert server.requests == [f"/{bad}/1", "/good/2"]
+    assert [file.name for file in tmp_path.iterdir()] == ["ml-x.zip"]
+
+
+def test_when_every_mirror_fails_the_error_says_all_of_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(download, "_TIMEOUT_S", 0.2)
+    with Server() as closed:
+        dead = closed.url
+    paths = ("other", "missing", "slow")
+    urls = [*(f"{server.url}/{path}" for path in paths), dead, server.url.replace("http:", "https:")]
+    with pytest.raises(DataError) as caught:
+        fetch(dataset(*urls), cache=tmp_path, progress=False)
+    message = str(caught.value)
+    reasons = ("wrong checksum", "HTTP status 404", "no answer in 0.2 s", "no connection", "no secure connection")
+    failures = " or ".join(f"{url} ({reason})" for url, reason in zip(urls, reasons, strict=True))
+    assert message.startswith(f"ml-x could not be downloaded from {failures}; fetch ml-x.zip with sha256 ")
+    assert hashlib.sha256(CONTENT).hexdigest() in message
+    assert message.endswith("run `ppt-ncf prepare ml-x --source FILE`")
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_invalid_certificate_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    expired = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired")
+    assert download._reason(requests.exceptions.SSLError(expired)) == "its certificate is not valid"
+
+
+def test_progress_goes_to_standard_error(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fetch(dataset(f"{server.url}/good"), cache=tmp_path / "a", progress=False)
+    assert capfd.readouterr() == ("", "")
+    fetch(dataset(f"{server.url}/good"), cache=tmp_path / "b", progress=True)
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "256k" in shown.err
+
+
+def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"the cache .*file cannot be used \(.*\); .* --source FILE`$") as caught:
+        fetch(dataset("http://127.0.0.1:1"), cache=tmp_path / "file", progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_default_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pooch
+
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
+    (tmp_path / "ppt-ncf").mkdir()
+    (tmp_path / "ppt-ncf" / "ml-x.zip").write_bytes(CONTENT)
+    assert fetch(dataset()) == tmp_path / "ppt-ncf" / "ml-x.zip"
+
+
+def test_a_known_data_set_is_prepared_from_what_was_downloaded(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "upload", "w") as archive:
+        rows = [(user, (user + n) % 9, n) for user in range(6) for n in range(3)]
+        archive.writestr("ml-x/README.txt", "read me")
+        archive.writestr("ml-x/u.data", "".join(f"{user}\t{item}\t5\t{time}\n" for user, item, time in rows))
+    server.content = (tmp_path / "upload").read_bytes()
+    known = dataset(f"{server.url}/good", content=server.content)
+    monkeypatch.setattr("data_prep.prepare.KNOWN_DATASETS", {"ml-x": known})
+    arguments = {"min_ratings": 3, "negatives": 4, "cache": tmp_path / "cache", "progress": False}
+    data = prepare_source("ml-x", tmp_path / "out", **arguments)  # type: ignore[arg-type]
+    assert (data.n_users, data.n_items, len(data.train)) == (6, 8, 12)
+    source = {"name": "ml-x", "file": "ml-x.zip", "sha256": known.sha256, "is_official": True, "n_rows": 18}
+    assert data.manifest["source"] == source
+
+
+def test_every_known_data_set_has_a_checksum_and_an_address() -> None:
+    assert list(KNOWN_DATASETS) == ["ml-100k", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
+    for name, known in KNOWN_DATASETS.items():
+        assert known.name == name
+        assert re.fullmatch("[0-9a-f]{64}", known.sha256)
+        assert known.urls
+        assert all(url.startswith("https://") and url.endswith(f"/{name}.zip") for url in known.urls)
+    assert len({known.sha256 for known in KNOWN_DATASETS.values()}) == 5
