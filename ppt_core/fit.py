@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,22 @@ def fit(
     else:
         run = Run.create(path, settings)
     schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
+    per_epoch = task.iterations_per_epoch
+    eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else schedule.iterations
+    with closing(EventLog(run.path / "mlperf.log")) as log:
+        yield from _train(run, task, config, schedule, eval_every, checkpoint_seconds, log)
+
+
+def _train(
+    run: Run,
+    task: Task,
+    config: TrainingConfig,
+    schedule: PhaseSchedule,
+    eval_every: int,
+    checkpoint_seconds: float,
+    log: EventLog,
+) -> Iterator[Progress]:
     iterations, per_epoch = schedule.iterations, task.iterations_per_epoch
-    eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else iterations
-    log = EventLog(run.path / "mlperf.log")
     log.start("init_start")
     start, seconds, optimizer = _restore(run, task, schedule)
     run.rewind_metrics(start)
@@ -199,7 +213,6 @@ def fit(
         clock = time.perf_counter()
     save_tensors(run.model_path, task.model.state_dict(), {"precision": schedule.phases[step.phase].precision})
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
-    log.close()
 
 
 def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> tuple[int, list[float], torch.optim.Optimizer | None]:

@@ -1,0 +1,242 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from ncf_ppt.fit import NCFTrainingConfig, batches_per_epoch, fit, load_model, training_batches
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
+from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.sampling import Sampler
+from ncf_ppt.scoring import scorer
+from ppt_core.errors import DataError
+from ppt_core.runs import Run
+
+SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4))
+TIMES = ("seconds", "samples_per_second", "phases")
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data: PreparedData) -> PreparedData:
+    return tiny_data
+
+
+def config(**changes: Any) -> NCFTrainingConfig:
+    return NCFTrainingConfig(**{"epochs": 2, "batch_size": 256, "learning_rate": 1e-2, **changes})
+
+
+def train(data: PreparedData, path: Path, settings: NCFTrainingConfig, **options: Any) -> bytes:
+    for _ in fit(data, path, options.pop("model", SMALL), settings, **options):
+        pass
+    return (path / "model.safetensors").read_bytes()
+
+
+def without_times(path: Path) -> list[dict[str, Any]]:
+    return [{key: line[key] for key in line if key not in TIMES} for line in Run.open(path).metrics()]
+
+
+@pytest.mark.parametrize("split", [1.0, 0.5, 0.0])
+def test_learns_and_is_read_back(data: PreparedData, tmp_path: Path, split: float) -> None:
+    untrained = rank_test_items(scorer(load_or_new(data)), data).hit_ratio()
+    train(data, tmp_path / "run", config(split=split, epochs=6))
+    run = Run.open(tmp_path / "run")
+    result = run.result()
+    assert result["hit_ratio"] > untrained + 0.1
+    assert [phase["precision"] for phase in result["phases"]] == {1.0: ["full"], 0.5: ["full", "low"], 0.0: ["low"]}[
+        split
+    ]
+    assert sum(phase["iterations"] for phase in result["phases"]) == result["iterations"]
+    assert result["protocol"] == data.protocol_label
+    ranks = rank_test_items(scorer(load_model(run)), data)
+    assert ranks.metrics() == {key: result[key] for key in ranks.metrics()}
+
+
+def load_or_new(data: PreparedData) -> Any:
+    from ncf_ppt.fit import new_model
+
+    return new_model(data, SMALL, config())
+
+
+@pytest.mark.parametrize("stop", [1, 3, 7, 8, 9, 15])
+@pytest.mark.parametrize("at_switch", ["reset", "keep"])
+def test_resumes_bit_for_bit(data: PreparedData, tmp_path: Path, stop: int, at_switch: str) -> None:
+    settings = config(iterations=16, eval_every=0.1, at_switch=at_switch)
+    whole = train(data, tmp_path / "whole", settings)
+    for progress in fit(data, tmp_path / "part", SMALL, settings, checkpoint_seconds=0):
+        if progress.iteration == stop:
+            break
+    assert not Run.open(tmp_path / "part").finished
+    assert train(data, tmp_path / "part", settings, resume=True) == whole
+    assert without_times(tmp_path / "part") == without_times(tmp_path / "whole")
+
+
+def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
+    """SIGKILL at random moments, as often as it takes, through the command line."""
+    data.save(tmp_path / "data")
+    command = [sys.executable, "-m", "cli", "train", "--data", str(tmp_path / "data"), "--epochs", "12",
+               "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "64", "--eval-every", "1"]  # fmt: skip
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    moments = random.Random(0)
+    out, n_kills = tmp_path / "killed", 0
+    for _ in range(30):
+        resume = ["--resume"] if (out / "config.json").exists() else []
+        process = subprocess.Popen(
+            [*command, "--out", str(out), *resume], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 120
+        before = (out / "metrics.jsonl").stat().st_size if (out / "metrics.jsonl").exists() else 0
+        while process.poll() is None and time.monotonic() < deadline:  # let it get somewhere first
+            if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size > before:
+                time.sleep(moments.uniform(0, 0.2))
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        process.communicate()
+        n_kills += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            break
+        if n_kills == 3:
+            subprocess.run([*command, "--out", str(out), "--resume"], check=True, capture_output=True)
+            break
+    assert n_kills > 0
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert without_times(out) == without_times(tmp_path / "whole")
+
+
+def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path) -> None:
+    assert os.environ["MKL_CBWR"] == "AUTO,STRICT"
+    models = []
+    before = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            numba.set_num_threads(threads)
+            settings = config(iterations=6, batch_size=2048)
+            models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("split", [1.0, 0.0])
+def test_one_precision_passes_through_the_shorter_budgets(data: PreparedData, tmp_path: Path, split: float) -> None:
+    train(data, tmp_path / "long", config(split=split, epochs=3))
+    train(data, tmp_path / "short", config(split=split, epochs=1))
+    assert without_times(tmp_path / "long")[0] == without_times(tmp_path / "short")[0]
+
+
+def test_row_adam_and_dense_adam_reach_the_same_model(data: PreparedData, tmp_path: Path) -> None:
+    runs = {}
+    for optimizer in ("row-adam", "adam"):
+        train(data, tmp_path / optimizer, config(optimizer=optimizer, epochs=1, split=1))
+        runs[optimizer] = load_model(Run.open(tmp_path / optimizer)).state_dict()
+    for name, tensor in runs["adam"].items():
+        assert torch.allclose(tensor, runs["row-adam"][name], rtol=1e-3, atol=1e-4), name
+
+
+def test_threshold_stops_training(data: PreparedData, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", config(threshold=0.01, epochs=5))
+    result = Run.open(tmp_path / "run").result()
+    assert result["threshold_reached"] is True
+    assert result["epochs"] == 1
+    train(data, tmp_path / "never", config(threshold=1.0, epochs=1))
+    assert Run.open(tmp_path / "never").result()["threshold_reached"] is False
+
+
+def test_evaluates_only_at_the_end_if_asked(data: PreparedData, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", config(eval_every=0, epochs=2))
+    assert [line["epochs"] for line in Run.open(tmp_path / "run").metrics()] == [2]
+
+
+def test_logs_mlperf_events(data: PreparedData, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", config())
+    lines = (tmp_path / "run" / "mlperf.log").read_text().splitlines()
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
+    keys = [event["key"] for event in events]
+    for key in ("init_start", "init_stop", "run_start", "run_stop", "eval_accuracy", "seed", "opt_adam_epsilon"):
+        assert key in keys
+    assert keys.count("epoch_start") == keys.count("epoch_stop") == 2
+    accuracies = [event["value"] for event in events if event["key"] == "eval_accuracy"]
+    assert accuracies == [line["hit_ratio"] for line in Run.open(tmp_path / "run").metrics()]
+
+
+def test_bf16_trains_and_says_so(data: PreparedData, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", config(arithmetic="bf16", epochs=4))
+    result = Run.open(tmp_path / "run").result()
+    assert result["precision"] == "bf16"
+    assert result["hit_ratio"] > 0.15
+
+
+def test_a_finished_run_is_left_as_it_is(data: PreparedData, tmp_path: Path) -> None:
+    model = train(data, tmp_path / "run", config(epochs=1))
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert train(data, tmp_path / "run", config(epochs=1), resume=True) == model
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_refuses_to_resume_with_other_settings(data: PreparedData, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", config(epochs=1))
+    with pytest.raises(DataError, match=r"was started with batch_size = 256, not 128; resume with the same settings"):
+        train(data, tmp_path / "run", config(epochs=1, batch_size=128), resume=True)
+    with pytest.raises(DataError, match=r"was started with factors = 4, not 5"):
+        train(data, tmp_path / "run", config(epochs=1), model=NCFConfig(factors=5, layers=(8, 8, 8, 4)), resume=True)
+    with pytest.raises(DataError, match="already exists"):
+        train(data, tmp_path / "run", config(epochs=1))
+
+
+def test_a_diverged_training_is_an_error(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises((DataError, ValueError), match="diverged"):
+        train(data, tmp_path / "run", config(learning_rate=1e30, epochs=1))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"split": 1.5},
+        {"split": float("nan")},
+        {"epochs": 0},
+        {"iterations": 0},
+        {"batch_size": 1},
+        {"learning_rate": -1},
+        {"n_negatives": 0},
+        {"threshold": 0},
+        {"eval_every": -1},
+        {"seed": -1},
+        {"optimizer": "sgd"},
+    ],
+)
+def test_refuses_settings_in_one_line(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(bad))} is .*; it must be ") as caught:
+        config(**bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_hidden_layers_cannot_be_binarized(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nothing to binarize.*train this network at full precision with split 1"):
+        train(data, tmp_path / "run", config(), model=NCFConfig(model="gmf"))
+    train(data, tmp_path / "full", config(split=1, epochs=0.5), model=NCFConfig(model="gmf", factors=4))
+
+
+def test_batches_cover_an_epoch(data: PreparedData) -> None:
+    sampler = Sampler(interactions=data.train, n_negatives=2, seed=1)
+    n = sampler.samples_per_epoch
+    batch_size = next(size for size in range(50, 500) if n % size == 1)
+    batches = training_batches(sampler, batch_size, start=0)
+    drawn = [next(batches) for _ in range(batches_per_epoch(n, batch_size))]
+    assert [len(batch[0]) for batch in drawn] == [batch_size] * (len(drawn) - 1) + [batch_size + 1]
+    whole = sampler.draw(0, 0, n)
+    for column in range(3):
+        np.testing.assert_array_equal(torch.cat([batch[column] for batch in drawn]).numpy(), whole[column])
+    assert batches_per_epoch(1, 10) == batches_per_epoch(11, 10) == 1
+    assert batches_per_epoch(12, 10) == 2
