@@ -163,3 +163,24 @@ def recommended_items(scores: list[float], seen: list[int], k: int) -> list[int]
     """The first ``k`` items that are not seen when all are sorted by score, best first, then by number."""
     order = sorted(range(len(scores)), key=lambda item: (-scores[item], item))
     return [item for item in order if item not in seen][:k]
+
+
+def ncf_logit(state: dict[str, Floats], user: int, item: int) -> float:
+    """Logit of one pair, at full precision and in evaluation, from the state_dict of `ncf_ppt.model.NCF`."""
+    parts = []
+    if "gmf_user.weight" in state:
+        parts.append(state["gmf_user.weight"][user] * state["gmf_item.weight"][item])
+    if "mlp_user.weight" in state:
+        x = state["first.weight"] @ np.concatenate([state["mlp_user.weight"][user], state["mlp_item.weight"][item]])
+        x = x + state.get("first.bias", 0)
+        # Activations stand at the even places, each behind a Linear; without BatchNorm they have no parameters.
+        n_linear = sum(key.startswith("mlp.") and values.ndim == 2 for key, values in state.items())
+        for place in range(0, 2 * n_linear + 1, 2):
+            if place:
+                x = state[f"mlp.{place - 1}.weight"] @ x + state.get(f"mlp.{place - 1}.bias", 0)
+            norm = {key.split(".")[2]: values for key, values in state.items() if key.startswith(f"mlp.{place}.")}
+            if norm:
+                x = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
+            x = np.maximum(x, 0)
+        parts.append(x)
+    return float(state["last.weight"][0] @ np.concatenate(parts) + state["last.bias"][0])

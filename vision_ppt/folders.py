@@ -1,0 +1,134 @@
+"""Labelled image files in ImageNet's layout, and the index that makes a prepared set of them.
+
+The images stay where they are. The prepared set is a folder::
+
+    manifest.json    kind ``image folders``, format version, class names, counts, files left out and why, a
+                     SHA-256 over all images, SHA-256 of the two files that follow
+    train.parquet    columns path (string, from the root, with /) and label (int64)
+    test.parquet     likewise; the images of ``val/``
+    root.json        where the images are
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppt_core.errors import DataError
+from ppt_core.files import file_checksums, new_directory, read_json, verify_checksums, write_json
+from vision_ppt.augment import IMAGENET_NORMALIZATION, Normalization
+from vision_ppt.manifest import FORMAT_VERSION, read_manifest
+
+KIND = "image folders"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """Labelled image files.
+
+    Attributes:
+        root: the folder that the paths start from.
+        paths: arrow array of strings (n,). As a list of Python strings a million paths would be copied into every
+            worker process, since each look at one changes its reference count.
+        labels: int64 (n,), the number of each image's class.
+    """
+
+    root: Path
+    paths: Any
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if len(self.paths) != len(self.labels):
+            raise ValueError(f"there are {len(self.paths)} paths and {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """Where image number ``index`` is."""
+        return self.root / str(self.paths[index].as_py())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedFolders:
+    """Image files to train and to test on.
+
+    Attributes:
+        train: the training images.
+        test: the test images.
+        class_names: name of each class, by its number: the names of the folders in alphabetical order.
+        manifest: where the images came from, as JSON values.
+    """
+
+    train: ImageFiles
+    test: ImageFiles
+    class_names: tuple[str, ...]
+    manifest: dict[str, Any]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def normalization(self) -> Normalization:
+        """ImageNet's."""
+        return IMAGENET_NORMALIZATION
+
+    def save(self, path: Path) -> None:
+        """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with new_directory(path) as folder:
+            for name, part in (("train", self.train), ("test", self.test)):
+                pq.write_table(pa.table({"path": part.paths, "label": part.labels}), folder / f"{name}.parquet")
+            checksums = file_checksums(folder)
+            # Apart, so that the manifest says which images and not where: moving them changes nothing else.
+            write_json(
+                folder / "root.json", {"format_version": FORMAT_VERSION, "root": str(self.train.root.absolute())}
+            )
+            write_json(
+                folder / "manifest.json",
+                {
+                    **self.manifest,
+                    "format_version": FORMAT_VERSION,
+                    "kind": KIND,
+                    "class_names": self.class_names,
+                    "n_train": len(self.train),
+                    "n_test": len(self.test),
+                    "files": checksums,
+                },
+            )
+
+    @classmethod
+    def load(cls, path: Path, *, root: Path | None = None) -> "PreparedFolders":
+        """Open a prepared set of image files.
+
+        Args:
+            path: the prepared set.
+            root: where the images are now, if they were moved since.
+
+        Raises `DataError` if the folder is missing, is not such a set, has a format version this code does not
+        know, if any byte of the index differs from what was written, or if the images are not at the root.
+        """
+        import pyarrow.parquet as pq
+
+        manifest = read_manifest(path, kind=KIND)
+        verify_checksums(path, manifest["files"])
+        if root is None:
+            root = Path(read_json(path / "root.json", format_version=FORMAT_VERSION)["root"])
+        parts = []
+        for name in ("train", "test"):
+            table = pq.read_table(path / f"{name}.parquet")
+            files = ImageFiles(
+                root=root,
+                paths=table.column("path").combine_chunks(),
+                labels=np.asarray(table.column("label").to_numpy()),
+            )
+            if not files.path(0).exists():
+                raise DataError(f"{files.path(0)} does not exist; if the images of {path} were moved, say where to")
+            parts.append(files)
+        return cls(train=parts[0], test=parts[1], class_names=tuple(manifest["class_names"]), manifest=manifest)

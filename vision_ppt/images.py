@@ -1,0 +1,132 @@
+"""Labelled images as arrays, and the prepared set of them.
+
+A prepared set of arrays is a folder::
+
+    manifest.json        kind ``image arrays``, format version, class names, mean and deviation, where it came
+                         from, counts, SHA-256 of the files below
+    train_images.npy     uint8 (n_train, height, width, 3)
+    train_labels.npy     int64 (n_train,): numbers of classes
+    test_images.npy      uint8 (n_test, height, width, 3)
+    test_labels.npy      int64 (n_test,)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppt_core.files import file_checksums, new_directory, verify_checksums, write_json
+from vision_ppt.augment import Images, Normalization
+from vision_ppt.manifest import FORMAT_VERSION, read_manifest
+
+KIND = "image arrays"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageArray:
+    """Labelled images of one size.
+
+    Attributes:
+        images: uint8 (n, height, width, 3), red, green and blue.
+        labels: int64 (n,), the number of each image's class.
+    """
+
+    images: Images
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
+            raise ValueError(
+                f"images are {self.images.dtype} {self.images.shape}; they must be uint8 (n, height, width, 3)"
+            )
+        if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
+            raise ValueError(
+                f"labels are {self.labels.dtype} {self.labels.shape}; they must be int64 ({len(self.images)},)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImages:
+    """Images to train and to test on, held in memory or mapped from files.
+
+    Attributes:
+        train: the training images.
+        test: the test images, of the same size.
+        class_names: name of each class, by its number.
+        normalization: of the training images.
+        manifest: where the images came from, as JSON values.
+    """
+
+    train: ImageArray
+    test: ImageArray
+    class_names: tuple[str, ...]
+    normalization: Normalization
+    manifest: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise ValueError(
+                f"training images are {self.train.images.shape[1:]} and test images {self.test.images.shape[1:]}; "
+                "they must have one size"
+            )
+        for part in (self.train, self.test):
+            if not len(part):
+                raise ValueError("there must be at least one training and one test image")
+            if part.labels.min() < 0 or part.labels.max() >= self.n_classes:
+                raise ValueError(f"labels must be between 0 and {self.n_classes - 1}")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def save(self, path: Path) -> None:
+        """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
+        with new_directory(path) as folder:
+            for name, part in (("train", self.train), ("test", self.test)):
+                np.save(folder / f"{name}_images.npy", part.images, allow_pickle=False)
+                np.save(folder / f"{name}_labels.npy", part.labels, allow_pickle=False)
+            write_json(
+                folder / "manifest.json",
+                {
+                    **self.manifest,
+                    "format_version": FORMAT_VERSION,
+                    "kind": KIND,
+                    "class_names": self.class_names,
+                    "mean": self.normalization.mean,
+                    "deviation": self.normalization.deviation,
+                    "n_train": len(self.train),
+                    "n_test": len(self.test),
+                    "image_size": self.train.images.shape[1:3],
+                    "files": file_checksums(folder),
+                },
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "PreparedImages":
+        """Open a prepared set of arrays; they are memory-mapped.
+
+        Raises `DataError` if the folder is missing, is not such a set, has a format version this code does not
+        know, or if any byte differs from what was written.
+        """
+        manifest = read_manifest(path, kind=KIND)
+        verify_checksums(path, manifest["files"])
+        train, test = (
+            ImageArray(
+                images=np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
+                labels=np.load(path / f"{part}_labels.npy", mmap_mode="r", allow_pickle=False),
+            )
+            for part in ("train", "test")
+        )
+        return cls(
+            train=train,
+            test=test,
+            class_names=tuple(manifest["class_names"]),
+            normalization=Normalization(mean=tuple(manifest["mean"]), deviation=tuple(manifest["deviation"])),
+            manifest=manifest,
+        )

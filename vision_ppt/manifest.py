@@ -1,0 +1,30 @@
+"""The manifest of a prepared set of images, which says what kind the set is of."""
+
+from pathlib import Path
+from typing import Any
+
+from ppt_core.errors import DataError
+from ppt_core.files import read_json
+
+FORMAT_VERSION = 1
+
+
+def read_manifest(path: Path, *, kind: str | None = None) -> dict[str, Any]:
+    """Return the manifest of the prepared set in the folder ``path``.
+
+    Raises `DataError` if the folder is missing, is not a prepared set of images, or not of this ``kind`` where one
+    is given, has a format version this code does not know, or if its manifest was changed.
+    """
+    if not path.is_dir():
+        raise DataError(
+            f"{path} is not a folder; make a prepared set with `ppt-vision prepare cifar10 SOURCE --out {path}`"
+        )
+    if not (path / "manifest.json").exists():
+        raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-vision prepare` first")
+    manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+    found = manifest.get("kind")
+    if not isinstance(found, str):
+        raise DataError(f"{path} is not a prepared set of images; make one with `ppt-vision prepare`")
+    if kind is not None and found != kind:
+        raise DataError(f"{path} is a prepared set of {found}, not of {kind}")
+    return manifest

@@ -1,0 +1,43 @@
+"""Random numbers at an address: functions of (seed, purpose, epoch, position), with no generator state between.
+
+What happens to a sample then depends neither on the batch it is in, nor on workers, interruptions or processes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless 0 <= seed < 2**63."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed}; it must be between 0 and 2**63 - 1")
+
+
+def random_words(seed: int, purpose: str, epoch: int, positions: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Return an independent uniform 64-bit word for each position (0 .. 2**64 - 1), of the shape of ``positions``.
+
+    Word ``position`` of the stream of (seed, purpose, epoch), by SplitMix64 (Steele, Lea, Flood 2014). The stream's
+    key comes from `numpy.random.SeedSequence`.
+    """
+    entropy = [seed, int.from_bytes(purpose.encode(), "little"), epoch]
+    key = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    words = np.asarray(positions, np.uint64)
+    words = key + (words + np.uint64(1)) * _GOLDEN
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def below(words: NDArray[np.uint64], n: int) -> NDArray[np.int64]:
+    """Map words to 0 .. n - 1, n < 2**31, by multiply-shift on their upper halves (Lemire 2019).
+
+    The probability of a value is off by at most 2**-32.
+    """
+    return ((words >> np.uint64(32)) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+
+
+def fractions(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Map words to multiples of 2**-53 in [0, 1)."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
