@@ -350,14 +350,14 @@ def recommend(
     if users_file is not None:
         users = tuple(line.strip() for line in users_file.read_text("utf-8").splitlines() if line.strip())
     wanted = None if all_users else list(users)
-    lists = library.recommend(scorer(network), prepared, wanted, k=k, new_users=new_users)
+    lists = library.recommend(scorer(network), prepared, wanted, k=k, new_users=new_users)  # type: ignore[arg-type]
     if lists.n_new_users:
         _tell(f"{lists.n_new_users} unknown users got what is most popular")
     if out is not None:
         lists.save(out)
         return _print_json({"out": str(out), "n_users": len(lists), "k": k}) if as_json else click.echo(f"{out}: done")
     if as_json:
-        return _print_json({"k": k, "recommendations": lists.to_dicts()})
+        return _print_json({"k": k, "recommendations": list(lists.to_dicts())})
     for entry in lists.to_dicts():
         click.echo(f"{entry['user_id']}: {', '.join(str(item) for item in entry['item_ids'])}")
 

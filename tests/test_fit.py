@@ -105,7 +105,7 @@ def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Pat
         n_kills += process.returncode == -signal.SIGKILL
         if process.returncode == 0:
             break
-        if n_kills == 3:
+        if n_kills == 2:
             subprocess.run([*command, "--out", str(out), "--resume"], check=True, capture_output=True)
             break
     assert n_kills > 0
