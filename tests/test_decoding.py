@@ -100,6 +100,24 @@ def test_training_crops_have_the_areas_ratios_and_places_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("numbers", "box"),
+    [
+        # Area, ratio, left and top, each as a fraction of its range.
+        ([(0.5, 0.5, 0.5, 0.25)], (14, 7, 87, 80)),  # 54% of the area, square: 73 x 73, 28 places each way
+        ([(0.0, 0.0, 0.0, 1.0)], (0, 67, 24, 100)),  # 8%, 3:4
+        ([(0.0, 1.0, 1.0, 0.0)], (67, 0, 100, 24)),  # 8%, 4:3
+        ([(1.0, 0.5, 0.9, 0.9)], (0, 0, 100, 100)),  # everything
+        ([(1.0, 1.0, 0.5, 0.5), (0.0, 0.5, 0.0, 0.0)], (0, 0, 28, 28)),  # the first is too wide
+    ],
+)
+def test_known_crops(numbers: list[tuple[float, ...]], box: tuple[int, ...]) -> None:
+    chosen = words(0)
+    for attempt, fractions in enumerate(numbers):
+        chosen[4 * attempt : 4 * attempt + 4] = [min(int(fraction * 2**64), 2**64 - 1) for fraction in fractions]
+    assert random_crop(100, 100, chosen) == box
+
+
+@pytest.mark.parametrize(
     ("width", "height", "box"),
     [
         (1000, 10, (493, 0, 506, 10)),  # a strip: no ratio fits, so the centre with the ratio 4/3

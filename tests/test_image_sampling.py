@@ -54,6 +54,7 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_in() -> None:
 
 def test_training_images_are_windows_of_the_padded_ones_and_every_window_is_as_likely() -> None:
     source, counts = numbered(100), np.zeros((9, 9, 2), int)
+    places = np.empty((20, 100, 2), int)
     for epoch in range(20):
         batch = sampler(100).draw(epoch, 0, 100)
         order = epoch_order(100, seed=0, epoch=epoch)
@@ -65,10 +66,15 @@ def test_training_images_are_windows_of_the_padded_ones_and_every_window_is_as_l
             expected = reference.pad_crop_flip(source.images[index], top, left, is_flipped, 4, (0, 0, 0))
             assert np.array_equal(image, expected)
             counts[top, left, int(is_flipped)] += 1
+            places[epoch, index] = top, left
     for axes, n_values in (((1, 2), 9), ((0, 2), 9), ((0, 1), 2)):
         expected_count = counts.sum() / n_values
         chi_square = ((counts.sum(axis=axes) - expected_count) ** 2 / expected_count).sum()
         assert chi_square < (26.1 if n_values == 9 else 10.8)  # 99.9%
+    # Nor does one image tell about the next: the one's column is the other's row in a ninth of all cases.
+    for one, other in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert (places[:, :-1, one] == places[:, 1:, other]).mean() == pytest.approx(1 / 9, abs=0.03)
+    assert (places[:-1] == places[1:]).mean() == pytest.approx(1 / 9, abs=0.03)
 
 
 def test_evaluation_takes_the_images_as_they_are() -> None:
