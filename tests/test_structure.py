@@ -1,0 +1,178 @@
+"""What the tree promises: imports point down, no module is a drawer, a wheel holds what it should."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("ppt_core", "ncf_ppt", "vision_ppt", "data_prep")
+MAY_IMPORT = {
+    "ppt_core": set(),
+    "ncf_ppt": {"ppt_core"},
+    "vision_ppt": {"ppt_core"},
+    "data_prep": {"ppt_core", "ncf_ppt", "vision_ppt"},
+    "cli": {"ppt_core", "ncf_ppt", "vision_ppt", "data_prep"},
+    "benchmarks": {"ppt_core", "ncf_ppt", "vision_ppt", "data_prep"},
+}
+DRAWERS = {
+    "utils",
+    "util",
+    "common",
+    "base",
+    "manager",
+    "helpers",
+    "helper",
+    "misc",
+    "registry",
+    "trainer",
+    "callbacks",
+}
+UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+# CIFAR-10 is published as pickles; this one module reads them with an unpickler that knows no globals but NumPy's.
+MAY_UNPICKLE = {"data_prep/cifar_pickles.py"}
+
+
+def sources(*names: str) -> list[Path]:
+    """Every module of these packages (or the module itself), relative to the root."""
+    found = [path for name in names for path in [*(ROOT / name).rglob("*.py"), ROOT / f"{name}.py"] if path.exists()]
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
+def imported(code: str) -> Iterator[str]:
+    """Names of the modules that a piece of code imports anywhere, functions and type checking included."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which way they point"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def unpickles(code: str) -> set[str]:
+    """What in a piece of code could run a pickle that a user hands over."""
+    found = {name for name in imported(code) if name.split(".")[0] in UNPICKLERS}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            if name in ("torch.load", "torch.jit.load", "torch.package") or node.attr == "read_pickle":
+                found.add(name)
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            found.add(f"allow_pickle={ast.unparse(node.value)}")
+    return found
+
+
+MODULES = sources(*MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_down(path: Path) -> None:
+    owner = path.parts[0].removesuffix(".py")
+    found = {name.split(".")[0] for name in imported((ROOT / path).read_text())} & {*MAY_IMPORT, "tests"}
+    assert found - {owner} <= MAY_IMPORT[owner]
+    if path.name == "cli.py":
+        assert "cli" not in found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_what_users_hand_over_is_never_unpickled(path: Path) -> None:
+    if str(path) not in MAY_UNPICKLE:
+        assert unpickles((ROOT / path).read_text()) == set()
+
+
+def test_the_checks_see_what_they_forbid() -> None:
+    code = "def f():\n    import a.b, c as d\n    if TYPE_CHECKING:\n        from e.f import g\n"
+    assert set(imported(code)) == {"a.b", "c", "e.f", "e.f.g"}
+    for forbidden in (
+        "import pickle",
+        "from pickle import loads",
+        "def f():\n    from joblib import load",
+        "import torch\nx = torch.load(path, weights_only=True)",
+        "import pandas as pd\nx = pd.read_pickle(path)",
+        "import numpy as np\nx = np.load(path, allow_pickle=True)",
+        "import numpy as np\nx = np.load(path, allow_pickle=trusted)",
+    ):
+        assert unpickles(forbidden), forbidden
+    assert not unpickles("import numpy as np\nx = np.load(path, allow_pickle=False)\ny = json.load(file)")
+
+
+def test_no_module_is_a_drawer() -> None:
+    for path in MODULES:
+        assert not DRAWERS & {part.removesuffix(".py").strip("_") for part in path.parts}, path
+
+
+def test_nothing_runs_when_imported() -> None:
+    for path in MODULES:
+        body = ast.parse((ROOT / path).read_text()).body
+        if path.name == "__init__.py":
+            assert len(body) == 1, f"{path} is more than a docstring"
+        for statement in body:
+            assert not isinstance(statement, (ast.For, ast.While, ast.With)), f"{path}:{statement.lineno}"
+            if isinstance(statement, ast.Expr):
+                assert isinstance(statement.value, ast.Constant), f"{path}:{statement.lineno}"
+
+
+def test_compiled_code_lives_in_kernels() -> None:
+    """Nothing else is compiled: kernels trust their arguments, so each stands behind a module that checks them."""
+    for path in MODULES:
+        compiles = re.search(r"\b(njit|jit|vectorize|guvectorize|prange)\b", (ROOT / path).read_text())
+        assert not compiles or path.name == "_kernels.py", path
+
+
+def test_help_answers_without_the_heavy_libraries() -> None:
+    code = """if True:
+        import sys, cli
+        try:
+            cli.main(["--help"])
+        except SystemExit as stop:
+            assert not stop.code
+        loaded = {name.split(".")[0] for name in sys.modules}
+        print(sorted(loaded & {"torch", "numba", "pandas", "numpy", "scipy", "pyarrow", "implicit", "PIL"}))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel of the tree, built beside it."""
+    tree = tmp_path_factory.mktemp("tree")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in (*PACKAGES, "tests", "benchmarks"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for name in ("cli.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree / name)
+    code = "from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(tree / done.stdout.splitlines()[-1])
+
+
+def test_wheel_holds_the_packages_and_the_command_line(wheel: zipfile.ZipFile) -> None:
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
+    expected = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    assert held == expected | {"cli.py"}
+
+
+def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
+    (folder,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = wheel.read(f"{folder}/METADATA").decode()
+    assert "\nName: ppt-ncf\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert (ROOT / "README.md").read_text().splitlines()[0] in metadata
+    assert "ppt-ncf = cli:main" in wheel.read(f"{folder}/entry_points.txt").decode()
+    assert f"{folder}/licenses/LICENSE" in wheel.namelist()
