@@ -89,8 +89,8 @@ def fit(
     task = core.Task(
         model=network,
         batches=lambda start: training_batches(sampler, config.batch_size, start=start, device=device),
-        loss=_loss(config.arithmetic, device),
-        make_optimizer=_optimizer(config, device),
+        loss=loss_function(config.arithmetic, device),
+        make_optimizer=optimizer_factory(config, device),
         learning_rate=Constant(config.learning_rate),
         evaluate=lambda: rank_test_items(scorer(network), data).metrics(),
         metric="hit_ratio",
@@ -181,7 +181,8 @@ def load_model(run: Run, *, device: str = "cpu") -> NCF:
     return model.to(device).eval()
 
 
-def _loss(arithmetic: str, device: str) -> Callable[[nn.Module, tuple[Tensor, Tensor, Tensor]], Tensor]:
+def loss_function(arithmetic: str, device: str) -> Callable[[nn.Module, tuple[Tensor, Tensor, Tensor]], Tensor]:
+    """`loss`, under autocast if ``arithmetic`` is bf16."""
     if arithmetic == "fp32":
         return loss
 
@@ -192,7 +193,8 @@ def _loss(arithmetic: str, device: str) -> Callable[[nn.Module, tuple[Tensor, Te
     return autocast_loss
 
 
-def _optimizer(config: NCFTrainingConfig, device: str) -> Callable[[nn.Module], torch.optim.Optimizer]:
+def optimizer_factory(config: NCFTrainingConfig, device: str) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """What builds the optimizer of a phase from the model."""
     name = config.optimizer or ("row-adam" if torch.device(device).type == "cpu" else "adam")
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:

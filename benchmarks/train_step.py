@@ -1,0 +1,219 @@
+"""One training step of NeuMF at MovieLens-20M's size: this project against plain PyTorch, in one run.
+
+    python -m benchmarks.train_step --batch-size 2048
+
+The rows take turns, a few steps at a time, and every figure is a median over the turns. All train the same network
+(factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic interactions:
+
+  mlperf   the MLPerf v0.5 recipe: a DataLoader with per-sample rejection sampling, dense gradients, torch.optim.Adam
+  stock    the best that stock PyTorch gives: vectorized sampling, sparse gradients, SparseAdam and fused Adam
+  ppt      this project, full and low precision, fp32 and bf16
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data_prep.prepare import prepare
+from data_prep.synthetic import synthesize
+from ncf_ppt.fit import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
+from ncf_ppt.sampling import Sampler
+from ppt_core.layers import clamp_alphas, set_precision
+
+Batch = tuple[Tensor, Tensor, Tensor]
+PARTS = ("sampling", "forward+backward", "optimizer")
+ROWS = ("mlperf", "stock", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
+
+
+class PlainNeuMF(nn.Module):
+    """NeuMF with BatchNorm as a person would write it."""
+
+    def __init__(self, n_users: int, n_items: int, sparse: bool) -> None:
+        super().__init__()
+        self.gmf_user = nn.Embedding(n_users, 64, sparse=sparse)
+        self.gmf_item = nn.Embedding(n_items, 64, sparse=sparse)
+        self.mlp_user = nn.Embedding(n_users, 128, sparse=sparse)
+        self.mlp_item = nn.Embedding(n_items, 128, sparse=sparse)
+        hidden: list[nn.Module] = []
+        for n_in, n_out in ((256, 256), (256, 128), (128, 64)):
+            hidden += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU()]
+        self.mlp = nn.Sequential(*hidden)
+        self.last = nn.Linear(128, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.01)
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """Logits (n,)."""
+        gmf = self.gmf_user(users) * self.gmf_item(items)
+        mlp = self.mlp(torch.cat([self.mlp_user(users), self.mlp_item(items)], dim=1))
+        logits: Tensor = self.last(torch.cat([gmf, mlp], dim=1)).squeeze(1)
+        return logits
+
+
+class RejectionSampling(torch.utils.data.Dataset[tuple[int, int, float]]):
+    """The reference's training set: a negative is drawn when its sample is asked for, until it is no positive."""
+
+    def __init__(self, data: PreparedData) -> None:
+        self.users, self.items = data.train.users(), data.train.items
+        self.n_items = data.n_items
+        self.keys = self.users.astype(np.int64) * data.n_items + self.items
+
+    def __len__(self) -> int:
+        return 5 * len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[int, int, float]:
+        positive = index // 5
+        user = int(self.users[positive])
+        if index % 5 == 0:
+            return user, int(self.items[positive]), 1.0
+        while True:
+            item = int(torch.randint(self.n_items, (1,)))
+            place = np.searchsorted(self.keys, user * self.n_items + item)
+            if place == len(self.keys) or self.keys[place] != user * self.n_items + item:
+                return user, item, 0.0
+
+
+def vectorized_batches(data: PreparedData, batch_size: int) -> Iterator[Batch]:
+    """Shuffled samples with negatives drawn in NumPy and drawn again where they are positives."""
+    users, items = data.train.users(), data.train.items
+    keys = users.astype(np.int64) * data.n_items + items
+    rng = np.random.default_rng(0)
+    while True:
+        index = rng.integers(0, 5 * len(items), batch_size)
+        user, item = users[index // 5].astype(np.int64), items[index // 5].astype(np.int64)
+        is_negative = index % 5 > 0
+        wrong = np.flatnonzero(is_negative)
+        while len(wrong):
+            item[wrong] = rng.integers(0, data.n_items, len(wrong))
+            wanted = user[wrong] * data.n_items + item[wrong]
+            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            wrong = wrong[keys[place] == wanted]
+        labels = torch.from_numpy((~is_negative).astype(np.float32))
+        yield torch.from_numpy(user), torch.from_numpy(item), labels
+
+
+def make_stepper(row: str, data: PreparedData, batch_size: int) -> Callable[[], tuple[float, float, float]]:
+    """Return a function that takes one step and returns the seconds of its parts."""
+    optimizers: list[torch.optim.Optimizer]
+    model: nn.Module
+    loss: Callable[[nn.Module, Batch], Tensor]
+    batches: Iterator[Batch]
+    if row in ("mlperf", "stock"):
+        model = PlainNeuMF(data.n_users, data.n_items, sparse=row == "stock")
+        tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+        others = [parameter for parameter in model.parameters() if all(parameter is not table for table in tables)]
+        if row == "mlperf":
+            loader = torch.utils.data.DataLoader(
+                RejectionSampling(data),
+                batch_size=batch_size,
+                sampler=torch.utils.data.RandomSampler(range(5 * len(data.train)), replacement=True),
+            )
+            batches = iter(loader)
+            optimizers = [torch.optim.Adam(model.parameters(), lr=5e-4)]
+        else:
+            batches = vectorized_batches(data, batch_size)
+            optimizers = [torch.optim.SparseAdam(tables, lr=5e-4), torch.optim.Adam(others, lr=5e-4, fused=True)]
+
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            return F.binary_cross_entropy_with_logits(model(batch[0], batch[1]), batch[2].float())
+
+    else:
+        _, precision, arithmetic = row.split()
+        config = NCFTrainingConfig(arithmetic=arithmetic, batch_size=batch_size)  # type: ignore[arg-type]
+        model = new_model(data, NCFConfig(), config)
+        if precision == "low":
+            set_precision(model, "low")
+        optimizers = [optimizer_factory(config, "cpu")(model)]
+        loss = loss_function(arithmetic, "cpu")
+        batches = training_batches(Sampler(interactions=data.train), batch_size, start=0)
+
+    def step() -> tuple[float, float, float]:
+        start = time.perf_counter()
+        batch = next(batches)
+        drawn = time.perf_counter()
+        model.train()
+        value = loss(model, batch)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        computed = time.perf_counter()
+        for optimizer in optimizers:
+            optimizer.step()
+        clamp_alphas(model)
+        return drawn - start, computed - drawn, time.perf_counter() - computed
+
+    return step
+
+
+def interactions(scale: float) -> PreparedData:
+    """Synthetic interactions of MovieLens-20M's size, or a part of it."""
+    sizes = (round(138_493 * scale), round(26_744 * max(scale, 0.1)), round(20_000_263 * scale))
+    return prepare(synthesize(*sizes, seed=0), n_negatives=1, source={"name": "synthetic"})
+
+
+@click.command()
+@click.option("--batch-size", default=2048, show_default=True)
+@click.option("--turns", default=12, show_default=True)
+@click.option("--steps", default=4, show_default=True, help="Steps of a row in each turn.")
+@click.option("--rows", default=",".join(ROWS), show_default=True)
+@click.option("--scale", default=1.0, show_default=True, help="Part of MovieLens-20M's size.")
+@click.option("--memory/--no-memory", default=True, show_default=True, help="Measure peaks, each in its own process.")
+@click.option("--peak-of", help="Only train this row for a few steps and print the peak memory in MB.")
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    batch_size: int, turns: int, steps: int, rows: str, scale: float, memory: bool, peak_of: str | None, as_json: bool
+) -> None:
+    """Measure and print the table."""
+    data = interactions(scale)
+    if peak_of is not None:
+        step = make_stepper(peak_of, data, batch_size)
+        for _ in range(10):
+            step()
+        return click.echo(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    names = rows.split(",")
+    steppers = {name: make_stepper(name, data, batch_size) for name in names}
+    seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+    for turn in range(turns + 1):
+        for name, step in steppers.items():
+            taken = [step() for _ in range(1 if name == "mlperf" else steps)]
+            if turn:  # the first compiles and fills caches
+                seconds[name].append(tuple(statistics.median(part) for part in zip(*taken, strict=True)))
+    results = []
+    for name in names:
+        parts = [1e3 * statistics.median(part) for part in zip(*seconds[name], strict=True)]
+        total = statistics.median(sum(parts) for parts in seconds[name])
+        result = {"row": name, "batch_size": batch_size, "samples_per_second": batch_size / total}
+        result |= {f"{part} ms": value for part, value in zip(PARTS, parts, strict=True)}
+        if memory:
+            command = [sys.executable, "-m", "benchmarks.train_step", "--batch-size", str(batch_size)]
+            command += ["--scale", str(scale), "--peak-of", name]
+            result["peak MB"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        results.append(result)
+    if as_json:
+        return click.echo(json.dumps(results))
+    click.echo(f"| {' | '.join(results[0])} |")
+    click.echo("|" + "---|" * len(results[0]))
+    for result in results:
+        click.echo(f"| {' | '.join(v if isinstance(v, str) else f'{v:,.1f}' for v in result.values())} |")
+
+
+if __name__ == "__main__":
+    main()
