@@ -8,7 +8,7 @@ import pytest
 
 from ppt_core.errors import DataError
 from ppt_core.files import write_json
-from ppt_core.runs import EventLog, Run
+from ppt_core.runs import EventLog, Run, next_free
 
 CONFIG = {"kind": "ncf", "training": {"split": 0.5, "iterations": None}}
 
@@ -134,6 +134,13 @@ def test_full_disk_is_one_line_that_names_the_file(run: Run) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert one_line(raised).startswith(f"{run.path / 'metrics.jsonl'} cannot be written (File too large)")
     assert run.metrics() == [line(3)]
+
+
+def test_next_free_folder(tmp_path: Path) -> None:
+    assert next_free(tmp_path / "runs") == tmp_path / "runs" / "1"
+    for name in ("1", "2", "4", "x"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert next_free(tmp_path / "runs") == tmp_path / "runs" / "3"
 
 
 def test_events(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
