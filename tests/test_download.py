@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+import logging
 import re
 import ssl
 import threading
@@ -114,6 +115,22 @@ def test_when_every_mirror_fails_the_error_says_all_of_it(
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_pooch_logs_is_muted_only_meanwhile(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pooch
+
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", records.append)
+    pooch.get_logger().addHandler(handler)
+    fetch(dataset(f"{server.url}/good"), cache=tmp_path, progress=False)
+    assert records == []
+    pooch.get_logger().warning("of another user of pooch")
+    pooch.get_logger().removeHandler(handler)
+    assert len(records) == 1
 
 
 def test_an_invalid_certificate_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,12 @@ def test_times_are_plausible_and_sometimes_tied(sample: Ratings) -> None:
     assert 0.01 < (gaps == 0).mean() < 0.05
 
 
+def test_users_have_draws_of_their_own() -> None:
+    everything = synthesize(50, 10, 500, seed=2)  # every user has drawn as often before the times are
+    gaps = np.diff(everything.times.reshape(50, 10), axis=1)
+    assert len(np.unique(gaps, axis=0)) == 50
+
+
 def test_the_structure_can_be_learned(sample: Ratings) -> None:
     data = prepare(sample, source={})
     popularity = np.bincount(data.train.items, minlength=data.n_items).astype(np.float32)
