@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
-from ncf_ppt.row_adam import RowAdam, RowEmbedding
+from ncf_ppt.row_adam import RowAdam
 from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
 from ppt_core import fit as core
@@ -200,7 +200,8 @@ def optimizer_factory(config: NCFTrainingConfig, device: str) -> Callable[[nn.Mo
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
         if name == "adam":
             return torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=BETAS, eps=EPS, fused=True)
-        tables = [module for module in model.modules() if isinstance(module, RowEmbedding)]
+        assert isinstance(model, NCF)
+        tables = model.tables()
         weights = {table.weight for table in tables}
         others = [parameter for parameter in model.parameters() if parameter not in weights]
         return RowAdam(tables, others, lr=config.learning_rate, betas=BETAS, eps=EPS)

@@ -80,6 +80,10 @@ class NCF(nn.Module):
         self.to_empty(device="cpu")
         self._initialize(torch.Generator().manual_seed(seed))
 
+    def tables(self) -> list[RowEmbedding]:
+        """The embedding tables."""
+        return [module for module in self.modules() if isinstance(module, RowEmbedding)]
+
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
         for module in self.modules():
