@@ -114,13 +114,19 @@ def prepare(source: str, as_json: bool, out: Path, **options: Any) -> None:
 )
 @click.option("--epochs", default=8.0, show_default=True, help="Passes over the samples; fractions are allowed.")
 @click.option("--iterations", type=int, help="Optimizer steps, in place of --epochs.")
-@click.option("--batch-size", default=2048, show_default=True)
+@click.option("--batch-size", default=2048, show_default=True, help="Samples in a step.")
 @click.option("--learning-rate", default=5e-4, show_default=True, help="Of Adam.")
 @click.option("--train-negatives", "n_negatives", default=4, show_default=True, help="For each positive, each epoch.")
-@click.option("--model", type=click.Choice(["neumf", "gmf", "mlp"]), default="neumf", show_default=True)
+@click.option(
+    "--model",
+    type=click.Choice(["neumf", "gmf", "mlp"]),
+    default="neumf",
+    show_default=True,
+    help="Both parts, or one of them alone; gmf has nothing to binarize.",
+)
 @click.option("--factors", default=64, show_default=True, help="Size of the GMF embeddings.")
 @click.option("--layers", default="256,256,128,64", show_default=True, help="Widths of the MLP, input first.")
-@click.option("--batch-norm/--no-batch-norm", default=True, show_default=True)
+@click.option("--batch-norm/--no-batch-norm", default=True, show_default=True, help="Before each activation.")
 @click.option("--threshold", type=float, help="Stop once HR@10 on the test set reaches this, as MLPerf does.")
 @click.option("--eval-every", default=1.0, show_default=True, help="Epochs between evaluations; 0: only at the end.")
 @click.option(
@@ -219,7 +225,7 @@ def train(
     show_default=True,
     help="Rank the held-out item among its frozen negatives.",
 )
-@click.option("--engine", type=click.Choice(["torch"]), default="torch", show_default=True)
+@click.option("--engine", type=click.Choice(["torch"]), default="torch", show_default=True, help="What computes.")
 @click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
 @K_OPTION
 @DATA_OPTION
@@ -365,13 +371,19 @@ def recommend(
 @main.command("export-embeddings")
 @click.argument("run", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="New folder.")
-@click.option("--format", "file_format", type=click.Choice(["parquet", "npy"]), default="parquet", show_default=True)
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16", "int8", "binary"]), default="float32", show_default=True
+    "--format", type=click.Choice(["parquet", "npy"]), default="parquet", show_default=True, help="Of the files."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8", "binary"]),
+    default="float32",
+    show_default=True,
+    help="Of the components; int8 has a scale for each row, binary keeps the signs.",
 )
 @DATA_OPTION
 @JSON_OPTION
-def export_embeddings(run: Path, out: Path, file_format: str, dtype: str, data: Path | None, as_json: bool) -> None:
+def export_embeddings(run: Path, out: Path, data: Path | None, as_json: bool, **encoding: Any) -> None:
     """Write the user and item vectors of a RUN with their original ids.
 
     \b
@@ -384,7 +396,7 @@ def export_embeddings(run: Path, out: Path, file_format: str, dtype: str, data: 
     from ppt_core.runs import Run
 
     opened = Run.open(run)
-    manifest = export(load_model(opened), _data_of(opened, data), out, format=file_format, dtype=dtype)
+    manifest = export(load_model(opened), _data_of(opened, data), out, **encoding)
     if as_json:
         return _print_json({"out": str(out), **manifest})
     click.echo(f"{out}: {manifest['n_users']:,} users, {manifest['n_items']:,} items, {manifest['meaning']}")
