@@ -14,7 +14,7 @@ SAMPLE_TRAIN = 4_000
 SAMPLE_TEST = 1_000
 
 _SIZE = 32
-_NOISE = 50.0  # standard deviation, of 255
+_NOISE = 25.0  # standard deviation, of 255
 
 Coordinates = NDArray[np.float32]
 
@@ -84,6 +84,6 @@ def _render(
     x = (pixels - uniform(-4, 4, 1, 1)) / radius
     y = (pixels[:, None] - uniform(-4, 4, 1, 1)) / radius
     inside = is_inside(x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle))
-    background, contrast = uniform(64, 192, 1, 1, 3), rng.choice([-1, 1], (n, 1, 1, 3)) * uniform(20, 60, 1, 1, 3)
+    background, contrast = uniform(100, 156, 1, 1, 3), rng.choice([-1, 1], (n, 1, 1, 3)) * uniform(60, 100, 1, 1, 3)
     values = background + contrast * inside[..., None] + _NOISE * rng.standard_normal((n, _SIZE, _SIZE, 3), np.float32)
     return np.clip(np.round(values), 0, 255).astype(np.uint8)

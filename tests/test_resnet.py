@@ -232,3 +232,21 @@ def test_initial_weights_are_of_the_size_of_he_et_al(imagenet_model: ResNet) -> 
 def test_refuses_impossible_configs(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ResNetConfig(**options)
+
+
+def test_a_residual_branch_of_one_1x1_convolution_is_no_projection() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3)
+            self.relu = nn.ReLU()
+            self.conv = nn.Conv2d(4, 4, 1)
+            self.last = nn.Conv2d(4, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            output: Tensor = self.last(self.conv(self.relu(x)) + x)
+            return output
+
+    decisions = {entry.name: entry.binarize for entry in plan_binarization(Residual()).layers}
+    assert decisions == {"first": False, "relu": True, "conv": True, "last": False}
