@@ -1,7 +1,8 @@
 """The best items of the whole catalogue for each of some users."""
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -47,16 +48,18 @@ class Recommendations:
         """Number of lists that hold what is most popular, for want of anything better."""
         return int(self.is_new.sum())
 
-    def to_dicts(self) -> Iterator[dict[str, Any]]:
-        """Yield ``user_id``, ``is_new``, ``item_ids`` and ``scores`` of each list, as JSON values."""
-        for number, (user_id, is_new) in enumerate(zip(self.user_ids.tolist(), self.is_new.tolist(), strict=True)):
-            entries = slice(self.offsets[number], self.offsets[number + 1])
-            yield {
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """``user_id``, ``is_new``, ``item_ids`` and ``scores`` of each list, as JSON values."""
+        entries = [slice(first, last) for first, last in itertools.pairwise(self.offsets.tolist())]
+        return [
+            {
                 "user_id": user_id,
-                "is_new": is_new,
-                "item_ids": self.item_ids[entries].tolist(),
-                "scores": self.scores[entries].tolist(),
+                "is_new": new,
+                "item_ids": self.item_ids[i].tolist(),
+                "scores": self.scores[i].tolist(),
             }
+            for user_id, new, i in zip(self.user_ids.tolist(), self.is_new.tolist(), entries, strict=True)
+        ]
 
     def save(self, path: Path) -> None:
         """Write one row for each entry to the new Parquet file ``path``.

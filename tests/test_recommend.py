@@ -151,7 +151,7 @@ def test_new_users_get_what_is_most_popular() -> None:
     assert found.n_new_users == 2
     assert found.user_ids.tolist() == [8, 7, 9]
     popular = ["item 0", "item 2", "item 1", "item 3"]
-    entries = list(found.to_dicts())
+    entries = found.to_dicts()
     assert entries[0] == {"user_id": 8, "is_new": True, "item_ids": popular, "scores": [2, 2, 1, 1]}
     assert entries[1]["item_ids"] == ["item 3", "item 5", "item 1", "item 4"]
     assert entries[2]["item_ids"] == popular
