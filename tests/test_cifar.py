@@ -292,10 +292,8 @@ def test_official_bytes_are_known_by_their_checksums(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_real_images(tmp_path: Path) -> None:
-    if "PPT_TEST_DATA" not in os.environ:
-        pytest.skip("PPT_TEST_DATA names no folder with real data")
-    unpack = Path(os.environ["PPT_TEST_DATA"]) / "cifar10" / "unpack.py"
+def test_the_real_images(real_data: Path, tmp_path: Path) -> None:
+    unpack = real_data / "cifar10" / "unpack.py"
     subprocess.run([sys.executable, unpack, tmp_path], check=True)
     data = prepare_cifar10(tmp_path / "cifar-10-python.tar.gz", tmp_path / "archive")
     again = prepare_cifar10(tmp_path, tmp_path / "folder")

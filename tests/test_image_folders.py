@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import tarfile
 from itertools import islice
@@ -203,10 +202,8 @@ def test_a_changed_index_is_refused(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_images_of_imagenet(tmp_path: Path) -> None:
-    if "PPT_TEST_DATA" not in os.environ:
-        pytest.skip("PPT_TEST_DATA names no folder with real data")
-    with tarfile.open(Path(os.environ["PPT_TEST_DATA"]) / "imagenette" / "imagenette-subset.tar") as archive:
+def test_real_images_of_imagenet(real_data: Path, tmp_path: Path) -> None:
+    with tarfile.open(real_data / "imagenette" / "imagenette-subset.tar") as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = (folder.parent for folder in tmp_path.glob("**/train"))
     data = prepare_image_folders(source, tmp_path / "out")
