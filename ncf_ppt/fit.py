@@ -25,6 +25,7 @@ from ppt_core.schedule import Constant
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+_SAMPLES_PER_DRAW = 1 << 16  # a call of the sampler has a price of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +138,18 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (users, items, labels) of iteration ``start`` and all later ones, without end."""
     n_batches = batches_per_epoch(sampler.samples_per_epoch, batch_size)
+    batches_per_draw = max(1, _SAMPLES_PER_DRAW // batch_size)
     iteration = start
     while True:
         epoch, batch = divmod(iteration, n_batches)
-        stop = (batch + 1) * batch_size if batch + 1 < n_batches else sampler.samples_per_epoch
-        users, items, labels = (torch.from_numpy(array) for array in sampler.draw(epoch, batch * batch_size, stop))
-        yield users.to(device), items.to(device), labels.to(device)
-        iteration += 1
+        last = min(batch + batches_per_draw, n_batches)
+        stop = last * batch_size if last < n_batches else sampler.samples_per_epoch
+        drawn = sampler.draw(epoch, batch * batch_size, stop)
+        for number in range(last - batch):
+            rows = slice(number * batch_size, None if batch + number + 1 == n_batches else (number + 1) * batch_size)
+            users, items, labels = (torch.from_numpy(array[rows]).to(device) for array in drawn)
+            yield users, items, labels
+        iteration += last - batch
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
