@@ -131,7 +131,8 @@ def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["sta
 def check_finite(model: nn.Module) -> None:
     """Raise ValueError naming the first parameter that holds NaN or infinity."""
     for name, parameter in model.named_parameters():
-        if not math.isfinite(parameter.detach().abs().max().item() if parameter.numel() else 0.0):
+        ends = torch.aminmax(parameter.detach()) if parameter.numel() else ()  # makes no copy, as isfinite would
+        if not all(math.isfinite(end.item()) for end in ends):
             raise ValueError(
                 f"parameter {name} holds values that are not finite, so it cannot be binarized; "
                 "training has diverged: lower the learning rate"

@@ -228,6 +228,7 @@ def _is_projection(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> bool:
         (consumer,) = consumer.users
         if not isinstance(modules.get(consumer), nn.BatchNorm2d):
             break
-    is_sum = consumer.op == "call_function" and getattr(consumer.target, "__name__", "") in ("add", "iadd")
+    operation = consumer.target if consumer.op == "call_method" else getattr(consumer.target, "__name__", "")
+    is_sum = consumer.op in ("call_function", "call_method") and operation in ("add", "iadd", "add_")
     # Beside the branch itself it would be a residual branch, not the shortcut of one.
     return is_sum and len(source.users) > 1 and source not in consumer.all_input_nodes

@@ -351,3 +351,15 @@ def test_untraceable() -> None:
         raise RuntimeError("two\n  lines")
 
     assert message(Function(fail)).startswith("the forward pass of Function cannot be traced (two lines); ")
+
+
+@pytest.mark.parametrize("name", ["add", "add_"])
+def test_a_sum_written_as_a_method_is_one_too(name: str) -> None:
+    class Shortcut(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem_relu(self.stem_norm(self.stem(x)))
+            y = self.norm4(self.conv4(self.relu3(self.norm3(self.conv3(x)))))
+            x = self.relu4(getattr(y, name)(self.shortcut(x)))
+            return self.classify(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
+
+    assert reason(plan_binarization(Shortcut()), "shortcut.0") == "projection shortcut"
