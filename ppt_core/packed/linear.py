@@ -1,0 +1,147 @@
+"""A 1-bit Linear layer and the 1-bit activation behind it, on 64-bit words."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.binary_linear import pack_signs
+from ppt_core.errors import DataError
+from ppt_core.layers import BinaryLinear
+from ppt_core.packed import _kernels
+from ppt_core.packed.thresholds import Thresholds, integer_thresholds, responses
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedLinear:
+    """Bits in, bits out: channel c of row x is ``(x @ signs[c] >= threshold[c]) != flipped[c]``, in integers.
+
+    Attributes:
+        name: of the layer it was packed from.
+        in_features: number of bits in.
+        signs: uint64 (words in, out_features), a set bit is +1. Bit b of word w belongs to input 64 w + b; bits
+            beyond ``in_features`` are 0, here as in every packed row.
+        thresholds: int32 ones, (out_features,).
+    """
+
+    name: str
+    in_features: int
+    signs: NDArray[np.uint64]
+    thresholds: Thresholds
+
+    @property
+    def out_features(self) -> int:
+        """Number of bits out."""
+        return int(self.signs.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters: a bit for each sign, rows filled up to words, and the thresholds."""
+        return int(self.signs.nbytes) + self.thresholds.values.nbytes + self.thresholds.flipped.nbytes
+
+    def __call__(self, bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Map packed rows (n, words in) to packed rows (n, words out)."""
+        out = np.empty((len(bits), -(-self.out_features // 64)), np.uint64)
+        _kernels.threshold_products(bits, self.signs, self.thresholds.values, self.thresholds.flipped, out)
+        return out
+
+
+def pack_linear(layer: nn.Module, activation: Callable[[Tensor], Tensor], *, name: str) -> PackedLinear:
+    """Pack a `BinaryLinear` in low precision and what follows it; see `integer_thresholds` for the arguments.
+
+    Raises `DataError`, calling the layer ``name``, for what cannot be packed.
+    """
+    checked = check_binary(layer, name=name)
+    return PackedLinear(
+        name=name,
+        in_features=checked.in_features,
+        signs=pack_signs(checked.weight),
+        thresholds=integer_thresholds(checked, activation, name=name),
+    )
+
+
+def check_binary(layer: nn.Module, *, name: str) -> BinaryLinear:
+    """Return ``layer`` if it computes with bits. Raises `DataError`, calling it ``name``, if it does not."""
+    if not isinstance(layer, BinaryLinear):
+        raise DataError(f"layer {name} is a {type(layer).__name__}, which has no packed form; only 1-bit Linears have")
+    if layer.precision == "full":
+        raise DataError(
+            f"layer {name} computes in full precision; train the network to the end of its low-precision phase first"
+        )
+    return layer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedReLULinear:
+    """Bits in, real numbers out: unit u of row x is ``max(gains[u] * (x @ signs[u]) + offsets[u], 0)``.
+
+    Attributes:
+        name: of the layer it was packed from.
+        in_features: number of bits in.
+        signs: uint64 (words in, out_features), as in `PackedLinear`.
+        gains: float32 (out_features,).
+        offsets: float32 (out_features,).
+    """
+
+    name: str
+    in_features: int
+    signs: NDArray[np.uint64]
+    gains: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+    @property
+    def out_features(self) -> int:
+        """Number of units."""
+        return int(self.signs.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters."""
+        return int(self.signs.nbytes) + self.gains.nbytes + self.offsets.nbytes
+
+
+def pack_relu_linear(layer: nn.Module, activation: nn.Module, *, name: str, activation_name: str) -> PackedReLULinear:
+    """Pack a `BinaryLinear` in low precision and the ReLU behind it, with or without BatchNorm.
+
+    Gains and offsets are computed in float64 and rounded once, so units differ from the network's by its own
+    rounding. All the integers that the layer can meet are tried: a difference beyond rounding is an error.
+
+    Raises `DataError`, calling the layers by their names, for what cannot be packed.
+    """
+    checked = check_binary(layer, name=name)
+    factor, shift = _line(activation, checked.out_features, activation_name)
+    scale = float(checked.input_activation.alpha.detach()) * float(checked.scale)
+    gains = scale * factor
+    offsets = shift if checked.bias is None else checked.bias.detach().double() * factor + shift
+    expected, integers = responses(checked, activation)
+    found = (integers[:, None] * gains + offsets).clamp(min=0)
+    rounding = 1e-5 * (checked.in_features * gains.abs() + offsets.abs() + shift.abs())
+    if ((found - expected).abs() > rounding).any():
+        raise DataError(f"layer {activation_name} is no BatchNorm and ReLU of its input, so {name} cannot be packed")
+    return PackedReLULinear(
+        name=name,
+        in_features=checked.in_features,
+        signs=pack_signs(checked.weight),
+        gains=gains.float().numpy(),
+        offsets=offsets.float().numpy(),
+    )
+
+
+def _line(activation: nn.Module, n_channels: int, name: str) -> tuple[Tensor, Tensor]:
+    """Factor and shift, float64 (n_channels,), with which a module computes ``max(x * factor + shift, 0)``."""
+    if type(activation) is nn.ReLU:
+        return torch.ones(n_channels).double(), torch.zeros(n_channels).double()
+    if type(activation) is not BatchNormReLU:
+        raise DataError(
+            f"layer {name} is a {type(activation).__name__}; behind the last 1-bit layer only a ReLU with or without "
+            "BatchNorm can be packed"
+        )
+    assert activation.running_mean is not None
+    assert activation.running_var is not None
+    weight, bias = activation.weight.detach().double(), activation.bias.detach().double()
+    factor = weight / (activation.running_var.double() + activation.eps).sqrt()
+    return factor, bias - activation.running_mean.double() * factor
