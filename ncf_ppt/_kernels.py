@@ -371,3 +371,32 @@ def fill_top_items(scores, seen_items, seen_first, seen_last, out_items, out_sco
             out_items[row, place] = item
             length = min(length + 1, k)
         out_lengths[row] = length
+
+
+@njit(parallel=True, cache=True)
+def count_above_and_equal_in_catalogue(
+    scores, seen_items, seen_first, seen_last, positives, out_above, out_equal, out_is_nan
+):  # fmt: skip
+    """For each row of a catalogue's scores, count the items above the positive's score and the others that equal it.
+
+    ``seen_items[seen_first[row]:seen_last[row]]`` do not count. Rows that hold NaN are marked; they have no counts.
+    """
+    for row in prange(scores.shape[0]):
+        positive = positives[row]
+        positive_score = scores[row, positive]
+        n_above = 0
+        n_equal = -1
+        n_nan = 0
+        for item in range(scores.shape[1]):
+            score = scores[row, item]
+            n_above += score > positive_score
+            n_equal += score == positive_score
+            n_nan += score != score
+        for place in range(seen_first[row], seen_last[row]):
+            score = scores[row, seen_items[place]]
+            if seen_items[place] != positive:
+                n_above -= score > positive_score
+                n_equal -= score == positive_score
+        out_above[row] = n_above
+        out_equal[row] = n_equal
+        out_is_nan[row] = n_nan > 0

@@ -1,5 +1,7 @@
 """Scores of (user, item) pairs by a trained network."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,11 @@ _ROWS = 1 << 14  # rows of a table at a time
 def scorer(model: NCF) -> "NetworkScorer":
     """Wrap a model as it is now; see `NetworkScorer`."""
     return NetworkScorer(model)
+
+
+def half_of_table(half: Callable[[Tensor], Tensor], table: Tensor) -> Tensor:
+    """Half of the first layer for all rows of a table: always in the same blocks, since products round by them."""
+    return torch.cat([half(rows) for rows in torch.split(table, _ROWS)])
 
 
 class NetworkScorer:
@@ -35,9 +42,8 @@ class NetworkScorer:
             table.catch_up()
         if model.config.model != "gmf":
             with torch.inference_mode():
-                users, items = model.mlp_user.weight, model.mlp_item.weight
-                self.user_half = torch.cat([model.first.x_half(rows) for rows in torch.split(users, _ROWS)])
-                self.item_half = torch.cat([model.first.y_half(rows) for rows in torch.split(items, _ROWS)])
+                self.user_half = half_of_table(model.first.x_half, model.mlp_user.weight)
+                self.item_half = half_of_table(model.first.y_half, model.mlp_item.weight)
 
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score row r of ``candidates`` for user r."""

@@ -1,0 +1,96 @@
+"""Rank of the held-out item in the whole catalogue, and the metrics that follow from it.
+
+Metrics of sampled negatives rank models inconsistently (Krichene and Rendle 2020); these do not depend on a sample.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncf_ppt import _kernels
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.ranking import Ranks, Scorer
+from ncf_ppt.recommend import score_catalogue
+from ppt_core.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueRanks(Ranks):
+    """For each user, how many of the items that are no train positives score above the held-out one, and the same.
+
+    Attributes:
+        lists: int32 (n_users, k): the best such items of each user, best first, equal scores in the order of item
+            numbers; -1 where fewer than k are left.
+        n_items: number of items in the catalogue.
+    """
+
+    lists: NDArray[np.int32]
+    n_items: int
+
+    def mrr(self) -> float:
+        """Mean of ``1 / (rank + 1)``, rank from 0, over all users, the held-out item losing ties: MRR."""
+        return float(np.mean(1 / (self.pessimistic + 1)))
+
+    def expected_mrr(self) -> float:
+        """MRR averaged over all orders of the tied items."""
+        sums = np.append(0.0, np.cumsum(1 / np.arange(1, self.pessimistic.max() + 2)))
+        return float(np.mean((sums[self.pessimistic + 1] - sums[self.above]) / (self.equal + 1)))
+
+    def coverage(self, k: int = 10) -> float:
+        """Share of the catalogue that is among the best ``k`` of at least one user.
+
+        Raises ValueError if k is below 1 or beyond the length of ``lists``, unless those hold whole catalogues.
+        """
+        length = self.lists.shape[1]
+        if k < 1 or length < min(k, self.n_items):
+            raise ValueError(f"k is {k}, but lists of {length} items were kept; rank the catalogue with this k")
+        recommended = np.unique(self.lists[:, :k])
+        return int((recommended >= 0).sum()) / self.n_items
+
+    def metrics(self, k: int = 10) -> dict[str, Any]:
+        """All metrics under the names of the JSON output."""
+        more = {"mrr": self.mrr(), "expected_mrr": self.expected_mrr(), "coverage": self.coverage(k)}
+        return {**super().metrics(k), **more}
+
+
+def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: int = 1 << 26) -> CatalogueRanks:
+    """Rank every user's held-out item among all items, the user's train positives left out.
+
+    Args:
+        score: scores pairs; one that is also a `ncf_ppt.recommend.CatalogueScorer` scores whole rows.
+        data: whose held-out items are ranked.
+        k: length of the lists that coverage is counted in.
+        memory: bytes of catalogue scores held at a time, one user's at least.
+
+    Raises:
+        DataError: a score is NaN, which has no rank; the user is named.
+        ValueError: ``k`` is below 1, or the scorer has another number of items.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    above, equal = np.empty(data.n_users, np.int64), np.empty(data.n_users, np.int64)
+    lists = np.full((data.n_users, min(k, data.n_items)), -1, np.int32)
+    n_rows = max(1, memory // (4 * data.n_items))
+    for start in range(0, data.n_users, n_rows):
+        rows = slice(start, min(start + n_rows, data.n_users))
+        users = np.arange(rows.start, rows.stop)
+        scores = np.ascontiguousarray(score_catalogue(score, users, data.n_items), np.float32)
+        if scores.shape != (len(users), data.n_items):
+            raise ValueError(f"scores have shape {scores.shape}; {(len(users), data.n_items)} fits these data")
+        seen = data.train.items, data.train.offsets[rows], data.train.offsets[rows.start + 1 : rows.stop + 1]
+        is_nan = np.empty(len(users), np.bool_)
+        _kernels.count_above_and_equal_in_catalogue(
+            scores, *seen, data.test_items[rows], above[rows], equal[rows], is_nan
+        )
+        if is_nan.any():
+            user_id = data.user_ids[users[is_nan.argmax()]]
+            raise DataError(
+                f"the scores of user {user_id} hold NaN, so the held-out item has no rank; the model has diverged: "
+                "train it again with a lower learning rate"
+            )
+        top_scores, lengths = np.empty((len(users), lists.shape[1]), np.float32), np.empty(len(users), np.int64)
+        _kernels.fill_top_items(scores, *seen, lists[rows], top_scores, lengths)
+        lists[rows][np.arange(lists.shape[1]) >= lengths[:, np.newaxis]] = -1
+    return CatalogueRanks(above=above, equal=equal, lists=lists, n_items=data.n_items)

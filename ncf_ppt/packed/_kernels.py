@@ -1,0 +1,453 @@
+"""Every Numba kernel of a packed network: private, unchecked, arrays in and results in ``out``.
+
+Pairs go through the network in blocks of 512 whose bits are *sliced*: a row of 8 words holds one channel's bit of each
+pair of the block (bit b of word w: pair 64 w + b). A product with signs is then a count of ones down the rows, and one
+vector instruction counts for 512 pairs. Counts are sliced too: plane p holds bit p of each pair's count. Against one
+pair after the other with popcounts of its words, the same layers took 0.4 of the time on AVX-512 with VPOPCNTDQ; and
+this needs and, or, xor alone, which every machine has.
+
+A score is a function of its pair alone: neither threads nor blocks nor the other pairs change a bit of it.
+"""
+# Numba's decorators carry no types, and annotations would not reach the compiled code.
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+BLOCK = 512
+ROW = BLOCK // 64  # words
+LEVELS = 6
+STEP = 1 << LEVELS  # rows that are counted at a time
+MAX_PLANES = 16
+ODD, FLIP, CONSTANTS = MAX_PLANES, MAX_PLANES + 1, MAX_PLANES + 2  # columns of a channel's constants
+
+_USERS_PER_TASK = 64  # they share a tile while it is in the second-level cache
+_GATHERED = BLOCK + 16  # length of a row of gathered values: with 512, every row would meet in one set of the cache
+
+_I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_ROW_TYPE = ir.VectorType(_I64, ROW)
+
+
+# The vector instructions that Numba has no names for, as LLVM's portable ones.
+
+
+def _addresses(context, builder, signature, arguments):
+    """The arguments of an intrinsic, arrays (contiguous ones) as the addresses of their data."""
+    return [
+        context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, arguments, strict=True)
+    ]
+
+
+def _load(builder, data, index, kind, align):
+    value = builder.load(builder.bitcast(builder.gep(data, [index]), kind.as_pointer()))
+    value.align = align
+    return value
+
+
+def _store(builder, value, data, index, align):
+    builder.store(value, builder.bitcast(builder.gep(data, [index]), value.type.as_pointer())).align = align
+
+
+def _splat(builder, value, count):
+    vector = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(_I32, count), [0] * count)
+    return builder.shuffle_vector(builder.insert_element(vector, value, _I32(0)), vector, zeros)
+
+
+def _table(context, builder, function, operands):
+    """Apply a function of three bits to three rows in one AVX-512 instruction; None where there is none.
+
+    LLVM 22 does not find that instruction for a majority, and a full adder would take three instead of two.
+    """
+    if "+avx512f" not in context.codegen().magic_tuple()[2]:
+        return None
+    values = sum(function(index >> 2, index >> 1 & 1, index & 1) << index for index in range(8))
+    signature = ir.FunctionType(_ROW_TYPE, [_ROW_TYPE] * 3 + [_I32])
+    instruction = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512.pternlog.q.512")
+    return builder.call(instruction, [*operands, _I32(values)])
+
+
+def _parity(context, builder, a, b, c):
+    in_one = _table(context, builder, lambda a, b, c: a ^ b ^ c, (a, b, c))
+    return builder.xor(builder.xor(a, b), c) if in_one is None else in_one
+
+
+def _majority(context, builder, a, b, c):
+    in_one = _table(context, builder, lambda a, b, c: int(a + b + c >= 2), (a, b, c))
+    return builder.xor(a, builder.and_(builder.xor(a, b), builder.xor(a, c))) if in_one is None else in_one
+
+
+@intrinsic
+def _count_ones(typing_context, x, rows, first, last, initial, initial_index, n_planes, out):
+    """Planes ``out`` of the number of ones in the rows of ``x`` that ``rows[first:last]`` name, plus a constant.
+
+    ``rows`` holds word numbers, a multiple of `STEP` of them. Plane p of the constant is the word
+    ``initial[initial_index + p]``, repeated. There are at least `LEVELS` planes.
+
+    A full adder turns three bits of one weight into one of that weight and one of twice the weight (carry-save
+    addition: Warren 2013, Hacker's Delight, section 5-1; Muła, Kurz and Lemire 2018).
+    """
+
+    def generate(context, builder, signature, arguments):
+        x, rows, first, last, initial, initial_index, n_planes, out = _addresses(context, builder, signature, arguments)
+
+        def constant(plane):
+            return _splat(builder, builder.load(builder.gep(initial, [builder.add(initial_index, plane)])), ROW)
+
+        def word_of(plane):
+            return builder.mul(plane, _I64(ROW))
+
+        low_planes = [cgutils.alloca_once_value(builder, constant(_I64(level))) for level in range(LEVELS)]
+        with cgutils.for_range(builder, n_planes, start=_I64(LEVELS)) as loop:
+            _store(builder, constant(loop.index), out, word_of(loop.index), 8)
+        with cgutils.for_range_slice(builder, first, last, _I64(STEP)) as (position, _):
+            entries = builder.gep(rows, [position])
+            numbers = iter(range(STEP))
+
+            def add_rows(level):
+                """Add 2**level rows to the planes below ``level``; return what carries out of them."""
+                if level == 0:
+                    row = builder.load(builder.gep(entries, [_I64(next(numbers))]))
+                    return _load(builder, x, builder.zext(row, _I64), _ROW_TYPE, 64)
+                operands = builder.load(low_planes[level - 1]), add_rows(level - 1), add_rows(level - 1)
+                builder.store(_parity(context, builder, *operands), low_planes[level - 1])
+                return _majority(context, builder, *operands)
+
+            carry = cgutils.alloca_once(builder, _ROW_TYPE)
+            builder.store(add_rows(LEVELS), carry)
+            with cgutils.for_range(builder, n_planes, start=_I64(LEVELS)) as loop:
+                plane, carried = _load(builder, out, word_of(loop.index), _ROW_TYPE, 8), builder.load(carry)
+                _store(builder, builder.xor(plane, carried), out, word_of(loop.index), 8)
+                builder.store(builder.and_(plane, carried), carry)
+        for level, plane in enumerate(low_planes):
+            _store(builder, builder.load(plane), out, word_of(_I64(level)), 8)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(x, rows, i64, i64, initial, i64, i64, out), generate
+
+
+@intrinsic
+def _compare_counts(typing_context, a, b, n_planes, odd, flip, out, out_index):
+    """Row ``out[out_index:]`` of the bits ``2 a + odd >= b``, those of ``flip`` inverted.
+
+    ``a`` has ``n_planes`` planes and ``b`` one more; ``odd`` and ``flip`` are all zeros or all ones.
+    """
+
+    def generate(context, builder, signature, arguments):
+        a, b, n_planes, odd, flip, out, out_index = _addresses(context, builder, signature, arguments)
+        ones = ir.Constant(_ROW_TYPE, [-1] * ROW)
+
+        def inverted(plane):
+            return builder.xor(_load(builder, b, builder.mul(plane, _I64(ROW)), _ROW_TYPE, 8), ones)
+
+        # The carry out of 2 a + odd + ~b + 1.
+        carry = cgutils.alloca_once_value(builder, builder.or_(inverted(_I64(0)), _splat(builder, odd, ROW)))
+        with cgutils.for_range(builder, n_planes) as loop:
+            plane = _load(builder, a, builder.mul(loop.index, _I64(ROW)), _ROW_TYPE, 8)
+            other = inverted(builder.add(loop.index, _I64(1)))
+            builder.store(_majority(context, builder, plane, other, builder.load(carry)), carry)
+        _store(builder, builder.xor(builder.load(carry), _splat(builder, flip, ROW)), out, out_index, 64)
+        return context.get_dummy_value()
+
+    i64, u64 = types.int64, types.uint64
+    return types.void(a, b, i64, u64, u64, out, i64), generate
+
+
+@intrinsic
+def _compare_values(typing_context, values, index, threshold, out, out_index):
+    """Row ``out[out_index:]`` of the bits ``values[index:index + BLOCK] >= threshold``."""
+    lanes = 16  # their bits are stored as they come; gathering words of 64 first took twice the time
+
+    def generate(context, builder, signature, arguments):
+        values, index, threshold, out, out_index = _addresses(context, builder, signature, arguments)
+        target = builder.bitcast(builder.gep(out, [out_index]), ir.IntType(lanes).as_pointer())
+        thresholds = _splat(builder, threshold, lanes)
+        for part in range(BLOCK // lanes):
+            row = _load(builder, values, builder.add(index, _I64(lanes * part)), ir.VectorType(_FLOAT, lanes), 4)
+            bits = builder.bitcast(builder.fcmp_ordered(">=", row, thresholds), ir.IntType(lanes))
+            builder.store(bits, builder.gep(target, [_I64(part)]))
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(values, i64, types.float32, out, i64), generate
+
+
+@intrinsic
+def _weigh_rows(typing_context, values, index, stride, weights, weights_index, n_rows, out):
+    """``out[:BLOCK]``: the sum of rows ``values[index + row * stride:]``, each times its weight, in order."""
+    vector = ir.VectorType(_FLOAT, 128)
+
+    def generate(context, builder, signature, arguments):
+        values, index, stride, weights, weights_index, n_rows, out = _addresses(context, builder, signature, arguments)
+        weights = builder.gep(weights, [weights_index])
+        for first in range(0, BLOCK, vector.count):
+            total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * vector.count))
+            with cgutils.for_range(builder, n_rows) as loop:
+                position = builder.add(builder.add(index, _I64(first)), builder.mul(loop.index, stride))
+                row = _load(builder, values, position, vector, 4)
+                weight = _splat(builder, builder.load(builder.gep(weights, [loop.index])), vector.count)
+                builder.store(builder.fadd(builder.load(total), builder.fmul(row, weight)), total)
+            _store(builder, builder.load(total), out, _I64(first), 4)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(values, i64, i64, weights, i64, i64, out), generate
+
+
+@intrinsic
+def _add_units(typing_context, counts, stride, ones, n_planes, lines, n_positive, n_units, out):
+    """Add to ``out[:BLOCK]`` the hidden units, each times its weight in the last layer.
+
+    Unit u has the count n in ``counts[u * stride:]`` and is max(gain * (n - ones / 2) + offset, 0) for the first
+    ``n_positive`` units, whose weights are positive, and min(..., 0) for the others. ``lines`` holds gain and offset of
+    each unit, times its weight. There are 8 planes or 16.
+    """
+    floats, octets, bits = (ir.VectorType(kind, 64) for kind in (_FLOAT, ir.IntType(8), ir.IntType(1)))
+
+    def generate(context, builder, signature, arguments):
+        counts, stride, ones, n_planes, lines, n_positive, n_units, out = _addresses(
+            context, builder, signature, arguments
+        )
+        zero = ir.Constant(floats, [0.0] * 64)
+
+        def octet(planes, index):
+            """The numbers of 64 pairs that 8 planes hold."""
+            number = ir.Constant(octets, [0] * 64)
+            for plane in range(8):
+                word = builder.load(builder.gep(planes, [builder.add(index, _I64(plane * ROW))]))
+                larger = builder.add(number, ir.Constant(octets, [-128 if plane == 7 else 1 << plane] * 64))
+                number = builder.select(builder.bitcast(word, bits), larger, number)
+            return builder.uitofp(number, floats)
+
+        def number(planes, index):
+            total = cgutils.alloca_once_value(builder, octet(planes, index))
+            with builder.if_then(builder.icmp_signed(">", n_planes, _I64(8)), likely=False):
+                high = octet(planes, builder.add(index, _I64(8 * ROW)))
+                high = builder.fmul(high, ir.Constant(floats, [256.0] * 64))
+                builder.store(builder.fadd(builder.load(total), high), total)
+            return builder.load(total)
+
+        with cgutils.for_range(builder, _I64(ROW)) as words:
+            first = builder.mul(words.index, _I64(64))
+            half = builder.fmul(number(ones, words.index), ir.Constant(floats, [0.5] * 64))
+            total = cgutils.alloca_once_value(builder, _load(builder, out, first, floats, 4))
+            for comparison, start, stop in ((">", _I64(0), n_positive), ("<", n_positive, n_units)):
+                with cgutils.for_range(builder, stop, start=start) as loop:
+                    count = number(counts, builder.add(builder.mul(loop.index, stride), words.index))
+                    line = builder.gep(lines, [builder.mul(loop.index, _I64(2))])
+                    gain, offset = (builder.load(builder.gep(line, [_I64(column)])) for column in range(2))
+                    y = builder.fmul(builder.fsub(count, half), _splat(builder, gain, 64))
+                    y = builder.fadd(y, _splat(builder, offset, 64))
+                    y = builder.select(builder.fcmp_ordered(comparison, zero, y), zero, y)  # NaN stays
+                    builder.store(builder.fadd(builder.load(total), y), total)
+            _store(builder, builder.load(total), out, first, 4)
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(counts, i64, ones, i64, lines, i64, i64, out), generate
+
+
+@njit(inline="always")
+def _aligned(n_words):
+    """Scratch whose rows are cache lines."""
+    memory = np.empty(n_words + ROW, np.uint64)
+    skipped = np.int64((np.uint64(64) - np.uint64(memory.ctypes.data) % np.uint64(64)) % np.uint64(64)) >> 3
+    return memory[skipped : skipped + n_words]
+
+
+@njit
+def _hidden_layer(x, layer, rows, starts, constants, planes, ones, y):
+    """Bits ``y`` of a hidden layer of the bits ``x``, both sliced; a row of zeros is put behind them.
+
+    ``layer`` is (channels in, channels out, number of the first counter, planes). The first counter counts all rows.
+    """
+    n_outputs, first, n_planes = layer[1], layer[2], layer[3]
+    for counter in range(first, first + n_outputs + 1):
+        at = counter * CONSTANTS
+        is_first = counter == first
+        out = ones if is_first else planes
+        _count_ones(x, rows, starts[counter], starts[counter + 1], constants, at, n_planes + np.int64(is_first), out)
+        if not is_first:
+            row = (counter - first - 1) * ROW
+            _compare_counts(planes, ones, n_planes, constants[at + ODD], constants[at + FLIP], y, row)
+    y[n_outputs * ROW : (n_outputs + 1) * ROW] = 0
+
+
+@njit
+def _add_last_layer(x, layer, rows, starts, constants, lines, n_positive, counts, out):
+    """Add to ``out`` what the last 1-bit layer of the sliced bits ``x``, ReLU and the last layer make of them."""
+    n_units, first, n_planes = layer[1], layer[2], layer[3]
+    stride = n_planes * ROW
+    for counter in range(n_units + 1):
+        target = counts[counter * stride : (counter + 1) * stride]
+        start, stop = starts[first + counter], starts[first + counter + 1]
+        _count_ones(x, rows, start, stop, constants, (first + counter) * CONSTANTS, n_planes, target)
+    _add_units(counts[stride:], stride, counts, n_planes, lines, n_positive, n_units, out)
+
+
+@njit
+def _scratch(layers):
+    """Two sets of sliced bits, planes of a channel and of all rows, counts of the last layer."""
+    n_bits = np.max(layers[:, :2]) + 1
+    last = layers[-1]
+    return (
+        _aligned(n_bits * ROW), _aligned(n_bits * ROW), _aligned(MAX_PLANES * ROW),
+        _aligned(MAX_PLANES * ROW), _aligned((last[1] + 1) * last[3] * ROW),
+    )  # fmt: skip
+
+
+@njit
+def _copy_bits(x, n_channels, n_pairs, out, column):
+    """Unslice: ``out[pair, column + channel]`` is 0 or 1."""
+    for channel in range(n_channels):
+        for pair in range(n_pairs):
+            word = x[channel * ROW + (pair >> 6)]
+            out[pair, column + channel] = np.uint8((word >> np.uint64(pair & 63)) & np.uint64(1))
+
+
+@njit
+def _gather(items, vectors, size, out, index):
+    """Put the vectors of up to BLOCK items side by side: ``out[index + component * _GATHERED + pair]``."""
+    for pair in range(len(items)):
+        start = np.int64(items[pair]) * size
+        for component in range(size):
+            out[index + component * _GATHERED + pair] = vectors[start + component]
+
+
+@njit
+def _score_block(
+    values, values_index, n_channels, factors, factors_index, n_factors, stride, thresholds, weights, user,
+    layers, rows, starts, constants, lines, n_positive, bias, scratch, n_pairs, out_bits, out,
+):  # fmt: skip
+    """Logits ``out[:BLOCK]`` of one user and a block of items, whose first-layer values and factors are rows.
+
+    If ``out_bits`` has columns, they receive the bits of every 1-bit activation, layer after layer.
+    """
+    x, y, planes, ones, counts = scratch
+    for channel in range(n_channels):
+        threshold = thresholds[user * n_channels + channel]
+        _compare_values(values, values_index + channel * stride, threshold, x, channel * ROW)
+    x[n_channels * ROW : (n_channels + 1) * ROW] = 0
+    column = 0
+    for number in range(len(layers)):
+        if out_bits.shape[1]:
+            _copy_bits(x, layers[number, 0], n_pairs, out_bits, column)
+            column += layers[number, 0]
+        if number < len(layers) - 1:
+            _hidden_layer(x, layers[number], rows, starts, constants, planes, ones, y)
+            x, y = y, x
+    _weigh_rows(factors, factors_index, stride, weights, user * n_factors, n_factors, out)
+    _add_last_layer(x, layers[-1], rows, starts, constants, lines, n_positive, counts, out)
+    for pair in range(BLOCK):
+        out[pair] += bias
+
+
+@njit(parallel=True, cache=True)
+def score_pairs(
+    candidates, values, factors, thresholds, weights, layers, rows, starts, constants, lines, n_positive, bias,
+    out_bits, out,
+):  # fmt: skip
+    """Logits ``out`` (users, m) of the items ``candidates`` (users, m) of each user, or of all items.
+
+    ``thresholds`` (users, channels) and ``weights`` (users, factors) are the users', ``values`` and ``factors`` the
+    items', flattened: (items, channels) and (items, factors), or, for all items, where ``candidates`` is (0, 0), tiles
+    (tiles, channels, BLOCK) and (tiles, factors, BLOCK). ``out_bits`` is (users, m, bits), see `_score_block`, or
+    (0, 0, 0). One kernel for both: compiling it takes seconds.
+    """
+    n_users, n_pairs = out.shape
+    n_channels, n_factors = thresholds.shape[1], weights.shape[1]
+    thresholds, weights = thresholds.reshape(-1), weights.reshape(-1)
+    must_gather = len(candidates) > 0
+    users_per_task = 1 if must_gather else _USERS_PER_TASK
+    n_blocks = (n_pairs + BLOCK - 1) // BLOCK
+    for task in prange(n_blocks * ((n_users + users_per_task - 1) // users_per_task)):
+        first_user = task // n_blocks * users_per_task
+        block = task % n_blocks
+        first = block * BLOCK
+        last = min(first + BLOCK, n_pairs)
+        scratch = _scratch(layers)
+        scores = np.empty(BLOCK, np.float32)
+        bits = np.empty((0, 0), np.uint8)
+        block_values, values_index, stride = values, block * n_channels * BLOCK, BLOCK
+        block_factors, factors_index = factors, block * n_factors * BLOCK
+        if must_gather:
+            values_index, factors_index, stride = 0, n_channels * _GATHERED, _GATHERED
+            block_values = np.empty((n_channels + n_factors) * _GATHERED, np.float32)
+            block_factors = block_values
+            items = candidates[first_user, first:last]
+            _gather(items, values, n_channels, block_values, 0)
+            _gather(items, factors, n_factors, block_values, factors_index)
+        for user in range(first_user, min(first_user + users_per_task, n_users)):
+            if out_bits.shape[2]:
+                bits = out_bits[user, first:last]
+            _score_block(
+                block_values, values_index, n_channels, block_factors, factors_index, n_factors, stride,
+                thresholds, weights, user, layers, rows, starts, constants, lines, n_positive, bias, scratch,
+                last - first, bits, scores,
+            )  # fmt: skip
+            out[user, first:last] = scores[: last - first]
+
+
+@njit(parallel=True, cache=True)
+def fill_layer_bits(x, layers, number, rows, starts, constants, out):
+    """Bits ``out`` (n, channels out) of hidden layer ``number`` for bits ``x`` (n, channels in), a byte each."""
+    n_inputs = layers[number, 0]
+    for block in prange((len(x) + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        last = min(first + BLOCK, len(x))
+        sliced, y, planes, ones, _ = _scratch(layers)
+        sliced[: (n_inputs + 1) * ROW] = 0
+        for pair in range(last - first):
+            for channel in range(n_inputs):
+                bit = np.uint64(x[first + pair, channel]) << np.uint64(pair & 63)
+                sliced[channel * ROW + (pair >> 6)] |= bit
+        _hidden_layer(sliced, layers[number], rows, starts, constants, planes, ones, y)
+        _copy_bits(y, layers[number, 1], last - first, out[first:last], 0)
+
+
+@njit(parallel=True, cache=True)
+def fill_tiles(vectors, out):
+    """Turn (items, channels) into (tiles, channels, BLOCK); the last tile is filled up with zeros."""
+    n_items, n_channels = vectors.shape
+    for tile in prange(len(out)):
+        first = tile * BLOCK
+        for channel in range(n_channels):
+            out[tile, channel] = 0
+        for item in range(first, min(first + BLOCK, n_items)):
+            for channel in range(n_channels):
+                out[tile, channel, item - first] = vectors[item, channel]
+
+
+@njit(parallel=True, cache=True)
+def fill_least_addends(x, thresholds, out):
+    """The least float y, in the order of floats, for which the rounded sum x + y reaches the threshold.
+
+    ``x`` and ``out`` are (rows, channels), ``thresholds`` (channels,), none of them NaN. There is such a y: infinity.
+    Found by bisection over all floats, numbered in ascending order: rounding is monotone, and what rounding
+    does is left to the addition itself.
+    """
+    n_channels = len(thresholds)
+    infinity = np.int64(0x7F800000)
+    for row in prange(len(x)):
+        low = np.full(n_channels, -infinity - 2, np.int64)  # below the number of minus infinity
+        high = np.full(n_channels, infinity, np.int64)
+        bits = np.empty(n_channels, np.int32)
+        floats = bits.view(np.float32)
+        for _ in range(32):
+            for channel in range(n_channels):
+                number = (low[channel] + high[channel]) >> 1
+                bits[channel] = np.int32(number if number >= 0 else number ^ 0x7FFFFFFF)
+            for channel in range(n_channels):
+                number = (low[channel] + high[channel]) >> 1
+                reaches = x[row, channel] + floats[channel] >= thresholds[channel]
+                high[channel] = number if reaches else high[channel]
+                low[channel] = low[channel] if reaches else number
+        for channel in range(n_channels):
+            number = high[channel]
+            bits[channel] = np.int32(number if number >= 0 else number ^ 0x7FFFFFFF)
+            out[row, channel] = floats[channel]

@@ -1,0 +1,120 @@
+"""Pack a trained NCF network in low precision."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ncf_ppt.model import NCF
+from ncf_ppt.packed.counters import MAX_WIDTH
+from ncf_ppt.packed.network import PackedNCF
+from ppt_core.errors import DataError
+from ppt_core.layers import BinaryActivation, check_finite
+from ppt_core.packed.linear import PackedLinear, pack_linear, pack_relu_linear
+from ppt_core.packed.thresholds import float_thresholds
+from ppt_core.pair_linear import PairLinear
+
+
+def pack(
+    model: NCF,
+    *,
+    user_ids: NDArray[Any],
+    item_ids: NDArray[Any],
+    protocol: str,
+    provenance: dict[str, Any] | None = None,
+) -> PackedNCF:
+    """Pack a network on a CPU. Verify the result with `ncf_ppt.packed.verification.verify`.
+
+    Args:
+        model: in low precision; it is evaluated in evaluation mode and put back into the mode it was in.
+        user_ids: original ids, int64 or str objects (n_users,).
+        item_ids: original ids, int64 or str objects (n_items,).
+        protocol: label of the protocol that the network is evaluated by.
+        provenance: where it comes from, as JSON values.
+
+    Raises `DataError`, naming the layer, for what cannot be packed, and ValueError for weights that are not finite and
+    for a network on another device.
+    """
+    if model.config.model == "gmf":
+        raise DataError("a gmf network holds no 1-bit layer, so there is nothing to pack; pack a neumf or an mlp one")
+    if model.last.weight.device.type != "cpu":
+        raise ValueError(f"the network is on {model.last.weight.device}; move it to the CPU to pack it")
+    check_finite(model)
+    was_training = model.training
+    model.eval()
+    try:
+        return _pack(model, user_ids, item_ids, protocol, provenance or {})
+    finally:
+        model.train(was_training)
+
+
+def _pack(
+    model: NCF, user_ids: NDArray[Any], item_ids: NDArray[Any], protocol: str, provenance: dict[str, Any]
+) -> PackedNCF:
+    for name, layer in (("first", model.first), ("last", model.last)):
+        if type(layer) not in (nn.Linear, PairLinear):
+            raise DataError(f"layer {name} is a {type(layer).__name__}; only a Linear of 32 bits can be packed")
+    names = [f"mlp.{number}" for number in range(len(model.mlp))]
+    layers = dict(zip(names, model.mlp, strict=True))
+    for name in names[:-1:2]:
+        _check_activation(layers[name], name)
+    if len(names) < 3:
+        raise DataError("the network holds no 1-bit layer, so there is nothing to pack; train one with more --layers")
+    for name in names[1::2]:
+        _check_width(layers[name], name)
+    hidden: list[PackedLinear] = []
+    for name, follower in zip(names[1:-2:2], names[2:-1:2], strict=True):
+        hidden.append(pack_linear(layers[name], layers[follower], name=name))
+    units = pack_relu_linear(layers[names[-2]], layers[names[-1]], name=names[-2], activation_name=names[-1])
+    user_features, item_features = _rows(model.mlp_user), _rows(model.mlp_item)
+    n_users, n_items = len(user_features), len(item_features)
+    has_factors = model.config.model == "neumf"
+    return PackedNCF(
+        user_factors=_rows(model.gmf_user) if has_factors else np.empty((n_users, 0), np.float32),
+        item_factors=_rows(model.gmf_item) if has_factors else np.empty((n_items, 0), np.float32),
+        user_features=user_features,
+        item_features=item_features,
+        first=_copy(model.first),
+        first_name=names[0],
+        first_thresholds=float_thresholds(layers[names[0]], model.first.out_features),
+        hidden=tuple(hidden),
+        units=units,
+        last_weight=model.last.weight.detach()[0].numpy().copy(),
+        last_bias=model.last.bias.item(),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        protocol=protocol,
+        provenance=provenance,
+    )
+
+
+def _check_activation(layer: nn.Module, name: str) -> None:
+    if not isinstance(layer, BinaryActivation):
+        raise DataError(f"layer {name} is a {type(layer).__name__} of 32 bits; before a 1-bit layer it must be 1-bit")
+    if layer.precision == "full":
+        raise DataError(
+            f"layer {name} computes in full precision; train the network to the end of its low-precision phase first"
+        )
+    if not layer.alpha > 0:
+        raise DataError(f"alpha of layer {name} is {layer.alpha.item():g}; it must be above 0: train the network again")
+
+
+def _check_width(layer: nn.Module, name: str) -> None:
+    if isinstance(layer, nn.Linear) and layer.in_features > MAX_WIDTH:
+        raise DataError(f"layer {name} has {layer.in_features:,} inputs; at most {MAX_WIDTH:,} can be packed")
+
+
+def _rows(table: nn.Embedding) -> NDArray[np.float32]:
+    """All rows of an embedding table, as the module gives them."""
+    with torch.inference_mode():
+        rows: Tensor = table(torch.arange(table.num_embeddings))
+    return rows.numpy()
+
+
+def _copy(first: PairLinear) -> PairLinear:
+    y_features = first.in_features - first.x_features
+    copy = PairLinear(first.x_features, y_features, first.out_features, bias=first.bias is not None)
+    copy.load_state_dict(first.state_dict())
+    return copy

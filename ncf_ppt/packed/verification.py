@@ -1,0 +1,209 @@
+"""The proof that a packed network computes what the trained one does."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncf_ppt.model import NCF
+from ncf_ppt.packed import _kernels
+from ncf_ppt.packed.counters import unpack_signs
+from ncf_ppt.packed.network import PackedNCF
+from ppt_core.errors import DataError
+from ppt_core.layers import BinaryActivation
+from ppt_core.packed.linear import PackedLinear
+
+_PAIRS = 1 << 13  # at a time
+_LOGIT_TOLERANCE = 1e-4  # times 1 + the largest logit; rounding is a hundredth of that
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was compared, and what rounding made of it.
+
+    Attributes:
+        n_pairs: (user, item) pairs put through both networks.
+        compared_bits: bits behind the first 1-bit activation that were compared on these pairs and are equal, all.
+        boundary_bits: bits compared on made-up inputs, products next to their thresholds among them, and equal.
+        first_layer_bits: bits of the first 1-bit activation on these pairs.
+        first_layer_differences: those of them that differ: sums rounded in another order, next to a threshold.
+        max_logit_difference: largest difference of two logits of the same bits.
+        n_ranks: users whose first candidate was ranked among the others.
+        changed_ranks: how many of these ranks differ.
+    """
+
+    n_pairs: int
+    compared_bits: int
+    boundary_bits: int
+    first_layer_bits: int
+    first_layer_differences: int
+    max_logit_difference: float
+    n_ranks: int
+    changed_ranks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return asdict(self)
+
+
+def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> Verification:
+    """Compare a packed network with the network it was packed from.
+
+    Every bit behind the first 1-bit activation must equal the simulated one, on the pairs and on made-up inputs: for
+    each channel products one below, at and one above its threshold, as far as its weights admit them, and inputs of
+    zeros, of ones and of all densities between. The first activation must decide equally about equal sums, those next
+    to its thresholds included. Logits must agree up to rounding.
+
+    Args:
+        packed: made by `ncf_ppt.packed.packing.pack`.
+        model: the same network; it is evaluated in evaluation mode and put back into the mode it was in.
+        users: int64 (n,).
+        candidates: int32 (n, m), m at least 1; the first column is what is ranked.
+
+    Raises `DataError` naming the first layer that differs.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            boundary_bits = _compare_first_boundaries(packed, model)
+            boundary_bits += sum(_compare_boundaries(packed, model, layer) for layer in range(len(packed.hidden)))
+            return _verify(packed, model, users, candidates, boundary_bits)
+    finally:
+        model.train(was_training)
+
+
+def _verify(
+    packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: NDArray[np.int32], boundary_bits: int
+) -> Verification:
+    n_first = packed.first.out_features
+    first_differences = compared_bits = changed_ranks = 0
+    largest = 0.0
+    rows = max(1, _PAIRS // candidates.shape[1])
+    for start in range(0, len(users), rows):
+        block = slice(start, start + rows)
+        scores, bits = packed.score_with_bits(users[block], candidates[block])
+        flat_bits = torch.from_numpy(bits).reshape(-1, bits.shape[2])
+        flat_users = torch.from_numpy(np.repeat(users[block], candidates.shape[1]))
+        flat_items = torch.from_numpy(candidates[block].reshape(-1).astype(np.int64))
+
+        simulated_first, simulated = _forward(model, flat_users, flat_items)
+        first_bits = flat_bits[:, :n_first]
+        first_differences += int((simulated_first != first_bits).sum())
+        sums = torch.from_numpy(packed.first_sums(users[block], candidates[block])).reshape(-1, n_first)
+        _compare(model.mlp[0](sums) > 0, first_bits, packed.first_name)
+        compared_bits += flat_bits[:, n_first:].numel()
+        expected = _logits_of_first_bits(packed, model, flat_users, flat_items, flat_bits)
+        difference = (expected - torch.from_numpy(scores).reshape(-1)).abs().max().item()
+        if not difference <= _LOGIT_TOLERANCE * (1 + expected.abs().max().item()):
+            raise DataError(f"packed and simulated logits differ by {difference:g} behind layer {packed.units.name}")
+        largest = max(largest, difference)
+        changed_ranks += int((_ranks(simulated.reshape(scores.shape).numpy()) != _ranks(scores)).sum())
+    return Verification(
+        n_pairs=candidates.size,
+        compared_bits=compared_bits,
+        boundary_bits=boundary_bits,
+        first_layer_bits=candidates.size * n_first,
+        first_layer_differences=first_differences,
+        max_logit_difference=largest,
+        n_ranks=len(users),
+        changed_ranks=changed_ranks,
+    )
+
+
+def _ranks(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Rank of the first column, from 0, losing ties."""
+    ranks: NDArray[np.int64] = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
+    return ranks
+
+
+def _forward(model: NCF, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits of the first 1-bit activation (n, channels) and logits (n,) of the network as it is."""
+    outputs: list[Tensor] = []
+    handle = model.mlp[0].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        logits: Tensor = model(users, items)
+    finally:
+        handle.remove()
+    return outputs[0] > 0, logits
+
+
+def _logits_of_first_bits(packed: PackedNCF, model: NCF, users: Tensor, items: Tensor, bits: Tensor) -> Tensor:
+    """Logits that the network makes of the packed network's first bits, each later bit compared on the way."""
+    column = packed.first.out_features
+    activation = model.mlp[0]
+    assert isinstance(activation, BinaryActivation)
+    values = bits[:, :column] * activation.alpha
+    layers = iter(packed.hidden)
+    for layer in list(model.mlp)[1:]:
+        values = layer(values)
+        if isinstance(layer, BinaryActivation):
+            name, width = next(layers).name, values.shape[1]
+            _compare(values > 0, bits[:, column : column + width], name)
+            column += width
+    parts = [values]
+    if model.config.model != "mlp":
+        parts.insert(0, model.gmf_user(users) * model.gmf_item(items))
+    logits: Tensor = model.last(*parts)
+    return logits.squeeze(1)
+
+
+def _compare_first_boundaries(packed: PackedNCF, model: NCF) -> int:
+    """Compare the first activation on sums next to its thresholds and far from them; return the number of bits."""
+    thresholds, flipped = packed.first_thresholds.values, packed.first_thresholds.flipped
+    finite = np.where(np.isfinite(thresholds), thresholds, np.float32(0))
+    neighbours = [np.nextafter(finite, np.float32(side)) for side in (-np.inf, np.inf)]
+    others = [np.full_like(finite, value) for value in (0, -1, 1, -1e30, 1e30)]
+    sums = np.stack([finite, *neighbours, *others])
+    packed_bits = (sums >= thresholds) != flipped
+    _compare(model.mlp[0](torch.from_numpy(sums)) > 0, torch.from_numpy(packed_bits), packed.first_name)
+    return sums.size
+
+
+def _compare_boundaries(packed: PackedNCF, model: NCF, number: int) -> int:
+    """Compare a layer on made-up inputs; return the number of bits."""
+    layer = packed.hidden[number]
+    inputs = np.unique(np.concatenate(list(_made_up_inputs(layer))), axis=0)
+    found = np.empty((len(inputs), layer.out_features), np.uint8)
+    counters = packed.counters
+    _kernels.fill_layer_bits(inputs, counters.layers, number, counters.rows, counters.starts, counters.constants, found)
+    before, linear, activation = list(model.mlp)[2 * number : 2 * number + 3]
+    assert isinstance(before, BinaryActivation)
+    for start in range(0, len(inputs), _PAIRS):
+        block = slice(start, start + _PAIRS)
+        simulated = activation(linear(torch.from_numpy(inputs[block]) * before.alpha)) > 0
+        _compare(simulated, torch.from_numpy(found[block]), layer.name)
+    return found.size
+
+
+def _made_up_inputs(layer: PackedLinear) -> Iterator[NDArray[np.uint8]]:
+    """Rows of bits (n, in_features): zeros, ones, every density, products around every threshold."""
+    n = layer.in_features
+    generator = np.random.default_rng(0)
+    yield (generator.random((65, n)) < np.linspace(0, 1, 65)[:, None]).astype(np.uint8)
+    yield np.tri(n + 1, n, -1, dtype=np.uint8)
+    for signs, threshold in zip(unpack_signs(layer.signs, n), layer.thresholds.values.tolist(), strict=True):
+        positive, negative = generator.permutation(np.flatnonzero(signs)), generator.permutation(np.flatnonzero(~signs))
+        for product in (threshold - 1, threshold, threshold + 1):
+            least = max(product, 0), max(-product, 0)
+            most = min(len(positive) - least[0], len(negative) - least[1])  # further pairs of +1 and -1
+            if most >= 0:
+                for pairs in {0, most // 2, most}:
+                    row = np.zeros((1, n), np.uint8)
+                    row[0, positive[: least[0] + pairs]] = 1
+                    row[0, negative[: least[1] + pairs]] = 1
+                    yield row
+
+
+def _compare(simulated: Tensor, packed: Tensor, name: str) -> None:
+    differing = simulated != packed.bool()
+    if differing.any():
+        row, channel = differing.nonzero()[0].tolist()
+        raise DataError(
+            f"{int(differing.sum())} bits behind layer {name} differ from the simulated network, the first in channel "
+            f"{channel} of input {row}; do not use this packed network, and report it"
+        )
