@@ -15,12 +15,28 @@ import click
 
 if TYPE_CHECKING:
     from ncf_ppt.interactions import PreparedData
+    from ncf_ppt.model import NCF
+    from ncf_ppt.ranking import Scorer
     from ppt_core.runs import Run
 
 FOLDER = click.Path(path_type=Path)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 DATA_OPTION = click.option("--data", type=FOLDER, help="Prepared folder, if it moved since training.")
 DEVICE_OPTION = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+RANKING_OPTION = click.option(
+    "--ranking",
+    type=click.Choice(["sampled", "full"]),
+    default="sampled",
+    show_default=True,
+    help="Rank the held-out item among its frozen negatives, or in the whole catalogue.",
+)
+ENGINE_OPTION = click.option(
+    "--engine",
+    type=click.Choice(["torch", "packed"]),
+    default="torch",
+    show_default=True,
+    help="PyTorch, or 1-bit layers on packed bits: a CPU, and a network that ended in low precision.",
+)
 K_OPTION = click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Length of the lists.")
 
 
@@ -218,14 +234,8 @@ def train(
 
 @main.command()
 @click.argument("run", type=FOLDER)
-@click.option(
-    "--ranking",
-    type=click.Choice(["sampled"]),
-    default="sampled",
-    show_default=True,
-    help="Rank the held-out item among its frozen negatives.",
-)
-@click.option("--engine", type=click.Choice(["torch"]), default="torch", show_default=True, help="What computes.")
+@RANKING_OPTION
+@ENGINE_OPTION
 @click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
 @K_OPTION
 @DATA_OPTION
@@ -240,10 +250,11 @@ def evaluate(
     Examples:
       ppt-ncf evaluate run
       ppt-ncf evaluate run -k 20 --per-user ranks.parquet --json
+      ppt-ncf evaluate run --ranking full --engine packed
     """
+    from ncf_ppt.catalogue import rank_catalogue
     from ncf_ppt.fit import load_model
     from ncf_ppt.ranking import rank_test_items, save_ranks
-    from ncf_ppt.scoring import scorer
     from ppt_core.files import refuse_existing
     from ppt_core.runs import Run
 
@@ -252,14 +263,15 @@ def evaluate(
     opened = Run.open(run)
     network = load_model(opened, device=device)
     prepared = _data_of(opened, data)
-    ranks = rank_test_items(scorer(network), prepared)
+    score = _scorer(network, prepared, engine)
+    ranks = rank_test_items(score, prepared) if ranking == "sampled" else rank_catalogue(score, prepared, k=k)
     if per_user is not None:
         save_ranks(ranks, prepared, per_user)
     metrics = {**_description(prepared, ranking, engine), **ranks.metrics(k), "run": str(run)}
     if as_json:
         trained = {key: opened.result()[key] for key in ("iterations", "epochs", "seconds", "split", "phases", "seed")}
         return _print_json({**metrics, **trained})
-    _print_metrics({str(run): metrics}, prepared.protocol_label)
+    _print_metrics({str(run): metrics}, metrics["protocol"])
 
 
 @main.command()
@@ -267,9 +279,12 @@ def evaluate(
 @click.option("--data", type=FOLDER, help="Prepared folder; without it the built-in synthetic sample.")
 @click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
 @click.option("--seed", default=0, show_default=True, help="Of als and bpr.")
+@RANKING_OPTION
 @K_OPTION
 @JSON_OPTION
-def baseline(name: str, data: Path | None, per_user: Path | None, seed: int, k: int, as_json: bool) -> None:
+def baseline(
+    name: str, data: Path | None, per_user: Path | None, seed: int, ranking: str, k: int, as_json: bool
+) -> None:
     """Train a simple recommender and measure it as `evaluate` does.
 
     \b
@@ -280,6 +295,7 @@ def baseline(name: str, data: Path | None, per_user: Path | None, seed: int, k: 
     import time
 
     from ncf_ppt.baselines import fit_baseline
+    from ncf_ppt.catalogue import rank_catalogue
     from ncf_ppt.ranking import rank_test_items, save_ranks
     from ppt_core.files import refuse_existing
 
@@ -289,13 +305,13 @@ def baseline(name: str, data: Path | None, per_user: Path | None, seed: int, k: 
     start = time.perf_counter()
     score = fit_baseline(name, prepared, seed=seed)
     seconds = time.perf_counter() - start
-    ranks = rank_test_items(score, prepared)
+    ranks = rank_test_items(score, prepared) if ranking == "sampled" else rank_catalogue(score, prepared, k=k)
     if per_user is not None:
         save_ranks(ranks, prepared, per_user)
-    metrics = {**_description(prepared, "sampled", "implicit"), **ranks.metrics(k), "seconds": seconds, "seed": seed}
+    metrics = {**_description(prepared, ranking, "implicit"), **ranks.metrics(k), "seconds": seconds, "seed": seed}
     if as_json:
         return _print_json({"baseline": name, **metrics})
-    _print_metrics({name: metrics}, prepared.protocol_label)
+    _print_metrics({name: metrics}, metrics["protocol"])
 
 
 @main.command()
@@ -316,6 +332,7 @@ def baseline(name: str, data: Path | None, per_user: Path | None, seed: int, k: 
     show_default=True,
     help="What unknown users get: an error, or what is most popular.",
 )
+@ENGINE_OPTION
 @K_OPTION
 @DATA_OPTION
 @DEVICE_OPTION
@@ -329,6 +346,7 @@ def recommend(
     new_users: str,
     k: int,
     data: Path | None,
+    engine: str,
     device: str,
     as_json: bool,
 ) -> None:
@@ -341,7 +359,6 @@ def recommend(
     """
     from ncf_ppt import recommend as library
     from ncf_ppt.fit import load_model
-    from ncf_ppt.scoring import scorer
     from ppt_core.errors import DataError
     from ppt_core.files import refuse_existing
     from ppt_core.runs import Run
@@ -356,7 +373,7 @@ def recommend(
     if users_file is not None:
         users = tuple(line.strip() for line in users_file.read_text("utf-8").splitlines() if line.strip())
     wanted = None if all_users else list(users)
-    lists = library.recommend(scorer(network), prepared, wanted, k=k, new_users=new_users)  # type: ignore[arg-type]
+    lists = library.recommend(_scorer(network, prepared, engine), prepared, wanted, k=k, new_users=new_users)  # type: ignore[arg-type]
     if lists.n_new_users:
         _tell(f"{lists.n_new_users} unknown users got what is most popular")
     if out is not None:
@@ -366,6 +383,54 @@ def recommend(
         return _print_json({"k": k, "recommendations": list(lists.to_dicts())})
     for entry in lists.to_dicts():
         click.echo(f"{entry['user_id']}: {', '.join(str(item) for item in entry['item_ids'])}")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="New file.")
+@DATA_OPTION
+@JSON_OPTION
+def pack(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
+    """Write a RUN that ended in low precision as one self-contained file of packed bits, and verify it.
+
+    Every bit behind the first 1-bit activation is compared with the simulated network's, on the candidates of the
+    test users and on inputs made up for every threshold; what the rounding of the first layer changes is reported.
+
+    \b
+    Example:
+      ppt-ncf pack run --out network.packed
+    """
+    from ncf_ppt.fit import load_model
+    from ncf_ppt.packed import packing
+    from ncf_ppt.packed.file import save_packed
+    from ncf_ppt.packed.verification import verify_on_test_items
+    from ppt_core.files import refuse_existing
+    from ppt_core.runs import Run
+
+    refuse_existing(out)
+    opened = Run.open(run)
+    network = load_model(opened)
+    prepared = _data_of(opened, data)
+    packed = packing.pack(
+        network,
+        user_ids=prepared.user_ids,
+        item_ids=prepared.item_ids,
+        protocol=prepared.protocol_label,
+        provenance={"model": opened.config["model"], "training": opened.config["training"]},
+    )
+    report = verify_on_test_items(packed, network, prepared).to_dict()
+    save_packed(packed, out)
+    document = {"out": str(out), "bytes": out.stat().st_size, **report}
+    if as_json:
+        return _print_json(document)
+    click.echo(f"{out}: {document['bytes']:,} bytes, embeddings at 32 bits among them")
+    click.echo(
+        f"bits that differ from the simulated network: 0 of {report['compared_bits'] + report['boundary_bits']:,}"
+    )
+    click.echo(
+        f"rounding of the first layer: {report['first_layer_differences']:,} of {report['first_layer_bits']:,} bits, "
+        f"{report['changed_ranks']:,} of {report['n_ranks']:,} ranks"
+    )
 
 
 @main.command("export-embeddings")
@@ -441,13 +506,23 @@ def _counts(data: "PreparedData") -> dict[str, Any]:
     }
 
 
+def _scorer(network: "NCF", data: "PreparedData", engine: str) -> "Scorer":
+    from ncf_ppt.packed.packing import pack
+    from ncf_ppt.scoring import scorer
+
+    if engine == "torch":
+        return scorer(network)
+    return pack(network, user_ids=data.user_ids, item_ids=data.item_ids, protocol=data.protocol_label)
+
+
 def _description(data: "PreparedData", ranking: str, engine: str) -> dict[str, Any]:
+    full = ranking == "full"
     return {
         "n_users": data.n_users,
-        "n_negatives": data.n_negatives,
+        "n_negatives": None if full else data.n_negatives,
         "ranking": ranking,
         "engine": engine,
-        "protocol": data.protocol_label,
+        "protocol": "leave-one-out, whole catalogue without train items" if full else data.protocol_label,
     }
 
 
@@ -469,8 +544,9 @@ def _print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
     width = max(map(len, rows))
     click.echo(f"{'':{width}}  HR@{k:<4} NDCG@{k:<4} [{protocol}; ties lost]")
     for name, metrics in rows.items():
+        more = f"  MRR {metrics['mrr']:.4f}, coverage {metrics['coverage']:.1%}" if "mrr" in metrics else ""
         ties = f"  {metrics['tie_rate']:.1%} of users tie" if metrics["tie_rate"] else ""
-        click.echo(f"{name:{width}}  {metrics['hit_ratio']:<7.4f} {metrics['ndcg']:<9.4f}{ties}")
+        click.echo(f"{name:{width}}  {metrics['hit_ratio']:<7.4f} {metrics['ndcg']:<9.4f}{more}{ties}")
 
 
 def _tell(message: str) -> None:

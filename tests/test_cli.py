@@ -111,6 +111,24 @@ def test_a_run_from_ratings_to_vectors(folder: Path) -> None:
         assert (out / "manifest.json").exists()
 
 
+def test_the_packed_engine_answers_like_the_network(folder: Path) -> None:
+    document = succeed("pack", folder / "run", "--out", folder / "network.packed")
+    assert document["compared_bits"] > 0
+    assert document["bytes"] == (folder / "network.packed").stat().st_size
+    assert "already exists" in fail("pack", folder / "run", "--out", folder / "network.packed")
+    for ranking in ("sampled", "full"):
+        answers = [
+            succeed("evaluate", folder / "run", "--ranking", ranking, "--engine", engine)
+            for engine in ("torch", "packed")
+        ]
+        assert [answer.pop("engine") for answer in answers] == ["torch", "packed"]
+        assert answers[0] == answers[1]
+        assert ("mrr" in answers[0]) == (ranking == "full")
+    lists = [succeed("recommend", folder / "run", "--all", "--engine", engine) for engine in ("torch", "packed")]
+    items = [[entry["item_ids"] for entry in answer["recommendations"]] for answer in lists]
+    assert items[0] == items[1]
+
+
 @pytest.mark.parametrize("name", ["popular", "item-knn", "als", "bpr"])
 def test_baselines_answer_like_evaluate(folder: Path, name: str) -> None:
     document = succeed("baseline", name, "--data", folder / "data")
@@ -119,6 +137,9 @@ def test_baselines_answer_like_evaluate(folder: Path, name: str) -> None:
         assert key in document
         assert key in evaluated
     assert document["hit_ratio"] > 0.2
+    full = succeed("baseline", name, "--data", folder / "data", "--ranking", "full")
+    assert full["protocol"] != document["protocol"]
+    assert full["hit_ratio"] <= document["hit_ratio"]
 
 
 def test_train_prints_the_protocol_and_the_popularity_baseline(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import unpack_signs
@@ -18,6 +19,7 @@ from ppt_core.layers import BinaryActivation
 from ppt_core.packed.linear import PackedLinear
 
 _PAIRS = 1 << 13  # at a time
+_TEST_PAIRS = 1 << 18
 _LOGIT_TOLERANCE = 1e-4  # times 1 + the largest logit; rounding is a hundredth of that
 
 
@@ -75,6 +77,19 @@ def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: 
             return _verify(packed, model, users, candidates, boundary_bits)
     finally:
         model.train(was_training)
+
+
+def verify_on_test_items(packed: PackedNCF, model: NCF, data: PreparedData) -> Verification:
+    """`verify` on the held-out items and their negatives, of the first users, about 260,000 pairs.
+
+    Args:
+        packed: made by `ncf_ppt.packed.packing.pack`.
+        model: the same network.
+        data: what it is evaluated on.
+    """
+    n_users = min(data.n_users, max(1, _TEST_PAIRS // (1 + data.n_negatives)))
+    candidates = np.concatenate([data.test_items[:n_users, None], data.test_negatives[:n_users]], axis=1)
+    return verify(packed, model, np.arange(n_users), candidates)
 
 
 def _verify(
