@@ -42,7 +42,7 @@ def batches(n: int, scale: float, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
+    return float(((a - b).norm() / b.norm()).item())
 
 
 @pytest.mark.parametrize(
