@@ -58,7 +58,7 @@ def results(run: Path, split: float, budgets: list[float], seed: int) -> Iterato
     """The evaluations of a run at the budgets."""
     for line in map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines()):
         if line["epochs"] in budgets:
-            keys = ("hit_ratio", "ndcg", "tie_rate", "iterations", "seconds", "protocol")
+            keys = ("hit_ratio", "ndcg", "tie_rate", "iterations", "protocol")
             yield {"split": split, "epochs": line["epochs"], "seed": seed, **{key: line[key] for key in keys}}
 
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 import shlex
 from pathlib import Path
@@ -205,12 +206,18 @@ def blocks(language: str) -> list[str]:
 def test_readme_commands(tmp_path: Path, ratings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first real run, command by command; only the download and the length of training are changed."""
     monkeypatch.chdir(tmp_path)
+    for ending, content in {
+        "train.rating": "".join(f"{user}\t{item}\t5\t1\n" for user in range(3) for item in range(user, user + 4)),
+        "test.rating": "0\t9\t5\t2\n1\t8\t5\t2\n2\t7\t5\t2\n",
+        "test.negative": "(0,9)\t6\t7\n(1,8)\t0\t7\n(2,7)\t0\t1\n",
+    }.items():
+        (tmp_path / f"ml-1m.{ending}.gz").write_bytes(gzip.compress(content.encode()))
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("ppt-ncf")]
     assert len(lines) >= 7
     for line in lines:
         command = line.split("#")[0].replace("--user 1 --user 42", "--user 101 --user 102")
         arguments = shlex.split(command)[1:]
-        if arguments[0] == "prepare":
+        if arguments[:2] == ["prepare", "ml-1m"]:
             arguments += ["--source", str(ratings), "--negatives", "30"]
         if arguments[0] == "train":
             arguments += ["--iterations", "4"]

@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pytest
+from click import Command
+from click.testing import CliRunner
+
+from benchmarks import evaluate, prepare, quality, train_step
+from ncf_ppt.interactions import PreparedData
+
+
+def run(command: Command, *arguments: str) -> str:
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: PreparedData, tmp_path: Path) -> None:
+    tiny_data.save(tmp_path / "data")
+    tiny = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512"]
+    options = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--seeds", "0"]
+    table = run(quality.main, *options, "--epochs", "1,2", "--splits", "1", *tiny)
+    assert "| full precision | 0." in table
+    assert table.count("(1)") == 2
+    model = tmp_path / "runs" / "split1-epochs2-seed0" / "model.safetensors"
+    written = model.stat().st_mtime_ns
+    rows = run(quality.main, *options, "--epochs", "1,2", "--splits", "1", "--json", *tiny).splitlines()
+    assert [json.loads(row)["epochs"] for row in rows] == [1, 2]
+    assert model.stat().st_mtime_ns == written
+
+
+def test_train_step_prints_every_row() -> None:
+    rows = "mlperf,stock,ppt full fp32,ppt low fp32"
+    options = ["--scale", "0.002", "--turns", "1", "--steps", "1", "--batch-size", "64", "--no-memory", "--json"]
+    results = json.loads(run(train_step.main, "--rows", rows, *options))
+    assert [result["row"] for result in results] == rows.split(",")
+    assert all(result["samples_per_second"] > 0 for result in results)
+
+
+@pytest.mark.slow
+def test_evaluate_and_prepare_print_a_ratio() -> None:
+    assert len(json.loads(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 3
+    assert "ratio" in run(prepare.main, "--scale", "0.002")
