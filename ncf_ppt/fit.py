@@ -21,7 +21,7 @@ from ppt_core.checkpoint import load_tensors
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import Run
-from ppt_core.schedule import Constant
+from ppt_core.schedule import Constant, batches_per_epoch
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -125,12 +125,6 @@ def fit(
         },
     )
     return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds)
-
-
-def batches_per_epoch(n_samples: int, batch_size: int) -> int:
-    """Number of batches that cover an epoch; a rest of one sample joins the last full batch."""
-    full, rest = divmod(n_samples, batch_size)
-    return max(1, full + (rest > 1))
 
 
 def training_batches(

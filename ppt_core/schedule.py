@@ -141,3 +141,12 @@ class PhaseSchedule:
 def _check_learning_rate(value: float) -> None:
     if not 0 <= value < math.inf:
         raise ValueError(f"the learning rate is {value}; it must be a finite number, at least 0")
+
+
+def batches_per_epoch(n_samples: int, batch_size: int) -> int:
+    """Number of batches that cover an epoch; a rest of one sample joins the last full batch.
+
+    No sample is dropped, and BatchNorm never meets a batch of one sample, which has no variance.
+    """
+    full, rest = divmod(n_samples, batch_size)
+    return max(1, full + (rest > 1))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ncf_ppt.fit import NCFTrainingConfig, batches_per_epoch, fit, load_model, training_batches
+from ncf_ppt.fit import NCFTrainingConfig, fit, load_model, training_batches
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
@@ -21,6 +21,7 @@ from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from ppt_core.runs import Run
+from ppt_core.schedule import batches_per_epoch
 
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4))
 TIMES = ("seconds", "samples_per_second", "phases")

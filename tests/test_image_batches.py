@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ppt_core.errors import DataError
+from ppt_core.schedule import batches_per_epoch
 from vision_ppt.batches import (
     Block,
-    batches_per_epoch,
     draw_blocks,
     evaluation_batches,
     training_batches,

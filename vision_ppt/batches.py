@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch.utils.data import DataLoader, Dataset
 
 from ppt_core.errors import DataError
+from ppt_core.schedule import batches_per_epoch
 from vision_ppt.sampling import ImageBatch, ImageSampler
 
 
@@ -15,15 +16,6 @@ class Block(NamedTuple):
     epoch: int
     start: int
     stop: int
-
-
-def batches_per_epoch(n_samples: int, batch_size: int) -> int:
-    """Number of batches that cover an epoch; a rest of one sample joins the last full batch.
-
-    No sample is dropped, and BatchNorm never meets a batch of one sample, which has no variance.
-    """
-    full, rest = divmod(n_samples, batch_size)
-    return max(1, full + (rest > 1))
 
 
 def training_blocks(n_samples: int, batch_size: int, *, start: int) -> Iterator[Block]:
