@@ -92,5 +92,4 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
             )
         top_scores, lengths = np.empty((len(users), lists.shape[1]), np.float32), np.empty(len(users), np.int64)
         _kernels.fill_top_items(scores, *seen, lists[rows], top_scores, lengths)
-        lists[rows][np.arange(lists.shape[1]) >= lengths[:, np.newaxis]] = -1
     return CatalogueRanks(above=above, equal=equal, lists=lists, n_items=data.n_items)

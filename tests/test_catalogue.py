@@ -76,6 +76,12 @@ def test_hand_ranked() -> None:
     assert found.coverage(1) == pytest.approx(2 / 5)
 
 
+def test_a_held_out_item_among_the_train_positives_is_ranked_all_the_same() -> None:
+    found = rank_catalogue(Table(np.array([[3, 2, 2, 1]], np.float32)), prepared([[0, 1]], [1], 4))
+    assert (found.above.tolist(), found.equal.tolist()) == ([0], [1])
+    assert found.lists.tolist() == [[2, 3, -1, -1]]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 12), st.integers(1, 14))
 def test_against_sorting(seed: int, n_users: int, n_items: int, k: int) -> None:

@@ -18,17 +18,18 @@ from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed import packing
+from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
-from ncf_ppt.packed.verification import verify
+from ncf_ppt.packed.verification import boundary_inputs, verify
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
-from ppt_core.layers import BinaryActivation, set_precision
+from ppt_core.layers import BinaryActivation, BinaryBatchNormReLU, set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization
 from ppt_core.runs import Run
 
@@ -182,6 +183,67 @@ def test_the_mode_of_the_network_stays(model: NCF) -> None:
         verify(packed_network(model), model, np.arange(2), candidates(2, 2))
         assert all(module.training == training for module in model.modules())
     model.eval()
+
+
+def test_sums_on_a_threshold_decide_as_the_modules_do() -> None:
+    """All numbers are small integers, so that many sums meet a threshold of a falling channel exactly."""
+    model = network(NCFConfig(factors=2, layers=(4, 64, 8, 3)))
+    activation = model.mlp[0]
+    assert isinstance(activation, BinaryBatchNormReLU)
+    assert activation.running_mean is not None
+    assert activation.running_var is not None
+    with torch.no_grad():
+        for weight, largest in ((model.mlp_user.weight, 3), (model.mlp_item.weight, 3), (model.first.weight, 2)):
+            weight.copy_(torch.randint(-largest, largest + 1, weight.shape))
+        activation.weight.copy_(torch.tensor([1.0, -1.0]).repeat(32))
+        activation.bias.copy_(torch.randint(-4, 5, (64,)))
+        nn.init.zeros_(activation.running_mean)
+        activation.running_var.fill_(1 - activation.eps)
+        nn.init.constant_(activation.alpha, 2)
+    packed = packed_network(model)
+    users, items = np.arange(N_USERS), candidates(N_USERS, 200)
+    is_met = packed.first_sums(users, items) == packed.first_thresholds.values
+    assert packed.first_thresholds.flipped.tolist() == [False, True] * 32
+    assert is_met[..., 1::2].sum() > 1000
+    assert verify(packed, model, users, items).first_layer_differences == 0
+
+
+def test_sums_next_to_a_threshold_decide_as_the_modules_do() -> None:
+    """Each user meets items whose halves are the floats around what is missing to the thresholds."""
+    model = network(NCFConfig(factors=2, layers=(64, 32, 8, 3)))
+    with torch.no_grad():
+        model.first.weight.copy_(torch.eye(32).repeat(1, 2))  # halves are the features themselves
+    thresholds = packed_network(model).first_thresholds.values
+    finite = torch.from_numpy(np.where(np.isfinite(thresholds), thresholds, 0))
+    items = np.arange(N_ITEMS)
+    with torch.no_grad():
+        missing = finite - model.mlp_user.weight[items % N_USERS]
+        shift = torch.from_numpy(items // N_USERS % 7 - 3)[:, None]  # up to three floats below or above
+        for step in (1, 2, 3):
+            for side in (-1, 1):
+                moved = torch.nextafter(missing, torch.tensor(side * torch.inf))
+                missing = torch.where(shift * side >= step, moved, missing)
+        model.mlp_item.weight.copy_(missing)
+    own = np.stack([np.arange(user, user + 15 * N_USERS, N_USERS) for user in range(N_USERS)]).astype(np.int32)
+    packed = packed_network(model)
+    distances = np.abs(packed.first_sums(np.arange(N_USERS), own) - finite.numpy())
+    assert np.median(distances) < 1e-6
+    verify(packed, model, np.arange(N_USERS), own)
+
+
+def test_made_up_inputs_reach_every_threshold() -> None:
+    packed = packed_network(network(SHAPES[2]))
+    (layer,) = packed.hidden
+    signs = np.where(unpack_signs(layer.signs, 256), 1, -1)
+    products = boundary_inputs(layer).astype(np.int64) @ signs.T
+    n_reached = 0
+    for channel, threshold in enumerate(layer.thresholds.values.tolist()):
+        lowest, highest = -(signs[channel] < 0).sum(), (signs[channel] > 0).sum()
+        for product in (threshold - 1, threshold, threshold + 1):
+            if lowest <= product <= highest:
+                assert product in products[:, channel]
+                n_reached += 1
+    assert n_reached > 100
 
 
 def corrupted(packed: PackedNCF, name: str) -> PackedNCF:

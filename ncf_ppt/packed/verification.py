@@ -182,7 +182,7 @@ def _compare_first_boundaries(packed: PackedNCF, model: NCF) -> int:
 def _compare_boundaries(packed: PackedNCF, model: NCF, number: int) -> int:
     """Compare a layer on made-up inputs; return the number of bits."""
     layer = packed.hidden[number]
-    inputs = np.unique(np.concatenate(list(_made_up_inputs(layer))), axis=0)
+    inputs = boundary_inputs(layer)
     found = np.empty((len(inputs), layer.out_features), np.uint8)
     counters = packed.counters
     _kernels.fill_layer_bits(inputs, counters.layers, number, counters.rows, counters.starts, counters.constants, found)
@@ -195,8 +195,16 @@ def _compare_boundaries(packed: PackedNCF, model: NCF, number: int) -> int:
     return found.size
 
 
-def _made_up_inputs(layer: PackedLinear) -> Iterator[NDArray[np.uint8]]:
-    """Rows of bits (n, in_features): zeros, ones, every density, products around every threshold."""
+def boundary_inputs(layer: PackedLinear) -> NDArray[np.uint8]:
+    """Return distinct rows of bits, uint8 (n, in_features), that try a layer.
+
+    Zeros, ones and every density between; and for each channel rows whose product is one below, at and one above its
+    threshold, with few and with many set bits, unless its weights admit no such product.
+    """
+    return np.unique(np.concatenate(list(_boundary_inputs(layer))), axis=0)
+
+
+def _boundary_inputs(layer: PackedLinear) -> Iterator[NDArray[np.uint8]]:
     n = layer.in_features
     generator = np.random.default_rng(0)
     yield (generator.random((65, n)) < np.linspace(0, 1, 65)[:, None]).astype(np.uint8)
