@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ncf_ppt import _kernels
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.ranking import Ranks, Scorer
-from ncf_ppt.recommend import score_catalogue
+from ncf_ppt.recommend import score_catalogue, top_items
 from ppt_core.errors import DataError
 
 
@@ -71,7 +71,7 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
     above, equal = np.empty(data.n_users, np.int64), np.empty(data.n_users, np.int64)
-    lists = np.full((data.n_users, min(k, data.n_items)), -1, np.int32)
+    lists = np.empty((data.n_users, min(k, data.n_items)), np.int32)
     n_rows = max(1, memory // (4 * data.n_items))
     for start in range(0, data.n_users, n_rows):
         rows = slice(start, min(start + n_rows, data.n_users))
@@ -90,6 +90,6 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
                 f"the scores of user {user_id} hold NaN, so the held-out item has no rank; the model has diverged: "
                 "train it again with a lower learning rate"
             )
-        top_scores, lengths = np.empty((len(users), lists.shape[1]), np.float32), np.empty(len(users), np.int64)
-        _kernels.fill_top_items(scores, *seen, lists[rows], top_scores, lengths)
+        items, _, lengths = top_items(scores, lists.shape[1], data.train, users)
+        lists[rows] = np.where(np.arange(lists.shape[1]) < lengths[:, np.newaxis], items, -1)
     return CatalogueRanks(above=above, equal=equal, lists=lists, n_items=data.n_items)

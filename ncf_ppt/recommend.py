@@ -143,10 +143,10 @@ def recommend(
                 f"the scores of user {user_ids[rows[is_nan.argmax()]]} hold NaN, so nothing can be recommended; the "
                 "model has diverged: train it again with a lower learning rate"
             )
-        items[rows], scores[rows], lengths[rows] = _top_items(tile, k, seen, numbers[rows])
+        items[rows], scores[rows], lengths[rows] = top_items(tile, k, seen, numbers[rows])
     if is_new.any():
         popularity = np.bincount(data.train.items, minlength=data.n_items).astype(np.float32)[np.newaxis]
-        items[is_new], scores[is_new], lengths[is_new] = _top_items(popularity, k, nothing, np.zeros(1, np.int64))
+        items[is_new], scores[is_new], lengths[is_new] = top_items(popularity, k, nothing, np.zeros(1, np.int64))
     is_entry = np.arange(k) < lengths[:, np.newaxis]
     return Recommendations(
         user_ids=user_ids,
@@ -218,10 +218,21 @@ def _refuse_unknown(data: PreparedData, unknown: NDArray[Any]) -> None:
     )
 
 
-def _top_items(
+def top_items(
     scores: NDArray[np.float32], k: int, seen: Interactions, users: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
-    """Best ``k`` items of each row, their scores, (n, k) each with undefined ends, and their numbers (n,)."""
+    """Take the best ``k`` items of each row of a catalogue's scores, equal scores in the order of item numbers.
+
+    Args:
+        scores: float32 (n, n_items), none of them NaN.
+        k: at least 1.
+        seen: what is left out for each user.
+        users: user number of each row, int64 (n,).
+
+    Returns:
+        Items, int32 (n, k), best first, and their scores, float32 (n, k), both undefined behind the end of a list; and
+        the lengths of the lists, int64 (n,).
+    """
     n = len(scores)
     items, top_scores, lengths = np.empty((n, k), np.int32), np.empty((n, k), np.float32), np.empty(n, np.int64)
     first, last = seen.offsets[users], seen.offsets[users + 1]
