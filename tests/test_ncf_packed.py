@@ -40,6 +40,7 @@ SHAPES = [
     NCFConfig(model="mlp", layers=(8, 256, 128, 64)),
     NCFConfig(factors=17, layers=(10, 64, 9), batch_norm=False),
     NCFConfig(factors=2, layers=(4, 300, 2, 70), batch_norm=False),
+    NCFConfig(factors=2, layers=(6, 520, 7)),  # counts of more than 8 bits
 ]
 
 

@@ -24,7 +24,7 @@ STEP = 1 << LEVELS  # rows that are counted at a time
 MAX_PLANES = 16
 ODD, FLIP, CONSTANTS = MAX_PLANES, MAX_PLANES + 1, MAX_PLANES + 2  # columns of a channel's constants
 
-_USERS_PER_TASK = 64  # they share a tile while it is in the second-level cache
+_USERS_PER_TASK = 128  # they share a tile while it is in the second-level cache
 _GATHERED = BLOCK + 16  # length of a row of gathered values: with 512, every row would meet in one set of the cache
 
 _I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -58,17 +58,30 @@ def _splat(builder, value, count):
     return builder.shuffle_vector(builder.insert_element(vector, value, _I32(0)), vector, zeros)
 
 
+def _has(context, feature):
+    """Whether code is compiled for a processor with this feature, by LLVM's name of it."""
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+
+
+def _call(builder, name, kind, *operands):
+    signature = ir.FunctionType(kind, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), operands)
+
+
 def _table(context, builder, function, operands):
     """Apply a function of three bits to three rows in one AVX-512 instruction; None where there is none.
 
     LLVM 22 does not find that instruction for a majority, and a full adder would take three instead of two.
     """
-    if "+avx512f" not in context.codegen().magic_tuple()[2]:
+    if not _has(context, "avx512f"):
         return None
     values = sum(function(index >> 2, index >> 1 & 1, index & 1) << index for index in range(8))
-    signature = ir.FunctionType(_ROW_TYPE, [_ROW_TYPE] * 3 + [_I32])
-    instruction = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512.pternlog.q.512")
-    return builder.call(instruction, [*operands, _I32(values)])
+    return _call(builder, "llvm.x86.avx512.pternlog.q.512", _ROW_TYPE, *operands, _I32(values))
+
+
+def _multiply_add(builder, x, y, z):
+    """``x * y + z`` rounded once, on every processor (where there is no such instruction, slowly)."""
+    return _call(builder, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
 
 
 def _parity(context, builder, a, b, c):
@@ -178,78 +191,114 @@ def _compare_values(typing_context, values, index, threshold, out, out_index):
 
 
 @intrinsic
-def _weigh_rows(typing_context, values, index, stride, weights, weights_index, n_rows, out):
-    """``out[:BLOCK]``: the sum of rows ``values[index + row * stride:]``, each times its weight, in order."""
+def _weigh_rows(typing_context, values, index, stride, weights, weights_index, n_rows, bias, out):
+    """``out[:BLOCK]``: bias plus rows ``values[index + row * stride:]``, each times its weight, in order."""
     vector = ir.VectorType(_FLOAT, 128)
 
     def generate(context, builder, signature, arguments):
-        values, index, stride, weights, weights_index, n_rows, out = _addresses(context, builder, signature, arguments)
+        values, index, stride, weights, weights_index, n_rows, bias, out = _addresses(
+            context, builder, signature, arguments
+        )
         weights = builder.gep(weights, [weights_index])
         for first in range(0, BLOCK, vector.count):
-            total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * vector.count))
+            total = cgutils.alloca_once_value(builder, _splat(builder, bias, vector.count))
             with cgutils.for_range(builder, n_rows) as loop:
                 position = builder.add(builder.add(index, _I64(first)), builder.mul(loop.index, stride))
                 row = _load(builder, values, position, vector, 4)
                 weight = _splat(builder, builder.load(builder.gep(weights, [loop.index])), vector.count)
-                builder.store(builder.fadd(builder.load(total), builder.fmul(row, weight)), total)
+                builder.store(_multiply_add(builder, row, weight, builder.load(total)), total)
             _store(builder, builder.load(total), out, _I64(first), 4)
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(values, i64, i64, weights, i64, i64, out), generate
+    return types.void(values, i64, i64, weights, i64, i64, types.float32, out), generate
+
+
+def _octets(context, builder, planes, index):
+    """Yield the numbers that 8 planes from ``planes[index:]`` hold, 16 floats at a time, and the pair of the first."""
+    octets, floats = ir.VectorType(ir.IntType(8), 64), ir.VectorType(_FLOAT, 16)
+    rows = [_load(builder, planes, builder.add(index, _I64(plane * ROW)), _ROW_TYPE, 64) for plane in range(8)]
+    if _has(context, "gfni") and _has(context, "avx512bw"):
+        vectors, stride = _transpose_octets(builder, [builder.bitcast(row, octets) for row in rows]), (16, 128)
+    else:
+        vectors, stride = [], (64, 16)
+        for word in range(ROW):
+            number = ir.Constant(octets, [0] * 64)
+            for plane in range(8):
+                bits = builder.bitcast(
+                    builder.extract_element(rows[plane], _I32(word)), ir.VectorType(ir.IntType(1), 64)
+                )
+                larger = builder.add(number, ir.Constant(octets, [-128 if plane == 7 else 1 << plane] * 64))
+                number = builder.select(bits, larger, number)
+            vectors.append(number)
+    for place, vector in enumerate(vectors):
+        for quarter in range(4):
+            part = ir.Constant(ir.VectorType(_I32, 16), list(range(16 * quarter, 16 * quarter + 16)))
+            part = builder.shuffle_vector(vector, vector, part)
+            number = builder.sitofp(builder.zext(part, ir.VectorType(_I32, 16)), floats)
+            yield number, place * stride[0] + quarter * stride[1]
+
+
+def _transpose_octets(builder, rows):
+    """Turn 8 planes into vectors of octets by AVX-512 and GFNI; a quarter of octets belongs to 16 neighbouring pairs.
+
+    Bytes of the planes are brought together, plane 7 first, and each eight by eight bits are transposed.
+    """
+
+    def interleave(x, y, half):
+        order = [
+            16 * lane + 8 * half + place + 64 * side for lane in range(4) for place in range(8) for side in range(2)
+        ]
+        return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, 64), order))
+
+    vectors = [[plane] for plane in reversed(rows)]
+    while len(vectors) > 1:
+        half = len(vectors) // 2
+        vectors = [
+            [interleave(x, y, side) for x, y in zip(*pair, strict=True) for side in range(2)]
+            for pair in zip(vectors[:half], vectors[half:], strict=True)
+        ]
+    unit = ir.Constant(rows[0].type, [1, 2, 4, 8, 16, 32, 64, -128] * 8)
+    return [
+        _call(builder, "llvm.x86.vgf2p8affineqb.512", vector.type, unit, vector, ir.Constant(ir.IntType(8), 0))
+        for vector in vectors[0]
+    ]
 
 
 @intrinsic
-def _add_units(typing_context, counts, stride, ones, n_planes, lines, n_positive, n_units, out):
-    """Add to ``out[:BLOCK]`` the hidden units, each times its weight in the last layer.
-
-    Unit u has the count n in ``counts[u * stride:]`` and is max(gain * (n - ones / 2) + offset, 0) for the first
-    ``n_positive`` units, whose weights are positive, and min(..., 0) for the others. ``lines`` holds gain and offset of
-    each unit, times its weight. There are 8 planes or 16.
-    """
-    floats, octets, bits = (ir.VectorType(kind, 64) for kind in (_FLOAT, ir.IntType(8), ir.IntType(1)))
+def _to_floats(typing_context, planes, index, scale, out):
+    """``out[:BLOCK]``: the numbers in 8 planes from ``planes[index:]``, times ``scale``."""
 
     def generate(context, builder, signature, arguments):
-        counts, stride, ones, n_planes, lines, n_positive, n_units, out = _addresses(
-            context, builder, signature, arguments
-        )
-        zero = ir.Constant(floats, [0.0] * 64)
-
-        def octet(planes, index):
-            """The numbers of 64 pairs that 8 planes hold."""
-            number = ir.Constant(octets, [0] * 64)
-            for plane in range(8):
-                word = builder.load(builder.gep(planes, [builder.add(index, _I64(plane * ROW))]))
-                larger = builder.add(number, ir.Constant(octets, [-128 if plane == 7 else 1 << plane] * 64))
-                number = builder.select(builder.bitcast(word, bits), larger, number)
-            return builder.uitofp(number, floats)
-
-        def number(planes, index):
-            total = cgutils.alloca_once_value(builder, octet(planes, index))
-            with builder.if_then(builder.icmp_signed(">", n_planes, _I64(8)), likely=False):
-                high = octet(planes, builder.add(index, _I64(8 * ROW)))
-                high = builder.fmul(high, ir.Constant(floats, [256.0] * 64))
-                builder.store(builder.fadd(builder.load(total), high), total)
-            return builder.load(total)
-
-        with cgutils.for_range(builder, _I64(ROW)) as words:
-            first = builder.mul(words.index, _I64(64))
-            half = builder.fmul(number(ones, words.index), ir.Constant(floats, [0.5] * 64))
-            total = cgutils.alloca_once_value(builder, _load(builder, out, first, floats, 4))
-            for comparison, start, stop in ((">", _I64(0), n_positive), ("<", n_positive, n_units)):
-                with cgutils.for_range(builder, stop, start=start) as loop:
-                    count = number(counts, builder.add(builder.mul(loop.index, stride), words.index))
-                    line = builder.gep(lines, [builder.mul(loop.index, _I64(2))])
-                    gain, offset = (builder.load(builder.gep(line, [_I64(column)])) for column in range(2))
-                    y = builder.fmul(builder.fsub(count, half), _splat(builder, gain, 64))
-                    y = builder.fadd(y, _splat(builder, offset, 64))
-                    y = builder.select(builder.fcmp_ordered(comparison, zero, y), zero, y)  # NaN stays
-                    builder.store(builder.fadd(builder.load(total), y), total)
-            _store(builder, builder.load(total), out, first, 4)
+        planes, index, scale, out = _addresses(context, builder, signature, arguments)
+        factor = _splat(builder, scale, 16)
+        for number, first in _octets(context, builder, planes, index):
+            _store(builder, builder.fmul(number, factor), out, _I64(first), 4)
         return context.get_dummy_value()
 
-    i64 = types.int64
-    return types.void(counts, i64, ones, i64, lines, i64, i64, out), generate
+    return types.void(planes, types.int64, types.float32, out), generate
+
+
+@intrinsic
+def _add_unit(typing_context, planes, index, halves, gain, offset, sign, out):
+    """Add to ``out[:BLOCK]`` a hidden unit, ``sign * max(gain * (n - half) + offset, 0)``.
+
+    n is what 8 planes from ``planes[index:]`` hold.
+    """
+
+    def generate(context, builder, signature, arguments):
+        planes, index, halves, gain, offset, sign, out = _addresses(context, builder, signature, arguments)
+        gain, offset, sign = (_splat(builder, value, 16) for value in (gain, offset, sign))
+        zero = ir.Constant(gain.type, [0.0] * 16)
+        for number, first in _octets(context, builder, planes, index):
+            half, total = (_load(builder, row, _I64(first), gain.type, 4) for row in (halves, out))
+            unit = _multiply_add(builder, builder.fsub(number, half), gain, offset)
+            unit = builder.select(builder.fcmp_ordered(">", zero, unit), zero, unit)  # NaN stays
+            _store(builder, _multiply_add(builder, unit, sign, total), out, _I64(first), 4)
+        return context.get_dummy_value()
+
+    i64, f32 = types.int64, types.float32
+    return types.void(planes, i64, halves, f32, f32, f32, out), generate
 
 
 @njit(inline="always")
@@ -279,25 +328,39 @@ def _hidden_layer(x, layer, rows, starts, constants, planes, ones, y):
 
 
 @njit
-def _add_last_layer(x, layer, rows, starts, constants, lines, n_positive, counts, out):
-    """Add to ``out`` what the last 1-bit layer of the sliced bits ``x``, ReLU and the last layer make of them."""
+def _add_last_layer(x, layer, rows, starts, constants, lines, planes, halves, others, out):
+    """Add to ``out`` what the last 1-bit layer of the sliced bits ``x``, ReLU and the last layer make of them.
+
+    ``lines`` (units, 3) holds gain and offset, times the size of the unit's weight in the last layer, and its sign.
+    """
     n_units, first, n_planes = layer[1], layer[2], layer[3]
-    stride = n_planes * ROW
-    for counter in range(n_units + 1):
-        target = counts[counter * stride : (counter + 1) * stride]
-        start, stop = starts[first + counter], starts[first + counter + 1]
-        _count_ones(x, rows, start, stop, constants, (first + counter) * CONSTANTS, n_planes, target)
-    _add_units(counts[stride:], stride, counts, n_planes, lines, n_positive, n_units, out)
+    for counter in range(first, first + n_units + 1):
+        start, stop = starts[counter], starts[counter + 1]
+        if counter == first:
+            _count_ones(x, rows, start, stop, constants, counter * CONSTANTS, 16, planes)
+            _to_floats(planes, 0, np.float32(0.5), halves)
+            _to_floats(planes, 8 * ROW, np.float32(128), others)
+            for pair in range(BLOCK):
+                halves[pair] += others[pair]
+        else:
+            _count_ones(x, rows, start, stop, constants, counter * CONSTANTS, n_planes, planes)
+            gain, offset, sign = lines[counter - first - 1]
+            if n_planes == 8:
+                _add_unit(planes, 0, halves, gain, offset, sign, out)
+            else:
+                _to_floats(planes, 8 * ROW, np.float32(256), others)
+                for pair in range(BLOCK):
+                    others[pair] = halves[pair] - others[pair]
+                _add_unit(planes, 0, others, gain, offset, sign, out)
 
 
 @njit
 def _scratch(layers):
-    """Two sets of sliced bits, planes of a channel and of all rows, counts of the last layer."""
+    """Two sets of sliced bits, planes of a channel and of all rows, two numbers for each pair."""
     n_bits = np.max(layers[:, :2]) + 1
-    last = layers[-1]
     return (
-        _aligned(n_bits * ROW), _aligned(n_bits * ROW), _aligned(MAX_PLANES * ROW),
-        _aligned(MAX_PLANES * ROW), _aligned((last[1] + 1) * last[3] * ROW),
+        _aligned(n_bits * ROW), _aligned(n_bits * ROW), _aligned(MAX_PLANES * ROW), _aligned(MAX_PLANES * ROW),
+        _aligned(BLOCK // 2).view(np.float32), _aligned(BLOCK // 2).view(np.float32),
     )  # fmt: skip
 
 
@@ -322,13 +385,13 @@ def _gather(items, vectors, size, out, index):
 @njit
 def _score_block(
     values, values_index, n_channels, factors, factors_index, n_factors, stride, thresholds, weights, user,
-    layers, rows, starts, constants, lines, n_positive, bias, scratch, n_pairs, out_bits, out,
+    layers, rows, starts, constants, lines, bias, scratch, n_pairs, out_bits, out,
 ):  # fmt: skip
     """Logits ``out[:BLOCK]`` of one user and a block of items, whose first-layer values and factors are rows.
 
     If ``out_bits`` has columns, they receive the bits of every 1-bit activation, layer after layer.
     """
-    x, y, planes, ones, counts = scratch
+    x, y, planes, ones, halves, others = scratch
     for channel in range(n_channels):
         threshold = thresholds[user * n_channels + channel]
         _compare_values(values, values_index + channel * stride, threshold, x, channel * ROW)
@@ -341,15 +404,13 @@ def _score_block(
         if number < len(layers) - 1:
             _hidden_layer(x, layers[number], rows, starts, constants, planes, ones, y)
             x, y = y, x
-    _weigh_rows(factors, factors_index, stride, weights, user * n_factors, n_factors, out)
-    _add_last_layer(x, layers[-1], rows, starts, constants, lines, n_positive, counts, out)
-    for pair in range(BLOCK):
-        out[pair] += bias
+    _weigh_rows(factors, factors_index, stride, weights, user * n_factors, n_factors, bias, out)
+    _add_last_layer(x, layers[-1], rows, starts, constants, lines, planes, halves, others, out)
 
 
 @njit(parallel=True, cache=True)
 def score_pairs(
-    candidates, values, factors, thresholds, weights, layers, rows, starts, constants, lines, n_positive, bias,
+    candidates, values, factors, thresholds, weights, layers, rows, starts, constants, lines, bias,
     out_bits, out,
 ):  # fmt: skip
     """Logits ``out`` (users, m) of the items ``candidates`` (users, m) of each user, or of all items.
@@ -371,7 +432,7 @@ def score_pairs(
         first = block * BLOCK
         last = min(first + BLOCK, n_pairs)
         scratch = _scratch(layers)
-        scores = np.empty(BLOCK, np.float32)
+        scores = _aligned(BLOCK // 2).view(np.float32)
         bits = np.empty((0, 0), np.uint8)
         block_values, values_index, stride = values, block * n_channels * BLOCK, BLOCK
         block_factors, factors_index = factors, block * n_factors * BLOCK
@@ -387,7 +448,7 @@ def score_pairs(
                 bits = out_bits[user, first:last]
             _score_block(
                 block_values, values_index, n_channels, block_factors, factors_index, n_factors, stride,
-                thresholds, weights, user, layers, rows, starts, constants, lines, n_positive, bias, scratch,
+                thresholds, weights, user, layers, rows, starts, constants, lines, bias, scratch,
                 last - first, bits, scores,
             )  # fmt: skip
             out[user, first:last] = scores[: last - first]
@@ -400,7 +461,7 @@ def fill_layer_bits(x, layers, number, rows, starts, constants, out):
     for block in prange((len(x) + BLOCK - 1) // BLOCK):
         first = block * BLOCK
         last = min(first + BLOCK, len(x))
-        sliced, y, planes, ones, _ = _scratch(layers)
+        sliced, y, planes, ones, _, _ = _scratch(layers)
         sliced[: (n_inputs + 1) * ROW] = 0
         for pair in range(last - first):
             for channel in range(n_inputs):

@@ -28,9 +28,8 @@ class Counters:
             inputs.
         starts: int64 (counters + 1,): where a counter's entries begin in ``rows``.
         constants: uint64 (counters * CONSTANTS,): planes of the constant, whether t is odd, whether bits are inverted.
-        lines: float32 (units, 2): gain and offset of each hidden unit as a function of n - ones / 2, times its weight
-            in the last layer.
-        n_positive: number of units of positive weight; they come first.
+        lines: float32 (units, 3): gain and offset of each hidden unit as a function of n - ones / 2, times the size of
+            its weight in the last layer, and the sign of that weight.
     """
 
     layers: NDArray[np.int64]
@@ -38,7 +37,6 @@ class Counters:
     starts: NDArray[np.int64]
     constants: NDArray[np.uint64]
     lines: NDArray[np.float32]
-    n_positive: int
 
     @classmethod
     def of(cls, hidden: tuple[PackedLinear, ...], units: PackedReLULinear, weights: NDArray[np.float32]) -> "Counters":
@@ -63,32 +61,30 @@ class Counters:
                 constants.append(_constants(offset // 2 - -(-threshold // 2), odd=threshold % 2 == 1, flip=inverted))
 
         n_in = units.in_features
-        n_planes = 8 if n_in < 2**8 else 16
+        n_planes = 8 if n_in // 2 < 2**8 else 16
         layers.append((n_in, units.out_features, len(rows), n_planes))
         rows.append(_padded(np.arange(n_in), n_in))
         signs = unpack_signs(units.signs, n_in)
-        order = np.argsort(weights <= 0, kind="stable")
-        gains = 2 * units.gains.astype(np.float64) * weights
-        for unit in order:
+        gains = 2 * units.gains.astype(np.float64) * np.abs(weights)
+        for unit in range(units.out_features):
             counted = signs[unit]
             if counted.sum() > n_in // 2:
                 counted = ~counted
                 gains[unit] = -gains[unit]
             rows.append(_padded(np.flatnonzero(counted), n_in))
-        lines = np.stack([gains, units.offsets.astype(np.float64) * weights], axis=1)[order]
-        constants += [_constants(0)] * (1 + len(order))
+        lines = np.stack([gains, units.offsets.astype(np.float64) * np.abs(weights), np.sign(weights)], axis=1)
+        constants += [_constants(0)] * (1 + units.out_features)
         return cls(
             layers=np.array(layers, np.int64),
             rows=np.concatenate(rows),
             starts=np.cumsum([0, *map(len, rows)]),
             constants=np.concatenate(constants),
             lines=lines.astype(np.float32),
-            n_positive=int((weights > 0).sum()),
         )
 
     def arguments(self) -> tuple[Any, ...]:
         """What kernels take of it, in their order: everything about hidden layers, then about hidden units."""
-        return self.layers, self.rows, self.starts, self.constants, self.lines, self.n_positive
+        return self.layers, self.rows, self.starts, self.constants, self.lines
 
 
 def unpack_signs(signs: NDArray[np.uint64], n_in: int) -> NDArray[np.bool_]:
