@@ -22,6 +22,7 @@ from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
+from ncf_ppt.packed.tiles import Tiles
 from ncf_ppt.packed.verification import boundary_inputs, verify
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommend import recommend
@@ -159,6 +160,13 @@ def test_a_score_is_a_function_of_its_pair(config: NCFConfig) -> None:
                 expected = np.take_along_axis(catalogue, items.astype(np.int64), axis=1)
                 np.testing.assert_array_equal(packed(users, items), expected)
                 np.testing.assert_array_equal(packed.score_with_bits(users, items)[0], expected)
+
+
+def test_a_catalogue_of_several_sections(model: NCF, packed: PackedNCF) -> None:
+    other = packed_network(model)
+    other.__dict__["_tiles"] = Tiles.of(other._item_values, other.item_factors, items_per_section=512)
+    users = np.arange(N_USERS)
+    np.testing.assert_array_equal(other.score_catalogue(users), packed.score_catalogue(users))
 
 
 def test_nothing_to_score(packed: PackedNCF) -> None:

@@ -2,9 +2,9 @@
 
 Pairs go through the network in blocks of 512 whose bits are *sliced*: a row of 8 words holds one channel's bit of each
 pair of the block (bit b of word w: pair 64 w + b). A product with signs is then a count of ones down the rows, and one
-vector instruction counts for 512 pairs. Counts are sliced too: plane p holds bit p of each pair's count. Against one
-pair after the other with popcounts of its words, the same layers took 0.4 of the time on AVX-512 with VPOPCNTDQ; and
-this needs and, or, xor alone, which every machine has.
+vector instruction counts for 512 pairs. Counts are sliced too: plane p holds bit p of each pair's count. Pair after
+pair, with popcounts of words, the network of MLPerf took 83 ns a pair on one thread with AVX-512 and VPOPCNTDQ; so it
+takes 36. And this needs and, or, xor alone, which every machine has.
 
 A score is a function of its pair alone: neither threads nor blocks nor the other pairs change a bit of it.
 """
@@ -173,21 +173,23 @@ def _compare_counts(typing_context, a, b, n_planes, odd, flip, out, out_index):
 
 @intrinsic
 def _compare_values(typing_context, values, index, threshold, out, out_index):
-    """Row ``out[out_index:]`` of the bits ``values[index:index + BLOCK] >= threshold``."""
-    lanes = 16  # their bits are stored as they come; gathering words of 64 first took twice the time
+    """Row ``out[out_index:]`` of the bits ``values[index:index + BLOCK] >= threshold``, float or unsigned."""
+    width = values.dtype.bitwidth
+    lanes = BLOCK // width  # their bits are stored as they come; gathering words of 64 first took twice the time
 
     def generate(context, builder, signature, arguments):
         values, index, threshold, out, out_index = _addresses(context, builder, signature, arguments)
         target = builder.bitcast(builder.gep(out, [out_index]), ir.IntType(lanes).as_pointer())
         thresholds = _splat(builder, threshold, lanes)
-        for part in range(BLOCK // lanes):
-            row = _load(builder, values, builder.add(index, _I64(lanes * part)), ir.VectorType(_FLOAT, lanes), 4)
-            bits = builder.bitcast(builder.fcmp_ordered(">=", row, thresholds), ir.IntType(lanes))
+        compare = builder.fcmp_ordered if threshold.type == _FLOAT else builder.icmp_unsigned
+        for part in range(width):
+            row = _load(builder, values, builder.add(index, _I64(lanes * part)), thresholds.type, width // 8)
+            bits = builder.bitcast(compare(">=", row, thresholds), ir.IntType(lanes))
             builder.store(bits, builder.gep(target, [_I64(part)]))
         return context.get_dummy_value()
 
     i64 = types.int64
-    return types.void(values, i64, types.float32, out, i64), generate
+    return types.void(values, i64, values.dtype, out, i64), generate
 
 
 @intrinsic
@@ -383,18 +385,16 @@ def _gather(items, vectors, size, out, index):
 
 
 @njit
-def _score_block(
-    values, values_index, n_channels, factors, factors_index, n_factors, stride, thresholds, weights, user,
-    layers, rows, starts, constants, lines, bias, scratch, n_pairs, out_bits, out,
+def _finish_block(
+    scratch, n_pairs, factors, factors_index, stride, weights, user, layers, rows, starts, constants, lines, bias,
+    out_bits, out,
 ):  # fmt: skip
-    """Logits ``out[:BLOCK]`` of one user and a block of items, whose first-layer values and factors are rows.
+    """Logits ``out[:BLOCK]`` of one user and a block of items, from the first layer's bits in ``scratch``.
 
     If ``out_bits`` has columns, they receive the bits of every 1-bit activation, layer after layer.
     """
     x, y, planes, ones, halves, others = scratch
-    for channel in range(n_channels):
-        threshold = thresholds[user * n_channels + channel]
-        _compare_values(values, values_index + channel * stride, threshold, x, channel * ROW)
+    n_channels, n_factors = layers[0, 0], weights.shape[1]
     x[n_channels * ROW : (n_channels + 1) * ROW] = 0
     column = 0
     for number in range(len(layers)):
@@ -404,52 +404,61 @@ def _score_block(
         if number < len(layers) - 1:
             _hidden_layer(x, layers[number], rows, starts, constants, planes, ones, y)
             x, y = y, x
-    _weigh_rows(factors, factors_index, stride, weights, user * n_factors, n_factors, bias, out)
+    _weigh_rows(factors, factors_index, stride, weights.reshape(-1), user * n_factors, n_factors, bias, out)
     _add_last_layer(x, layers[-1], rows, starts, constants, lines, planes, halves, others, out)
 
 
 @njit(parallel=True, cache=True)
 def score_pairs(
-    candidates, values, factors, thresholds, weights, layers, rows, starts, constants, lines, bias,
-    out_bits, out,
+    candidates, values, thresholds, ranks, rank_thresholds, items_per_section, factors, weights,
+    layers, rows, starts, constants, lines, bias, out_bits, out,
 ):  # fmt: skip
     """Logits ``out`` (users, m) of the items ``candidates`` (users, m) of each user, or of all items.
 
-    ``thresholds`` (users, channels) and ``weights`` (users, factors) are the users', ``values`` and ``factors`` the
-    items', flattened: (items, channels) and (items, factors), or, for all items, where ``candidates`` is (0, 0), tiles
-    (tiles, channels, BLOCK) and (tiles, factors, BLOCK). ``out_bits`` is (users, m, bits), see `_score_block`, or
-    (0, 0, 0). One kernel for both: compiling it takes seconds.
+    Of the users are ``thresholds`` (users, channels) and ``weights`` (users, factors); of the items, flattened,
+    ``values`` (items, channels) and ``factors`` (items, factors). For all items, where ``candidates`` is (0, 0),
+    ``ranks`` (tiles, channels, BLOCK) and ``rank_thresholds`` (users, sections, channels) stand for values and
+    thresholds, and ``factors`` are flattened tiles (tiles, factors, BLOCK). ``out_bits`` is (users, m, bits), see
+    `_finish_block`, or (0, 0, 0). One kernel for both, since compiling it takes seconds.
     """
     n_users, n_pairs = out.shape
-    n_channels, n_factors = thresholds.shape[1], weights.shape[1]
-    thresholds, weights = thresholds.reshape(-1), weights.reshape(-1)
+    n_channels, n_factors = layers[0, 0], weights.shape[1]
     must_gather = len(candidates) > 0
     users_per_task = 1 if must_gather else _USERS_PER_TASK
     n_blocks = (n_pairs + BLOCK - 1) // BLOCK
+    flat_ranks = ranks.reshape(-1)
     for task in prange(n_blocks * ((n_users + users_per_task - 1) // users_per_task)):
         first_user = task // n_blocks * users_per_task
         block = task % n_blocks
         first = block * BLOCK
         last = min(first + BLOCK, n_pairs)
         scratch = _scratch(layers)
+        x = scratch[0]
         scores = _aligned(BLOCK // 2).view(np.float32)
         bits = np.empty((0, 0), np.uint8)
-        block_values, values_index, stride = values, block * n_channels * BLOCK, BLOCK
-        block_factors, factors_index = factors, block * n_factors * BLOCK
+        gathered = np.empty((n_channels + n_factors) * _GATHERED if must_gather else 0, np.float32)
         if must_gather:
-            values_index, factors_index, stride = 0, n_channels * _GATHERED, _GATHERED
-            block_values = np.empty((n_channels + n_factors) * _GATHERED, np.float32)
-            block_factors = block_values
             items = candidates[first_user, first:last]
-            _gather(items, values, n_channels, block_values, 0)
-            _gather(items, factors, n_factors, block_values, factors_index)
+            _gather(items, values, n_channels, gathered, 0)
+            _gather(items, factors, n_factors, gathered, n_channels * _GATHERED)
         for user in range(first_user, min(first_user + users_per_task, n_users)):
+            if must_gather:
+                for channel in range(n_channels):
+                    _compare_values(gathered, channel * _GATHERED, thresholds[user, channel], x, channel * ROW)
+                block_factors, factors_index, stride = gathered, n_channels * _GATHERED, _GATHERED
+            else:
+                section = first // items_per_section
+                for channel in range(n_channels):
+                    position = (block * n_channels + channel) * BLOCK
+                    _compare_values(
+                        flat_ranks, position, rank_thresholds[user, section, channel], x, channel * ROW
+                    )  # fmt: skip
+                block_factors, factors_index, stride = factors, block * n_factors * BLOCK, BLOCK
             if out_bits.shape[2]:
                 bits = out_bits[user, first:last]
-            _score_block(
-                block_values, values_index, n_channels, block_factors, factors_index, n_factors, stride,
-                thresholds, weights, user, layers, rows, starts, constants, lines, bias, scratch,
-                last - first, bits, scores,
+            _finish_block(
+                scratch, last - first, block_factors, factors_index, stride, weights, user, layers, rows, starts,
+                constants, lines, bias, bits, scores,
             )  # fmt: skip
             out[user, first:last] = scores[: last - first]
 
@@ -512,3 +521,36 @@ def fill_least_addends(x, thresholds, out):
             number = high[channel]
             bits[channel] = np.int32(number if number >= 0 else number ^ 0x7FFFFFFF)
             out[row, channel] = floats[channel]
+
+
+@njit
+def _count_below(levels, value):
+    """Number of ``levels`` (ascending, at least one) that are below ``value``, without a branch to mispredict."""
+    position = 0
+    length = len(levels)
+    while length > 1:
+        half = length >> 1
+        position += half if levels[position + half - 1] < value else 0
+        length -= half
+    return position + np.int64(levels[position] < value)
+
+
+@njit(parallel=True, cache=True)
+def fill_ranks(columns, levels, out):
+    """Ranks (tiles, channels, BLOCK) of the values ``columns`` (channels, items) among ``levels``, the same sorted."""
+    n_channels, n_items = columns.shape
+    for task in prange(len(out) * n_channels):
+        tile = task // n_channels
+        channel = task % n_channels
+        first = tile * BLOCK
+        out[tile, channel] = 0
+        for item in range(first, min(first + BLOCK, n_items)):
+            out[tile, channel, item - first] = _count_below(levels[channel], columns[channel, item])
+
+
+@njit(parallel=True, cache=True)
+def rank_thresholds(thresholds, levels, out):
+    """Ranks (users, channels) of ``thresholds`` (users, channels) among ``levels`` (channels, items)."""
+    for channel in prange(len(levels)):  # the levels of a channel stay in the second-level cache
+        for user in range(len(thresholds)):
+            out[user, channel] = _count_below(levels[channel], thresholds[user, channel])

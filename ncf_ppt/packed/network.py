@@ -1,6 +1,5 @@
 """A packed NCF network: what a trained one amounts to, and the scores of pairs by it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import Counters
+from ncf_ppt.packed.tiles import Tiles
 from ncf_ppt.scoring import half_of_table
 from ppt_core.packed.linear import PackedLinear, PackedReLULinear
 from ppt_core.packed.thresholds import Thresholds
@@ -105,9 +105,13 @@ class PackedNCF:
 
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score every item for users (n,): float32 logits (n, n_items), those of `__call__`."""
-        scores = np.empty((len(users), self.n_items), np.float32)
-        no_candidates, no_bits = np.empty((0, 0), np.int32), np.empty((0, 0, 0), np.uint8)
-        self._score(users, no_candidates, *self._tiles, no_bits, scores)
+        scores, tiles = np.empty((len(users), self.n_items), np.float32), self._tiles
+        thresholds, weights = self._user_side(users)
+        _kernels.score_pairs(
+            np.empty((0, 0), np.int32), np.empty(0, np.float32), thresholds,
+            tiles.ranks, tiles.ranks_of(thresholds), tiles.items_per_section, tiles.factors.reshape(-1), weights,
+            *self.counters.arguments(), np.float32(self.last_bias), np.empty((0, 0, 0), np.uint8), scores,
+        )  # fmt: skip
         return scores
 
     def first_sums(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -125,8 +129,12 @@ class PackedNCF:
     ) -> NDArray[np.float32]:
         self._check(users, candidates)
         scores = np.empty(candidates.shape, np.float32)
-        candidates = np.ascontiguousarray(candidates, np.int32)
-        self._score(users, candidates, self._item_values, self.item_factors, bits, scores)
+        thresholds, weights = self._user_side(users)
+        _kernels.score_pairs(
+            np.ascontiguousarray(candidates, np.int32), self._item_values.reshape(-1), thresholds,
+            np.empty((0, 0, 0), np.uint16), np.empty((0, 0, 0), np.uint16), 1, self.item_factors.reshape(-1), weights,
+            *self.counters.arguments(), np.float32(self.last_bias), bits, scores,
+        )  # fmt: skip
         return scores
 
     def _check(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> None:
@@ -136,21 +144,6 @@ class PackedNCF:
             )
         if candidates.size and not 0 <= candidates.min() <= candidates.max() < self.n_items:
             raise ValueError(f"items must be between 0 and {self.n_items - 1}")
-
-    def _score(
-        self,
-        users: NDArray[np.int64],
-        candidates: NDArray[np.int32],
-        values: NDArray[np.float32],
-        factors: NDArray[np.float32],
-        bits: NDArray[np.uint8],
-        scores: NDArray[np.float32],
-    ) -> None:
-        counters = self.counters
-        _kernels.score_pairs(
-            candidates, values.reshape(-1), factors.reshape(-1), *self._user_side(users), *counters.arguments(),
-            np.float32(self.last_bias), bits, scores,
-        )  # fmt: skip
 
     def _user_side(self, users: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What an item's half must reach in each channel, and the factors times the last layer's weights."""
@@ -182,18 +175,6 @@ class PackedNCF:
             return values.mul_(torch.from_numpy(np.where(self.first_thresholds.flipped, -1, 1))).numpy()
 
     @cached_property
-    def _tiles(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """First-layer values and factors of the items, block after block."""
-        # The rows of `_item_values` are not kept for this: at a million items they are a gigabyte.
-        rows = self.__dict__.get("_item_values", self._half(self.first.y_half, self.item_features))
-        return _tiled(rows), _tiled(self.item_factors)
-
-
-def _tiled(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn (items, channels) into tiles (tiles, channels, BLOCK) whose rows are cache lines."""
-    shape = (-(-len(vectors) // _kernels.BLOCK), vectors.shape[1], _kernels.BLOCK)
-    memory = np.empty(math.prod(shape) + 16, np.float32)
-    start = -memory.ctypes.data % 64 // 4
-    tiles = memory[start : start + math.prod(shape)].reshape(shape)
-    _kernels.fill_tiles(vectors, tiles)
-    return tiles
+    def _tiles(self) -> Tiles:
+        # `_item_values` are not kept for this: at a million items they are a gigabyte.
+        return Tiles.of(self._half(self.first.y_half, self.item_features), self.item_factors)

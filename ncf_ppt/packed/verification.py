@@ -102,6 +102,9 @@ def _verify(
     for start in range(0, len(users), rows):
         block = slice(start, start + rows)
         scores, bits = packed.score_with_bits(users[block], candidates[block])
+        catalogue = packed.score_catalogue(users[block])
+        if not np.array_equal(scores, np.take_along_axis(catalogue, candidates[block].astype(np.int64), axis=1)):
+            raise DataError("scores of the whole catalogue differ from those of pairs; do not use this packed network")
         flat_bits = torch.from_numpy(bits).reshape(-1, bits.shape[2])
         flat_users = torch.from_numpy(np.repeat(users[block], candidates.shape[1]))
         flat_items = torch.from_numpy(candidates[block].reshape(-1).astype(np.int64))

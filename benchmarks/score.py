@@ -1,0 +1,246 @@
+"""Scoring a catalogue at MovieLens-20M's shape: plain PyTorch, its faster forms and the packed network, in one run.
+
+    python -m benchmarks.score --turns 7
+
+138,493 users, 26,744 items, factors 64, layers 256,256,128,64, BatchNorm, random weights. Each row scores the whole
+catalogue for some users; rows take turns, and a figure is the median over the turns. Ratios are medians of the ratios
+within a turn. All but the first row compute the first layer's halves once for each table:
+
+  fp32         PyTorch as a person would write it: the user repeated, embeddings joined, the MLP, in blocks of 16,384
+  fp32 split   the hidden layers in fp32, in blocks of 2,048
+  int8 split   the hidden products as torch._int_mm, compared with integer thresholds
+  packed       this project's 1-bit engine
+
+Then the latency of one user's top 10, seen items left out, over 26,744 and over 1,000,000 items.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ncf_ppt.interactions import Interactions
+from ncf_ppt.model import NCF, NCFConfig
+from ncf_ppt.packed.counters import unpack_signs
+from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.packed.packing import pack
+from ncf_ppt.recommend import top_items
+from ppt_core.layers import BinaryActivation, set_precision
+from ppt_core.plan import convert
+
+N_USERS, N_ITEMS = 138_493, 26_744
+ROWS = ("fp32", "fp32 split", "int8 split", "packed")
+Scores = Callable[[NDArray[np.int64]], Any]
+
+
+class PlainNeuMF(nn.Module):
+    """NeuMF with BatchNorm as a person would write it."""
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        super().__init__()
+        self.gmf_user, self.gmf_item = nn.Embedding(n_users, 64), nn.Embedding(n_items, 64)
+        self.mlp_user, self.mlp_item = nn.Embedding(n_users, 128), nn.Embedding(n_items, 128)
+        hidden: list[nn.Module] = []
+        for n_in, n_out in ((256, 256), (256, 128), (128, 64)):
+            hidden += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU()]
+        self.mlp = nn.Sequential(*hidden)
+        self.last = nn.Linear(128, 1)
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """Logits (n,)."""
+        gmf = self.gmf_user(users) * self.gmf_item(items)
+        mlp = self.mlp(torch.cat([self.mlp_user(users), self.mlp_item(items)], dim=1))
+        logits: Tensor = self.last(torch.cat([gmf, mlp], dim=1)).squeeze(1)
+        return logits
+
+
+def plain(model: PlainNeuMF, n_items: int) -> Scores:
+    """Scores of the whole catalogue, 16,384 pairs at a time."""
+
+    def score(users: NDArray[np.int64]) -> Tensor:
+        rows = []
+        for user in users.tolist():
+            blocks = torch.split(torch.arange(n_items), 1 << 14)
+            rows.append(torch.cat([model(torch.full_like(items, user), items) for items in blocks]))
+        return torch.stack(rows)
+
+    return score
+
+
+def split(model: PlainNeuMF, n_items: int) -> Scores:
+    """The same with the halves of the first layer computed beforehand."""
+    first, normalize = model.mlp[0], model.mlp[1:]
+    assert isinstance(first, nn.Linear)
+    item_half = model.mlp_item.weight @ first.weight[:, 128:].t()
+    user_half = torch.nn.functional.linear(model.mlp_user.weight, first.weight[:, :128], first.bias)
+    gmf_weight, mlp_weight = model.last.weight[0, :64], model.last.weight[0, 64:]
+
+    def score(users: NDArray[np.int64]) -> Tensor:
+        rows = []
+        for user in users.tolist():
+            factors = model.gmf_user.weight[user] * gmf_weight
+            blocks = [slice(start, start + 2048) for start in range(0, n_items, 2048)]
+            hidden = torch.cat([normalize(item_half[block] + user_half[user]) @ mlp_weight for block in blocks])
+            rows.append(torch.addmv(hidden, model.gmf_item.weight, factors) + model.last.bias)
+        return torch.stack(rows)
+
+    return score
+
+
+def int8(packed: PackedNCF) -> Scores:
+    """The packed network's arithmetic with a byte for each bit: `torch._int_mm` and integer thresholds."""
+    (layer,) = packed.hidden
+
+    def signs(words: NDArray[np.uint64], n_in: int) -> Tensor:
+        return torch.from_numpy(np.where(unpack_signs(words, n_in), 1, -1).astype(np.int8)).t()
+
+    hidden_signs, unit_signs = signs(layer.signs, 256), signs(packed.units.signs, 128)
+    first_thresholds, first_flipped = (
+        torch.from_numpy(array) for array in (packed.first_thresholds.values, packed.first_thresholds.flipped)
+    )
+    thresholds, flipped = torch.from_numpy(layer.thresholds.values), torch.from_numpy(layer.thresholds.flipped)
+    gains, offsets = torch.from_numpy(packed.units.gains), torch.from_numpy(packed.units.offsets)
+    item_half = packed.first.y_half(torch.from_numpy(packed.item_features))
+    user_half = packed.first.x_half(torch.from_numpy(packed.user_features))
+    last_weight = torch.from_numpy(packed.last_weight)
+    gmf_weight, mlp_weight = last_weight[:64], last_weight[64:]
+    item_factors, user_factors = torch.from_numpy(packed.item_factors), torch.from_numpy(packed.user_factors)
+
+    def score(users: NDArray[np.int64]) -> Tensor:
+        rows = []
+        for user in users.tolist():
+            hidden = []
+            for start in range(0, packed.n_items, 2048):
+                sums = item_half[start : start + 2048] + user_half[user]
+                bits = ((sums >= first_thresholds) ^ first_flipped).to(torch.int8)
+                bits = ((torch._int_mm(bits, hidden_signs) >= thresholds) ^ flipped).to(torch.int8)
+                products = torch._int_mm(bits, unit_signs).float()
+                hidden.append(products.mul_(gains).add_(offsets).relu_() @ mlp_weight)
+            logits = torch.addmv(torch.cat(hidden), item_factors, user_factors[user] * gmf_weight)
+            rows.append(logits + packed.last_bias)
+        return torch.stack(rows)
+
+    return score
+
+
+def random_packed(n_users: int, n_items: int) -> PackedNCF:
+    """A converted network of random weights whose activations are set about as often as a trained one's."""
+    model = NCF(n_users, n_items, NCFConfig(), seed=0)
+    convert(model)
+    set_precision(model, "low")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, BinaryActivation):
+                module.alpha.fill_(2.0)
+        for _ in range(50):  # gives BatchNorm its statistics
+            model(
+                torch.randint(n_users, (256,), generator=generator), torch.randint(n_items, (256,), generator=generator)
+            )
+    return pack(model, user_ids=np.arange(n_users), item_ids=np.arange(n_items), protocol="none")
+
+
+def set_threads(n: int) -> None:
+    """Let PyTorch and Numba use ``n`` threads."""
+    torch.set_num_threads(n)
+    numba.set_num_threads(n)
+
+
+def throughput(scores: dict[str, Scores], n_users: dict[str, int], turns: int) -> list[dict[str, Any]]:
+    """Pairs per second of each row on one and on all threads, and ratios to the packed one."""
+    results = []
+    for n_threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+        set_threads(n_threads)
+        rates: dict[str, list[float]] = {row: [] for row in scores}
+        for turn in range(turns + 1):
+            for row, score in scores.items():
+                users = np.random.default_rng(turn).integers(0, N_USERS, n_users[row])
+                start = time.perf_counter()
+                score(users)
+                if turn:  # the first compiles and fills caches
+                    rates[row].append(len(users) * N_ITEMS / (time.perf_counter() - start))
+        for row, found in rates.items():
+            ratios = [fast / slow for fast, slow in zip(rates["packed"], found, strict=True)]
+            result = {"row": row, "threads": n_threads, "pairs_per_second": statistics.median(found)}
+            results.append(result | {"packed_is_faster": statistics.median(ratios)})
+    return results
+
+
+def latency(packed: PackedNCF, turns: int) -> dict[str, Any]:
+    """Milliseconds of one user's top 10 among the items not seen, 100 of them seen, on all threads."""
+    rng = np.random.default_rng(0)
+    seen = [np.sort(rng.choice(packed.n_items, 100, replace=False)) for _ in range(packed.n_users)]
+    train = Interactions(
+        offsets=np.arange(packed.n_users + 1) * 100,
+        items=np.concatenate(seen).astype(np.int32),
+        n_items=packed.n_items,
+    )
+    milliseconds = []
+    for turn in range(turns + 3):
+        users = np.array([turn % packed.n_users])
+        start = time.perf_counter()
+        top_items(packed.score_catalogue(users), 10, train, users)
+        milliseconds.append(1e3 * (time.perf_counter() - start))
+    kept = milliseconds[3:]
+    return {
+        "n_items": packed.n_items,
+        "milliseconds": statistics.median(kept),
+        "lowest": min(kept),
+        "highest": max(kept),
+    }
+
+
+@click.command()
+@click.option("--turns", default=7, show_default=True)
+@click.option("--plain-users", default=1, show_default=True, help="Users scored in a turn by the first three rows.")
+@click.option("--packed-users", default=64, show_default=True)
+@click.option("--million/--no-million", default=True, show_default=True, help="Latency over 1,000,000 items (5 GB).")
+@click.option("--json", "as_json", is_flag=True)
+@torch.inference_mode()
+def main(turns: int, plain_users: int, packed_users: int, million: bool, as_json: bool) -> None:
+    """Measure and print the tables."""
+    packed = random_packed(N_USERS, N_ITEMS)
+    plain_model = PlainNeuMF(N_USERS, N_ITEMS).eval()
+    scores = dict(
+        zip(
+            ROWS,
+            (plain(plain_model, N_ITEMS), split(plain_model, N_ITEMS), int8(packed), packed.score_catalogue),
+            strict=True,
+        )
+    )
+    some = np.arange(2)
+    if not np.allclose(scores["int8 split"](some), packed.score_catalogue(some), atol=1e-4):
+        raise click.ClickException("int8 and packed scores differ")
+    rates = throughput(scores, {row: packed_users if row == "packed" else plain_users for row in ROWS}, turns)
+    set_threads(numba.config.NUMBA_NUM_THREADS)
+    latencies = [latency(packed, 10 * turns)]
+    if million:
+        del scores, plain_model, packed
+        latencies.append(latency(random_packed(1_000, 1_000_000), 2 * turns))
+    if as_json:
+        return click.echo(json.dumps({"throughput": rates, "latency": latencies}))
+    click.echo("| row | threads | M pairs/s | packed is faster by |\n|---|---|---|---|")
+    for rate in rates:
+        millions, ratio = rate["pairs_per_second"] / 1e6, rate["packed_is_faster"]
+        click.echo(f"| {rate['row']} | {rate['threads']} | {millions:.2f} | {ratio:.1f} |")
+    click.echo("\n| top 10 of | ms, median | lowest | highest |\n|---|---|---|---|")
+    for entry in latencies:
+        times = " | ".join(f"{entry[key]:.2f}" for key in ("milliseconds", "lowest", "highest"))
+        click.echo(f"| {entry['n_items']:,} items | {times} |")
+
+
+if __name__ == "__main__":
+    main()
