@@ -30,7 +30,7 @@ from ncf_ppt.scoring import scorer
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
-from ppt_core.layers import BinaryActivation, BinaryBatchNormReLU, set_precision
+from ppt_core.layers import BinaryActivation, BinaryBatchNormReLU, BinaryLinear, set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization
 from ppt_core.runs import Run
 
@@ -169,6 +169,24 @@ def test_a_catalogue_of_several_sections(model: NCF, packed: PackedNCF) -> None:
     np.testing.assert_array_equal(other.score_catalogue(users), packed.score_catalogue(users))
 
 
+def test_counts_of_more_than_eight_bits() -> None:
+    model = network(SHAPES[5])
+    activation, linear = model.mlp[0], model.mlp[1]
+    assert isinstance(activation, BinaryBatchNormReLU)
+    assert isinstance(linear, BinaryLinear)
+    with torch.no_grad():
+        activation.bias.copy_(torch.tensor([100.0, 100, 100, 100, 0]).repeat(104))  # most bits are always set
+        linear.weight[:, :258], linear.weight[:, 258:] = 1, -1
+        linear.weight[0, :257] = -1
+    users, items = np.arange(0, N_USERS, 5), candidates(14, 300)
+    packed = packed_network(model)
+    _, bits = packed.score_with_bits(users, items)
+    assert bits[..., :258].sum(axis=-1).min() > 200
+    found = verify(packed, model, users, items)
+    assert found.max_logit_difference < 1e-4
+    np.testing.assert_allclose(packed(users, items), scorer(model)(users, items), atol=1e-4)
+
+
 def test_nothing_to_score(packed: PackedNCF) -> None:
     assert packed.score_catalogue(np.empty(0, np.int64)).shape == (0, N_ITEMS)
     assert packed(np.empty(0, np.int64), np.empty((0, 7), np.int32)).shape == (0, 7)
@@ -290,6 +308,13 @@ def test_verification_names_the_first_layer_that_differs(
 ) -> None:
     with pytest.raises(DataError, match=message):
         verify(corrupted(packed, name), model, np.arange(40), candidates(40, 50))
+
+
+def test_verification_sees_a_catalogue_that_differs_from_its_pairs(model: NCF) -> None:
+    packed = packed_network(model)
+    packed._tiles.ranks[1] += 1
+    with pytest.raises(DataError, match="^scores of the whole catalogue differ from those of pairs"):
+        verify(packed, model, np.arange(3), candidates(3, 300))
 
 
 def test_what_cannot_be_packed_is_refused() -> None:
