@@ -1,4 +1,4 @@
-"""What the command line sets too, before torch and Numba load: see `cli.main`."""
+"""What the command line sets too, before torch and Numba load: see `commands.group`."""
 
 import os
 

@@ -313,7 +313,7 @@ def test_verification_names_the_first_layer_that_differs(
 def test_verification_sees_a_catalogue_that_differs_from_its_pairs(model: NCF) -> None:
     packed = packed_network(model)
     packed._tiles.ranks[1] += 1
-    with pytest.raises(DataError, match="^scores of the whole catalogue differ from those of pairs"):
+    with pytest.raises(DataError, match=r"^scores of the whole catalogue differ from those of pairs"):
         verify(packed, model, np.arange(3), candidates(3, 300))
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("ppt_core", "ncf_ppt", "vision_ppt", "data_prep")
+PACKAGES = ("ppt_core", "ncf_ppt", "vision_ppt", "data_prep", "commands")
 MAY_IMPORT = {
     "ppt_core": set(),
     "ncf_ppt": {"ppt_core"},
     "vision_ppt": {"ppt_core"},
     "data_prep": {"ppt_core", "ncf_ppt", "vision_ppt"},
-    "cli": {"ppt_core", "ncf_ppt", "vision_ppt", "data_prep"},
+    "commands": {"ppt_core", "ncf_ppt", "vision_ppt", "data_prep"},
+    "cli": {"commands"},
     "benchmarks": {"ppt_core", "ncf_ppt", "vision_ppt", "data_prep"},
 }
 DRAWERS = {

@@ -1,0 +1,55 @@
+"""The prepared set that a command works on, and how its metrics are labelled."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ncf_ppt.interactions import PreparedData
+    from ncf_ppt.model import NCF
+    from ncf_ppt.ranking import Scorer
+    from ppt_core.runs import Run
+
+
+def open_data(path: Path | None) -> "PreparedData":
+    """Open the prepared set at ``path``, or the built-in sample."""
+    from data_prep.prepare import sample
+    from ncf_ppt.interactions import PreparedData
+
+    return sample() if path is None else PreparedData.load(path)
+
+
+def data_of(run: "Run", path: Path | None) -> "PreparedData":
+    """Open the data that a run was trained on, or its copy at ``path``."""
+    from ppt_core.errors import DataError
+
+    recorded = run.config["data"]["path"]
+    if path is None and recorded is not None:
+        path = Path(recorded)
+        if not path.exists():
+            raise DataError(f"{path}, the data of {run.path}, is gone; say where it is now with --data")
+    data = open_data(path)
+    if data.manifest.get("sha256") != run.config["data"]["sha256"]:
+        raise DataError(f"{path} is not the data that {run.path} was trained on (another checksum); name that one")
+    return data
+
+
+def scorer_of(network: "NCF", data: "PreparedData", engine: str) -> "Scorer":
+    """Wrap a network for evaluation by ``engine``."""
+    from ncf_ppt.packed.packing import pack
+    from ncf_ppt.scoring import scorer
+
+    if engine == "torch":
+        return scorer(network)
+    return pack(network, user_ids=data.user_ids, item_ids=data.item_ids, protocol=data.protocol_label)
+
+
+def description(data: "PreparedData", ranking: str, engine: str) -> dict[str, Any]:
+    """Keys that say what a metric means."""
+    full = ranking == "full"
+    return {
+        "n_users": data.n_users,
+        "n_negatives": None if full else data.n_negatives,
+        "ranking": ranking,
+        "engine": engine,
+        "protocol": "leave-one-out, whole catalogue without train items" if full else data.protocol_label,
+    }

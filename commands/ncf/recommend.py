@@ -1,0 +1,80 @@
+"""`ppt-ncf recommend`."""
+
+from pathlib import Path
+
+import click
+
+from commands.ncf.data import data_of, scorer_of
+from commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION, K_OPTION
+from commands.output import print_json, tell
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--user", "users", multiple=True, help="An original user id; may be given several times.")
+@click.option(
+    "--users",
+    "users_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with one user id a line.",
+)
+@click.option("--all", "all_users", is_flag=True, help="Every user of the training data.")
+@click.option("--out", type=FOLDER, help="New Parquet file: user_id, item_id, rank, score.")
+@click.option(
+    "--new-users",
+    type=click.Choice(["error", "popular"]),
+    default="error",
+    show_default=True,
+    help="What unknown users get: an error, or what is most popular.",
+)
+@ENGINE_OPTION
+@K_OPTION
+@DATA_OPTION
+@DEVICE_OPTION
+@JSON_OPTION
+def recommend(
+    run: Path,
+    users: tuple[str, ...],
+    users_file: Path | None,
+    all_users: bool,
+    out: Path | None,
+    new_users: str,
+    k: int,
+    data: Path | None,
+    engine: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Recommend the best k items of the catalogue that a user has not seen in training.
+
+    \b
+    Examples:
+      ppt-ncf recommend run --user 1 --user 42
+      ppt-ncf recommend run --all -k 20 --out recommendations.parquet
+    """
+    from ncf_ppt import recommend as library
+    from ncf_ppt.fit import load_model
+    from ppt_core.errors import DataError
+    from ppt_core.files import refuse_existing
+    from ppt_core.runs import Run
+
+    if sum((bool(users), users_file is not None, all_users)) != 1:
+        raise DataError("name the users by one of --user, --users or --all")
+    if out is not None:
+        refuse_existing(out)
+    opened = Run.open(run)
+    network = load_model(opened, device=device)
+    prepared = data_of(opened, data)
+    if users_file is not None:
+        users = tuple(line.strip() for line in users_file.read_text("utf-8").splitlines() if line.strip())
+    wanted = None if all_users else list(users)
+    lists = library.recommend(scorer_of(network, prepared, engine), prepared, wanted, k=k, new_users=new_users)  # type: ignore[arg-type]
+    if lists.n_new_users:
+        tell(f"{lists.n_new_users} unknown users got what is most popular")
+    if out is not None:
+        lists.save(out)
+        return print_json({"out": str(out), "n_users": len(lists), "k": k}) if as_json else click.echo(f"{out}: done")
+    if as_json:
+        return print_json({"k": k, "recommendations": list(lists.to_dicts())})
+    for entry in lists.to_dicts():
+        click.echo(f"{entry['user_id']}: {', '.join(str(item) for item in entry['item_ids'])}")

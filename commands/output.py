@@ -1,0 +1,54 @@
+"""What commands print: results on standard output, all else on standard error."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
+    """Print a table of metrics, a row for each name."""
+    k = next(iter(rows.values()))["k"]
+    width = max(map(len, rows))
+    click.echo(f"{'':{width}}  HR@{k:<4} NDCG@{k:<4} [{protocol}; ties lost]")
+    for name, metrics in rows.items():
+        more = f"  MRR {metrics['mrr']:.4f}, coverage {metrics['coverage']:.1%}" if "mrr" in metrics else ""
+        ties = f"  {metrics['tie_rate']:.1%} of users tie" if metrics["tie_rate"] else ""
+        click.echo(f"{name:{width}}  {metrics['hit_ratio']:<7.4f} {metrics['ndcg']:<9.4f}{more}{ties}")
+
+
+def tell(message: str) -> None:
+    """Say something that is not a result."""
+    click.echo(message, err=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Any], None]]:
+    """Yield a function that shows a `ppt_core.fit.Progress` on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("full")
+
+        def show(step: Any) -> None:
+            bar.update(
+                task, completed=step.iteration, total=step.iterations, description=f"{step.phase.precision} precision"
+            )
+            if step.metrics is not None:
+                console.print(
+                    f"epoch {step.metrics['epochs']:.2f}  {step.phase.precision} precision  "
+                    f"HR@10 {step.metrics['hit_ratio']:.4f}  NDCG@10 {step.metrics['ndcg']:.4f}  "
+                    f"{step.metrics['seconds']:.1f} s"
+                )
+
+        yield show
