@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ def fit(
         samples_per_epoch=sampler.samples_per_epoch,
         settings={
             "kind": "ncf",
-            "model": asdict(model_config) | {"layers": list(model_config.layers)},
+            "model": model_config.to_dict(),
             "data": {**(data_reference or {}), "sha256": data.manifest.get("sha256"), "protocol": data.protocol_label},
             "n_users": data.n_users,
             "n_items": data.n_items,
@@ -170,8 +170,7 @@ def load_model(run: Run, *, device: str = "cpu") -> NCF:
     """
     run.result()
     tensors, metadata = load_tensors(run.model_path)
-    model_config = NCFConfig(**run.config["model"] | {"layers": tuple(run.config["model"]["layers"])})
-    model = NCF(run.config["n_users"], run.config["n_items"], model_config, seed=0)
+    model = NCF(run.config["n_users"], run.config["n_items"], NCFConfig.from_dict(run.config["model"]), seed=0)
     if run.config["training"]["split"] < 1:
         convert(model)
     if metadata["precision"] == "low":

@@ -1,13 +1,13 @@
 """NeuMF, GMF and MLP: neural collaborative filtering (He et al. 2017) as MLPerf v0.5 ran it, with BatchNorm."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ncf_ppt.row_adam import RowEmbedding
+from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.pair_linear import PairLinear
 
@@ -22,12 +22,15 @@ class NCFConfig:
         layers: widths of the MLP. The first is that of its input, the user's and the item's embedding of half
             that size each, so it must be even; each further one is a Linear layer.
         batch_norm: BatchNorm before each activation of the MLP.
+        binarize_embeddings: in low precision every row of an embedding table is a sign for each component and one
+            scale, see `ppt_core.binarize.binarize_rows`.
     """
 
     model: Literal["neumf", "gmf", "mlp"] = "neumf"
     factors: int = 64
     layers: tuple[int, ...] = (256, 256, 128, 64)
     batch_norm: bool = True
+    binarize_embeddings: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in ("neumf", "gmf", "mlp"):
@@ -39,6 +42,18 @@ class NCFConfig:
                 f"layers is {','.join(map(str, self.layers))}; give at least two widths, the first of them even: "
                 "half of it is the size of a user's and of an item's embedding"
             )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "NCFConfig":
+        """Read what `to_dict` returned."""
+        return cls(**values | {"layers": tuple(values["layers"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values; ``binarize_embeddings`` only if chosen, since older runs have no such key."""
+        values = asdict(self) | {"layers": list(self.layers)}
+        if not self.binarize_embeddings:
+            del values["binarize_embeddings"]
+        return values
 
 
 class NCF(nn.Module):
@@ -59,13 +74,14 @@ class NCF(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):  # no draws from the global generator; real memory comes below
+            table = BinaryRowEmbedding if config.binarize_embeddings else RowEmbedding
             if config.model != "mlp":
-                self.gmf_user = RowEmbedding(n_users, config.factors)
-                self.gmf_item = RowEmbedding(n_items, config.factors)
+                self.gmf_user = table(n_users, config.factors)
+                self.gmf_item = table(n_items, config.factors)
             if config.model != "gmf":
                 half = config.layers[0] // 2
-                self.mlp_user = RowEmbedding(n_users, half)
-                self.mlp_item = RowEmbedding(n_items, half)
+                self.mlp_user = table(n_users, half)
+                self.mlp_item = table(n_items, half)
                 has_bias = not config.batch_norm  # BatchNorm takes off every bias and adds its own
                 self.first = PairLinear(half, half, config.layers[1], bias=has_bias)
                 hidden: list[nn.Module] = [_activation(config, config.layers[1])]

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ncf_ppt import _kernels
+from ppt_core.binarize import binarize_rows
+from ppt_core.layers import BinaryEmbedding
 
 
 class RowEmbedding(nn.Embedding):
@@ -36,6 +38,20 @@ class RowEmbedding(nn.Embedding):
         """Return the rows ``input`` (n,), float (n, embedding_dim)."""
         self.catch_up(input if self.training else None)
         return F.embedding(input, self.weight, sparse=self._bring_up_to_date is not None)
+
+    def values(self) -> Tensor:
+        """All rows as the module gives them, up to date and without gradients: float (n, embedding_dim)."""
+        self.catch_up()
+        return self.weight.detach()
+
+
+class BinaryRowEmbedding(BinaryEmbedding, RowEmbedding):
+    """A `RowEmbedding` whose rows are 1-bit in low precision; the latent rows are what an optimizer moves."""
+
+    def values(self) -> Tensor:
+        """All rows as the module gives them, up to date and without gradients: float (n, embedding_dim)."""
+        latent = super().values()
+        return latent if self.precision == "full" else binarize_rows(latent)
 
 
 class RowAdam(torch.optim.Adam):

@@ -38,12 +38,12 @@ class NetworkScorer:
         self.model = model
         self.user_half: Tensor | None = None
         self.item_half: Tensor | None = None
-        for table in model.tables():
-            table.catch_up()
-        if model.config.model != "gmf":
-            with torch.inference_mode():
-                self.user_half = half_of_table(model.first.x_half, model.mlp_user.weight)
-                self.item_half = half_of_table(model.first.y_half, model.mlp_item.weight)
+        with torch.inference_mode():
+            if model.config.model != "mlp":
+                self.user_factors, self.item_factors = model.gmf_user.values(), model.gmf_item.values()
+            if model.config.model != "gmf":
+                self.user_half = half_of_table(model.first.x_half, model.mlp_user.values())
+                self.item_half = half_of_table(model.first.y_half, model.mlp_item.values())
 
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score row r of ``candidates`` for user r."""
@@ -71,8 +71,8 @@ class NetworkScorer:
         flat = items.reshape(-1)
         parts = []
         if model.config.model != "mlp":
-            vectors = model.gmf_item.weight.index_select(0, flat).view(*items.shape, -1)
-            vectors.mul_(model.gmf_user.weight[users].unsqueeze(1))
+            vectors = self.item_factors.index_select(0, flat).view(*items.shape, -1)
+            vectors.mul_(self.user_factors[users].unsqueeze(1))
             parts.append(vectors.view(n_pairs, -1))
         if self.user_half is not None and self.item_half is not None:
             sums = self.item_half.index_select(0, flat).view(*items.shape, -1)

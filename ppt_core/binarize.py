@@ -87,3 +87,34 @@ def binarize_weight(weight: Tensor) -> Tensor:
     """
     result: Tensor = _BinarizeWeight.apply(weight)  # type: ignore[no-untyped-call]
     return result
+
+
+class _BinarizeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        scales = rows.abs().mean(1, keepdim=True).half().to(rows.dtype)
+        return torch.where(rows > 0, scales, -scales)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def binarize_rows(rows: Tensor) -> Tensor:
+    """Binarize each row of a table to -scale or +scale, the scale being the row's own.
+
+    ==============  ==========================================================================
+    forward         ``scale`` where ``rows > 0``, else ``-scale``; ``scale`` is mean |row|
+    d / d rows      1: straight through, not clipped
+    ==============  ==========================================================================
+
+    Args:
+        rows: float (n, size), latent. A row's result does not depend on the other rows.
+
+    The scale is rounded to float16, so that what is trained is what two bytes hold. It is taken anew from the latent
+    row each time, never frozen: an embedding starts near 0 and grows by training, and its size is how popular an item
+    is. Mean |row| is the scale of least squared error (Rastegari et al. 2016, equation 6), so a row and its
+    binarization stay close, and the gradient passes as it is (Zhou et al. 2016, "DoReFa-Net", equation 7).
+    """
+    result: Tensor = _BinarizeRows.apply(rows)  # type: ignore[no-untyped-call]
+    return result

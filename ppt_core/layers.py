@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.binarize import binarize_activation, binarize_weight
+from ppt_core.binarize import binarize_activation, binarize_rows, binarize_weight
 from ppt_core.binary_linear import binary_linear
 from ppt_core.schedule import Precision
 
@@ -99,6 +99,17 @@ class BinaryConv2d(_BinaryWeights, nn.Conv2d):
         return output if self.bias is None else output + self.bias[:, None, None]
 
 
+class BinaryEmbedding(nn.Embedding):
+    """`nn.Embedding` in full precision; in low precision its rows by `ppt_core.binarize.binarize_rows`."""
+
+    precision: Precision = "full"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the rows ``input`` (n,), float (n, embedding_dim)."""
+        rows = super().forward(input)
+        return rows if self.precision == "full" else binarize_rows(rows)
+
+
 def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["static", "none"] = "static") -> None:
     """Switch every converted layer of ``model`` in place; parameters and state_dict keys stay as they are.
 
@@ -113,7 +124,7 @@ def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["sta
         raise ValueError(f"precision is {precision!r}; it must be 'full' or 'low'")
     if scale not in ("static", "none"):
         raise ValueError(f"scale is {scale!r}; it must be 'static' or 'none'")
-    layers = [m for m in model.modules() if isinstance(m, (BinaryActivation, _BinaryWeights))]
+    layers = [m for m in model.modules() if isinstance(m, (BinaryActivation, _BinaryWeights, BinaryEmbedding))]
     if precision == "low" and not layers:
         raise ValueError("the model holds no binarizable layer; convert it first with ppt_core.plan.convert")
     if precision == "low":
@@ -123,7 +134,7 @@ def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["sta
             with torch.no_grad():
                 if isinstance(layer, BinaryActivation):
                     layer.alpha.fill_(INITIAL_ALPHA)
-                else:
+                elif isinstance(layer, _BinaryWeights):
                     layer.scale.fill_(layer.weight.abs().mean().item() if scale == "static" else 1.0)
         layer.precision = precision
 

@@ -11,6 +11,7 @@ from ppt_core.layers import (
     BinaryActivation,
     BinaryBatchNormReLU,
     BinaryConv2d,
+    BinaryEmbedding,
     BinaryLinear,
     BinaryReLU,
     check_finite,
@@ -62,7 +63,7 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
     Binarized are the weight layers between the first and the last *in execution order* whose input is the output
     of a ReLU module, and those ReLUs. The first and the last weight layer, layers whose input is real-valued,
     projection shortcuts (1x1 convolutions beside a residual branch), embeddings and BatchNorm keep 32 bits
-    (Renda and Fromm 2020).
+    (Renda and Fromm 2020). A `BinaryEmbedding` becomes 1-bit wherever it stands: that it is one is the choice.
 
     Raises ValueError if the model cannot be traced, was converted before, holds weights that are not finite, has
     nothing to binarize, or calls an activation that would be binarized more than once.
@@ -90,7 +91,7 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
         else:
             decisions[node] = (True, f"its input is {_target(sources[node])}, 1 bit")
     binary_sources = {sources[node] for node in weighted if decisions[node][0]}
-    if not binary_sources:
+    if not binary_sources and not any(isinstance(module, BinaryEmbedding) for module in modules.values()):
         raise ValueError(
             "the model has nothing to binarize: no Linear or Conv2d between its first and its last layer "
             "takes the output of a ReLU module"
@@ -106,6 +107,8 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
             binarize = node in binary_sources
             reason = "feeds a 1-bit layer" if binarize else "feeds no 1-bit layer"
             planned.append(_planned(node, module, binarize, reason))
+        elif isinstance(module, BinaryEmbedding):
+            planned.append(_planned(node, module, True, "embedding, 1 bit by choice"))
         elif isinstance(module, nn.Embedding):
             planned.append(_planned(node, module, False, "embedding"))
     for entry in planned:
