@@ -13,6 +13,9 @@ from commands.ncf.pack import pack
 from commands.ncf.prepare import prepare
 from commands.ncf.recommend import recommend
 from commands.ncf.train import train
+from commands.vision.evaluate import evaluate as evaluate_images
+from commands.vision.prepare import prepare as prepare_images
+from commands.vision.train import train as train_images
 
 
 @click.group(cls=CommandGroup, commands=[prepare, train, evaluate, baseline, recommend, pack, export_embeddings])
@@ -25,6 +28,19 @@ def main() -> None:
     On MovieLens:                    ppt-ncf prepare ml-1m --out ml-1m
                                      ppt-ncf train --data ml-1m --out run
                                      ppt-ncf recommend run --user 1
+    """
+
+
+@click.group(cls=CommandGroup, commands=[prepare_images, train_images, evaluate_images])
+@click.version_option(package_name="ppt-ncf")
+def vision() -> None:
+    """Train binarized (1-bit) image networks by partial pre-training: ResNet-20, VGG-16, ResNet-34.
+
+    \b
+    A first run, without any data:   ppt-vision train --network resnet20 --split 0.5
+    On CIFAR-10:                     ppt-vision prepare cifar10 cifar-10-python.tar.gz --out cifar10
+                                     ppt-vision train --data cifar10 --network resnet20 --epochs 4 --out run
+                                     ppt-vision evaluate run
     """
 
 

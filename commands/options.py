@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,3 +25,73 @@ ENGINE_OPTION = click.option(
     help="PyTorch, or 1-bit layers on packed bits: a CPU, and a network that ended in low precision.",
 )
 K_OPTION = click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Length of the lists.")
+
+Default = str | float | None
+Command = Callable[..., Any]
+
+
+def training_options(
+    *, epochs: Default, batch_size: Default, learning_rate: Default, metric: str, optimizer: str
+) -> Callable[[Command], Command]:
+    """What every `train` has: the data, the budget, the switch, and how it runs.
+
+    A default that is text only says where the value comes from: the command then gets None.
+    """
+
+    def number(kind: type, default: Default) -> dict[str, Any]:
+        if isinstance(default, str):
+            return {"type": kind, "show_default": default}
+        return {"type": kind, "default": default, "show_default": True}
+
+    options = [
+        click.option("--data", type=FOLDER, help="Prepared folder; without it a built-in synthetic sample."),
+        click.option("--out", type=FOLDER, help="Run folder; by default the next free runs/N."),
+        click.option(
+            "--split", default=0.5, show_default=True, help="Fraction of training at full precision: 1 all, 0 none."
+        ),
+        click.option(
+            "--epochs", **number(float, epochs), help="Passes over the training samples; fractions are allowed."
+        ),
+        click.option("--iterations", type=int, help="Optimizer steps, in place of --epochs."),
+        click.option("--batch-size", **number(int, batch_size), help="Samples in a step, of all processes together."),
+        click.option("--learning-rate", **number(float, learning_rate), help=f"Of {optimizer}."),
+        click.option(
+            "--threshold", type=float, help=f"Stop once {metric} on the test set reaches this, as MLPerf does."
+        ),
+        click.option(
+            "--eval-every", default=1.0, show_default=True, help="Epochs between evaluations; 0: only at the end."
+        ),
+        click.option(
+            "--precision",
+            "arithmetic",
+            type=click.Choice(["fp32", "bf16"]),
+            default="fp32",
+            show_default=True,
+            help="Of the products of 32-bit layers.",
+        ),
+        click.option(
+            "--at-switch",
+            type=click.Choice(["reset", "keep"]),
+            default="reset",
+            show_default=True,
+            help=f"What becomes of {optimizer}'s moments at the switch.",
+        ),
+        click.option(
+            "--scale",
+            type=click.Choice(["static", "none"]),
+            default="static",
+            show_default=True,
+            help="Scale of 1-bit weights: mean |w| at the switch, or none.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of the initial weights and of every sample."),
+        click.option("--resume", is_flag=True, help="Go on with the run in --out; give the other options again."),
+        DEVICE_OPTION,
+        JSON_OPTION,
+    ]
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,14 +25,26 @@ def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
         click.echo(f"{name:{width}}  {metrics['hit_ratio']:<7.4f} {metrics['ndcg']:<9.4f}{more}{ties}")
 
 
+def print_training(path: Path, result: dict[str, Any], threshold: float | None) -> None:
+    """Print what a finished training did, and for a ``threshold`` whether it was reached."""
+    if threshold is not None:
+        reached = "reached" if result["threshold_reached"] else "not reached"
+        click.echo(f"threshold {threshold} on the test set (MLPerf's rule): {reached}")
+    phases = ", ".join(f"{p['iterations']:,} {p['precision']}" for p in result["phases"])
+    click.echo(
+        f"{path}: {result['epochs']:.2f} epochs ({phases} iterations) in {result['seconds']:.1f} s, "
+        f"{result['samples_per_second']:,.0f} samples/s"
+    )
+
+
 def tell(message: str) -> None:
     """Say something that is not a result."""
     click.echo(message, err=True)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Any], None]]:
-    """Yield a function that shows a `ppt_core.fit.Progress` on standard error."""
+def progress_bar(metrics: dict[str, str]) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that shows a `ppt_core.fit.Progress` on standard error, with ``metrics`` under their titles."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,9 +58,9 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
                 task, completed=step.iteration, total=step.iterations, description=f"{step.phase.precision} precision"
             )
             if step.metrics is not None:
+                values = "  ".join(f"{title} {step.metrics[key]:.4f}" for title, key in metrics.items())
                 console.print(
-                    f"epoch {step.metrics['epochs']:.2f}  {step.phase.precision} precision  "
-                    f"HR@10 {step.metrics['hit_ratio']:.4f}  NDCG@10 {step.metrics['ndcg']:.4f}  "
+                    f"epoch {step.metrics['epochs']:.2f}  {step.phase.precision} precision  {values}  "
                     f"{step.metrics['seconds']:.1f} s"
                 )
 

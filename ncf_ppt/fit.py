@@ -168,6 +168,7 @@ def load_model(run: Run, *, device: str = "cpu") -> NCF:
 
     Raises `DataError` if the run has not finished or its files were changed.
     """
+    run.refuse_other_kind("ncf")
     run.result()
     tensors, metadata = load_tensors(run.model_path)
     model = NCF(run.config["n_users"], run.config["n_items"], NCFConfig.from_dict(run.config["model"]), seed=0)

@@ -176,6 +176,8 @@ class PreparedData:
         if not (path / "manifest.json").exists():
             raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-ncf prepare` first")
         manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+        if "kind" in manifest:
+            raise DataError(f"{path} is a prepared set of {manifest['kind']}, not of ratings; use it with `ppt-vision`")
         verify_checksums(path, manifest["files"])
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         return cls(

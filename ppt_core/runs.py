@@ -41,6 +41,12 @@ class Run:
             raise DataError(f"{path} is not a run folder (it holds no config.json); make one with `train --out {path}`")
         return cls(path, read_json(path / "config.json", format_version=FORMAT_VERSION))
 
+    def refuse_other_kind(self, kind: str) -> None:
+        """Raise `DataError` unless this is a run of that kind, ``ncf`` or ``vision``."""
+        found = self.config.get("kind")
+        if found != kind:
+            raise DataError(f"{self.path} is a run of kind {found}, not {kind}; use the commands of `ppt-{found}`")
+
     @property
     def checkpoint_path(self) -> Path:
         """The last complete training state."""

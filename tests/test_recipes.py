@@ -6,9 +6,8 @@ from torch import nn
 
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
-from ppt_core.schedule import Constant, PhaseSchedule
-from vision_ppt.networks import NetworkName
-from vision_ppt.recipes import RECIPES
+from ppt_core.schedule import Constant, Cosine, PhaseSchedule, WarmUp
+from vision_ppt.recipes import RECIPES, USUAL_RECIPE, RecipeName
 from vision_ppt.resnet import ResNet, ResNetConfig
 
 
@@ -23,21 +22,17 @@ def goyal_et_al(epoch: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("network", "epochs", "batch_size", "n_images", "expected"),
-    [
-        ("resnet20", 182, 128, 50_000, he_et_al),
-        ("vgg16", 182, 128, 50_000, he_et_al),
-        ("resnet34", 90, 1024, 1_281_167, goyal_et_al),
-    ],
+    ("name", "epochs", "batch_size", "n_images", "expected"),
+    [("cifar", 182, 128, 50_000, he_et_al), ("imagenet", 90, 1024, 1_281_167, goyal_et_al)],
 )
 def test_learning_rate_of_each_epoch(
-    network: NetworkName, epochs: int, batch_size: int, n_images: int, expected: object
+    name: RecipeName, epochs: int, batch_size: int, n_images: int, expected: object
 ) -> None:
     assert callable(expected)
-    recipe = RECIPES[network]
+    recipe = RECIPES[name]
     assert (recipe.epochs, recipe.batch_size) == (epochs, batch_size)
     per_epoch = -(-n_images // batch_size)
-    schedule = PhaseSchedule.split(epochs * per_epoch, 1.0, recipe.learning_rate)
+    schedule = PhaseSchedule.split(epochs * per_epoch, 1.0, recipe.schedule())
     for epoch in range(epochs):
         for step in (0, 1, per_epoch // 2, per_epoch - 1):
             found = schedule.at(epoch * per_epoch + step)[1]
@@ -45,7 +40,7 @@ def test_learning_rate_of_each_epoch(
 
 
 def test_the_whole_schedule_is_compressed_into_each_phase() -> None:
-    schedule = PhaseSchedule.split(360, 0.5, RECIPES["resnet34"].learning_rate)
+    schedule = PhaseSchedule.split(360, 0.5, RECIPES["imagenet"].schedule())
     for first in (0, 180):  # 180 iterations stand for 90 epochs
         for iteration in range(180):
             assert schedule.at(first + iteration)[1] == pytest.approx(goyal_et_al(iteration / 2))
@@ -54,14 +49,20 @@ def test_the_whole_schedule_is_compressed_into_each_phase() -> None:
 def test_values_of_the_sources() -> None:
     for recipe in RECIPES.values():
         assert (recipe.momentum, recipe.weight_decay) == (0.9, 1e-4)
-    assert RECIPES["resnet20"] == RECIPES["vgg16"]
-    assert [recipe.decays_batch_norm for recipe in RECIPES.values()] == [True, True, False]
-    assert replace(RECIPES["vgg16"], batch_size=32).epochs == 182
+    assert USUAL_RECIPE == {"resnet20": "cifar", "vgg16": "cifar", "resnet34": "imagenet"}
+    assert [recipe.decays_batch_norm for recipe in RECIPES.values()] == [True, False]
+    assert replace(RECIPES["cifar"], batch_size=32).epochs == 182
+
+
+def test_another_annealing_keeps_the_warm_up() -> None:
+    assert replace(RECIPES["cifar"], annealing="cosine").schedule() == Cosine(0.1)
+    constant = replace(RECIPES["imagenet"], annealing="constant", learning_rate=0.2).schedule()
+    assert constant == WarmUp(Constant(0.2), fraction=5 / 90)
 
 
 @pytest.mark.parametrize("decays_batch_norm", [True, False])
 def test_the_optimizer_does_momentum_and_decays_what_it_should(decays_batch_norm: bool) -> None:
-    recipe = replace(RECIPES["resnet20"], learning_rate=Constant(0.1), decays_batch_norm=decays_batch_norm)
+    recipe = replace(RECIPES["cifar"], decays_batch_norm=decays_batch_norm)
     model = ResNet(ResNetConfig(blocks=(1, 1), width=4), seed=0)
     convert(model)
     set_precision(model, "low")
@@ -85,5 +86,5 @@ def test_the_optimizer_does_momentum_and_decays_what_it_should(decays_batch_norm
 
 def test_the_optimizer_of_a_full_precision_model_has_every_parameter() -> None:
     model = ResNet(ResNetConfig(blocks=(1,), width=4), seed=0)
-    optimizer = RECIPES["resnet20"].make_optimizer(model)
+    optimizer = RECIPES["cifar"].make_optimizer(model)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))

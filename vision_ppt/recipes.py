@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import nn
 
 from ppt_core.layers import BinaryActivation
-from ppt_core.schedule import LearningRate, Step, WarmUp
+from ppt_core.schedule import Constant, Cosine, LearningRate, Step, WarmUp
 from vision_ppt.networks import NetworkName
+
+RecipeName = Literal["cifar", "imagenet"]
+Annealing = Literal["step", "cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,10 @@ class Recipe:
     Attributes:
         batch_size: images in a step.
         epochs: passes over the training images.
-        learning_rate: as a function of progress.
+        learning_rate: the highest one.
+        milestones: progress at which it drops to a tenth.
+        warm_up: progress during which it rises linearly from 0; 0 for none.
+        annealing: ``step`` drops at the milestones; ``cosine`` and ``constant`` take the place of that.
         momentum: of the gradients.
         weight_decay: added to the gradient as ``weight_decay * weight``.
         decays_batch_norm: whether BatchNorm's weights and biases decay too.
@@ -31,11 +38,25 @@ class Recipe:
 
     batch_size: int
     epochs: float
-    learning_rate: LearningRate
+    learning_rate: float
+    milestones: tuple[float, ...]
+    warm_up: float = 0.0
+    annealing: Annealing = "step"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     decays_batch_norm: bool = True
     source: str
+
+    def schedule(self) -> LearningRate:
+        """The learning rate as a function of progress."""
+        annealed: LearningRate
+        if self.annealing == "step":
+            annealed = Step(self.learning_rate, milestones=self.milestones)
+        elif self.annealing == "cosine":
+            annealed = Cosine(self.learning_rate)
+        else:
+            annealed = Constant(self.learning_rate)
+        return WarmUp(annealed, fraction=self.warm_up) if self.warm_up else annealed
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Build the optimizer of a phase over all parameters. The learning rate is set at each step.
@@ -54,23 +75,27 @@ class Recipe:
         )
 
 
-_CIFAR = Recipe(
-    batch_size=128,
-    epochs=182,  # 64,000 iterations on 45,000 images, as the source trains
-    learning_rate=Step(0.1, milestones=(0.5, 0.75)),
-    source="He et al. 2016, section 4.2",
-)
-
-RECIPES: Mapping[NetworkName, Recipe] = MappingProxyType(
+RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
     {
-        "resnet20": _CIFAR,
-        "vgg16": _CIFAR,
-        "resnet34": Recipe(
+        "cifar": Recipe(
+            batch_size=128,
+            epochs=182,  # 64,000 iterations on 45,000 images, as the source trains
+            learning_rate=0.1,
+            milestones=(0.5, 0.75),
+            source="He et al. 2016, section 4.2",
+        ),
+        "imagenet": Recipe(
             batch_size=1024,
             epochs=90,
-            learning_rate=WarmUp(Step(0.4, milestones=(30 / 90, 60 / 90, 80 / 90)), fraction=5 / 90),
+            learning_rate=0.4,
+            milestones=(30 / 90, 60 / 90, 80 / 90),
+            warm_up=5 / 90,
             decays_batch_norm=False,
             source="Goyal et al. 2017, sections 2.2 and 5.1",
         ),
     }
+)
+
+USUAL_RECIPE: Mapping[NetworkName, RecipeName] = MappingProxyType(
+    {"resnet20": "cifar", "vgg16": "cifar", "resnet34": "imagenet"}
 )

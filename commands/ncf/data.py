@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.recorded_data import recorded_data
+
 if TYPE_CHECKING:
     from ncf_ppt.interactions import PreparedData
     from ncf_ppt.model import NCF
@@ -20,17 +22,7 @@ def open_data(path: Path | None) -> "PreparedData":
 
 def data_of(run: "Run", path: Path | None) -> "PreparedData":
     """Open the data that a run was trained on, or its copy at ``path``."""
-    from ppt_core.errors import DataError
-
-    recorded = run.config["data"]["path"]
-    if path is None and recorded is not None:
-        path = Path(recorded)
-        if not path.exists():
-            raise DataError(f"{path}, the data of {run.path}, is gone; say where it is now with --data")
-    data = open_data(path)
-    if data.manifest.get("sha256") != run.config["data"]["sha256"]:
-        raise DataError(f"{path} is not the data that {run.path} was trained on (another checksum); name that one")
-    return data
+    return recorded_data(run, path, open_data)
 
 
 def scorer_of(network: "NCF", data: "PreparedData", engine: str) -> "Scorer":

@@ -7,7 +7,8 @@ import click
 
 from commands.ncf.data import open_data
 from commands.options import training_options
-from commands.output import print_json, print_metrics, print_training, progress_bar, tell
+from commands.output import print_json, print_metrics, print_training
+from commands.training import data_reference, follow, run_folder
 
 
 @click.command()
@@ -54,11 +55,8 @@ def train(
     from ncf_ppt.fit import NCFTrainingConfig, fit
     from ncf_ppt.model import NCFConfig
     from ncf_ppt.ranking import rank_test_items
-    from ppt_core.errors import DataError
-    from ppt_core.runs import Run, next_free
 
-    if resume and out is None:
-        raise DataError("--resume needs --out, the run folder to go on with")
+    path = run_folder(out, resume=resume)
     model_config = NCFConfig(
         model=model,  # type: ignore[arg-type]
         factors=factors,
@@ -67,17 +65,10 @@ def train(
         binarize_embeddings=binarize_embeddings,
     )
     config = NCFTrainingConfig(**training)
-    if data is None:
-        tell("no --data: training on the built-in synthetic sample")
     prepared = open_data(data)
-    path = next_free(Path("runs")) if out is None else out
-    reference = {"path": None if data is None else str(data.resolve())}
+    reference = data_reference(data)
     progress = fit(prepared, path, model_config, config, data_reference=reference, resume=resume, device=device)
-    tell(f"training into {path}")
-    with progress_bar({"HR@10": "hit_ratio", "NDCG@10": "ndcg"}) as show:
-        for step in progress:
-            show(step)
-    result = Run.open(path).result()
+    result = follow(progress, path, {"HR@10": "hit_ratio", "NDCG@10": "ndcg"})
     popular = rank_test_items(fit_baseline("popular", prepared), prepared).metrics()
     if as_json:
         return print_json({"run": str(path), **result, "popular": popular})

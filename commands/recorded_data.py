@@ -1,0 +1,34 @@
+"""The data that a run was trained on, found again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from ppt_core.runs import Run
+
+
+class Prepared(Protocol):
+    """A prepared set of any kind."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Where it came from; ``sha256`` identifies it."""
+
+
+Data = TypeVar("Data", bound=Prepared)
+
+
+def recorded_data(run: "Run", path: Path | None, open_data: Callable[[Path | None], Data]) -> Data:
+    """Open the data that a run was trained on, or its copy at ``path``."""
+    from ppt_core.errors import DataError
+
+    recorded = run.config["data"]["path"]
+    if path is None and recorded is not None:
+        path = Path(recorded)
+        if not path.exists():
+            raise DataError(f"{path}, the data of {run.path}, is gone; say where it is now with --data")
+    data = open_data(path)
+    if data.manifest.get("sha256") != run.config["data"]["sha256"]:
+        raise DataError(f"{path} is not the data that {run.path} was trained on (another checksum); name that one")
+    return data

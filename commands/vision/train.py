@@ -1,0 +1,97 @@
+"""`ppt-vision train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.options import FOLDER, training_options
+from commands.output import print_json, print_training
+from commands.training import data_reference, follow, run_folder
+from commands.vision.data import open_images
+
+_SAMPLE_EPOCHS = 6  # on the built-in sample, a minute on two cores
+
+
+@click.command()
+@click.option(
+    "--network",
+    type=click.Choice(["resnet20", "vgg16", "resnet34"]),
+    default="resnet20",
+    show_default=True,
+    help="resnet20 and vgg16 are made for 32x32, resnet34 for 224x224.",
+)
+@click.option(
+    "--shortcut", type=click.Choice(["identity", "projection"]), help="Of a ResNet.  [default: the network's own]"
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["cifar", "imagenet"]),
+    help="He et al. 2016 or Goyal et al. 2017, compressed to --epochs.  [default: the network's own]",
+)
+@click.option(
+    "--schedule",
+    "annealing",
+    type=click.Choice(["step", "cosine", "constant"]),
+    default="step",
+    show_default=True,
+    help="How the learning rate falls in each phase; step: as the recipe says.",
+)
+@click.option("--image-size", default=224, show_default=True, help="What image files are cropped to.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: 2 for image files, else 0]")
+@click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
+@training_options(
+    epochs="the recipe's: cifar 182, imagenet 90; 6 on the sample",
+    batch_size="the recipe's: 128, 1024",
+    learning_rate="the recipe's: 0.1, 0.4",
+    metric="accuracy",
+    optimizer="SGD",
+)
+def train(
+    data: Path | None,
+    out: Path | None,
+    network: Any,
+    shortcut: Any,
+    recipe: Any,
+    workers: int | None,
+    root: Path | None,
+    resume: bool,
+    device: str,
+    as_json: bool,
+    **training: Any,
+) -> None:
+    """Train an image network: first at full precision, then binarized.
+
+    \b
+    Examples:
+      ppt-vision train --network resnet20 --split 0.5
+      ppt-vision train --data cifar10 --network vgg16 --split 0.5 --epochs 4 --out run
+      ppt-vision train --data imagenette --network resnet34 --split 0.5 --epochs 2 --batch-size 32
+    """
+    from vision_ppt.fit import VisionTrainingConfig, fit
+    from vision_ppt.images import PreparedImages
+    from vision_ppt.networks import NetworkConfig
+    from vision_ppt.recipes import USUAL_RECIPE
+
+    path = run_folder(out, resume=resume)
+    if data is None and training["epochs"] is None:
+        training["epochs"] = _SAMPLE_EPOCHS
+    config = VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], **training)
+    images = open_images(data, root)
+    if workers is None:
+        workers = 0 if isinstance(images, PreparedImages) else 2
+    progress = fit(
+        images,
+        path,
+        NetworkConfig(network=network, n_classes=images.n_classes, shortcut=shortcut),
+        config,
+        data_reference=data_reference(data),
+        resume=resume,
+        device=device,
+        workers=workers,
+    )
+    result = follow(progress, path, {"accuracy": "accuracy"})
+    if as_json:
+        return print_json({"run": str(path), **result})
+    print_training(path, result, config.threshold)
+    click.echo(f"accuracy {result['accuracy']:.4f} [{result['n_images']:,} test images, top-1; ties lost]")

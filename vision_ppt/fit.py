@@ -1,0 +1,207 @@
+"""Train an image network on a prepared set into a run folder, and read it back."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppt_core import fit as core
+from ppt_core.checkpoint import load_tensors
+from ppt_core.layers import alpha_penalty, check_finite, set_precision
+from ppt_core.plan import convert
+from ppt_core.runs import Run
+from ppt_core.schedule import batches_per_epoch
+from vision_ppt.accuracy import measure_accuracy
+from vision_ppt.augment import Normalization
+from vision_ppt.batches import evaluation_batches, training_batches
+from vision_ppt.folders import PreparedFolders
+from vision_ppt.images import PreparedImages
+from vision_ppt.networks import NetworkConfig, build_network
+from vision_ppt.recipes import RECIPES, Annealing, Recipe, RecipeName
+from vision_ppt.resnet import ResNet
+from vision_ppt.sampling import ImageBatch, evaluation_sampler, training_sampler
+from vision_ppt.vgg import VGG
+
+_IMAGES_PER_EVALUATION = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionTrainingConfig(core.TrainingConfig):
+    """How the network is trained. The defaults are He et al.'s recipe for CIFAR-10 and split 0.5.
+
+    An epoch is one pass over the training images, each changed at random. Its last batch holds the rest; a rest of
+    one image joins the batch before it.
+
+    Attributes:
+        recipe: momentum, weight decay, milestones and warm-up, see `vision_ppt.recipes`.
+        learning_rate: the highest one.
+        annealing: how it falls: as the recipe says (``step``), along a ``cosine`` or not at all (``constant``).
+        image_size: height and width of what image files are cropped to; arrays have their own.
+        arithmetic: of the convolutions and the last layer: ``fp32``, or ``bf16`` by autocast.
+    """
+
+    recipe: RecipeName = "cifar"
+    epochs: float = RECIPES["cifar"].epochs
+    batch_size: int = RECIPES["cifar"].batch_size
+    learning_rate: float = RECIPES["cifar"].learning_rate
+    annealing: Annealing = "step"
+    image_size: int = 224
+    arithmetic: Literal["fp32", "bf16"] = "fp32"
+
+    @classmethod
+    def of(cls, recipe: RecipeName, **settings: Any) -> "VisionTrainingConfig":
+        """Take epochs, batch size and learning rate from the recipe where ``settings`` has none, or None."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        usual = {name: getattr(RECIPES[recipe], name) for name in ("epochs", "batch_size", "learning_rate")}
+        return cls(recipe=recipe, **{**usual, **given})
+
+    def compressible_recipe(self) -> Recipe:
+        """The recipe with the values of this config."""
+        values = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "annealing")}
+        return replace(RECIPES[self.recipe], **values)
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        return [
+            *super()._rules(),
+            ("recipe", self.recipe in RECIPES, f"one of {', '.join(RECIPES)}"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("annealing", self.annealing in get_args(Annealing), f"one of {', '.join(get_args(Annealing))}"),
+            ("image_size", self.image_size >= 1, "at least 1"),
+            ("arithmetic", self.arithmetic in ("fp32", "bf16"), "fp32 or bf16"),
+        ]
+
+
+def fit(
+    data: PreparedImages | PreparedFolders,
+    path: Path,
+    network_config: NetworkConfig,
+    config: VisionTrainingConfig,
+    *,
+    data_reference: dict[str, Any] | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    workers: int = 0,
+    checkpoint_seconds: float = 60,
+) -> Iterator[core.Progress]:
+    """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.fit.fit`.
+
+    Convolutions of PyTorch add in an order that depends on the number of threads: the same bytes take the same one.
+
+    Args:
+        data: what to train and evaluate on.
+        path: a new run folder; with ``resume`` an existing one, whose configs must equal these.
+        network_config: the network.
+        config: the recipe.
+        data_reference: where the command line finds the data again; kept in ``config.json``.
+        resume: go on from the last checkpoint of ``path``.
+        device: where to train.
+        workers: processes that draw batches ahead, see `vision_ppt.batches.draw_blocks`.
+        checkpoint_seconds: least time between two checkpoints.
+
+    Raises `DataError` for an existing ``path`` without ``resume`` and for an image that cannot be read, and
+    ValueError for settings that do not fit the data or each other.
+    """
+    network = new_network(data, network_config, config, device=device)
+    sampler = training_sampler(data, seed=config.seed, image_size=config.image_size)
+    recipe = config.compressible_recipe()
+    task = core.Task(
+        model=network,
+        batches=lambda start: training_batches(sampler, config.batch_size, start=start, workers=workers),
+        loss=loss_function(data.normalization, config.arithmetic, device),
+        make_optimizer=recipe.make_optimizer,
+        learning_rate=recipe.schedule(),
+        evaluate=lambda: evaluate(network, data, image_size=config.image_size, device=device, workers=workers),
+        metric="accuracy",
+        iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
+        samples_per_epoch=sampler.samples_per_epoch,
+        settings={
+            "kind": "vision",
+            "network": asdict(network_config),
+            "data": {**(data_reference or {}), "sha256": data.manifest.get("sha256")},
+        },
+        result={"network": network_config.network, "n_classes": data.n_classes, "precision": config.arithmetic},
+        events={
+            "seed": config.seed,
+            "global_batch_size": config.batch_size,
+            "train_samples": sampler.samples_per_epoch,
+            "eval_samples": len(data.test),
+            "opt_name": "sgd",
+            "opt_base_learning_rate": config.learning_rate,
+            "sgd_opt_momentum": recipe.momentum,
+            "sgd_opt_weight_decay": recipe.weight_decay,
+        },
+    )
+    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds)
+
+
+def evaluate(
+    network: nn.Module,
+    data: PreparedImages | PreparedFolders,
+    *,
+    image_size: int = 224,
+    device: str = "cpu",
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Measure a network on all test images; see `vision_ppt.accuracy.measure_accuracy`."""
+    sampler = evaluation_sampler(data, image_size=image_size)
+    batches = evaluation_batches(sampler, _IMAGES_PER_EVALUATION, workers=workers)
+    return measure_accuracy(network, batches, data.normalization, device=device)
+
+
+def new_network(
+    data: PreparedImages | PreparedFolders,
+    network_config: NetworkConfig,
+    config: VisionTrainingConfig,
+    *,
+    device: str = "cpu",
+) -> ResNet | VGG:
+    """Build the network with its initial weights, switchable unless it trains at full precision throughout.
+
+    Raises ValueError if it has not a logit for each class, or the images are too small for it.
+    """
+    if network_config.n_classes != data.n_classes:
+        raise ValueError(f"n_classes is {network_config.n_classes} and the images have {data.n_classes} classes")
+    size = min(data.train.images.shape[1:3]) if isinstance(data, PreparedImages) else config.image_size
+    if network_config.network == "vgg16" and size < 32:
+        raise ValueError(f"the images have a side of {size}; vgg16 needs 32 or more")
+    network = build_network(network_config, seed=config.seed)
+    if config.split < 1:
+        convert(network)
+    return network.to(device)
+
+
+def load_network(run: Run, *, device: str = "cpu") -> ResNet | VGG:
+    """Load the trained network of a finished run, in evaluation mode and in the precision it ended in.
+
+    Raises `DataError` if the run has not finished, is not of an image network, or its files were changed.
+    """
+    run.refuse_other_kind("vision")
+    run.result()
+    tensors, metadata = load_tensors(run.model_path)
+    network = build_network(NetworkConfig(**run.config["network"]), seed=0)
+    if run.config["training"]["split"] < 1:
+        convert(network)
+    if metadata["precision"] == "low":
+        set_precision(network, "low")
+    network.load_state_dict(tensors)
+    check_finite(network)
+    return network.to(device).eval()
+
+
+def loss_function(
+    normalization: Normalization, arithmetic: str, device: str
+) -> Callable[[nn.Module, ImageBatch], Tensor]:
+    """Mean cross-entropy of the logits, and the penalty on alpha where precision is low."""
+
+    def loss(model: nn.Module, batch: ImageBatch) -> Tensor:
+        images = normalization(batch.images.to(device))
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=arithmetic == "bf16"):
+            logits = model(images)
+        return F.cross_entropy(logits.float(), batch.labels.to(device)) + alpha_penalty(model)
+
+    return loss
