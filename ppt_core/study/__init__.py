@@ -1,0 +1,1 @@
+"""The evidence for partial pre-training, from one plan of independent trainings."""

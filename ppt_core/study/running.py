@@ -1,0 +1,159 @@
+"""Run one trial of a study, and say where and how it ran."""
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ppt_core.errors import DataError
+from ppt_core.files import write_json
+from ppt_core.fit import Progress, TrainingConfig
+from ppt_core.runs import Run
+from ppt_core.study.jobs import usable_cores
+from ppt_core.study.trials import Trial
+
+FORMAT_VERSION = 1
+WALL_CLOCK = (
+    "seconds from just before the first iteration to just after the last: drawing batches and the projection at the "
+    "switch count; loading, compilation, evaluations and checkpoints do not"
+)
+Train = Callable[..., Iterator[Progress]]
+"""``train(config, path, resume=False, checkpoint_seconds=60)`` trains into a run folder, as `ppt_core.fit.fit` does.
+
+It must be importable by name in another process: a function at the top of a module, or a `functools.partial` of one
+with plain values.
+"""
+
+_WARM_UP = 4
+_OF_A_RUN = ("format_version", "sha256")
+_OF_A_TRIAL = ("split", "epochs", "iterations", "seed", "eval_every", "threshold")
+
+
+def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, threads: int) -> dict[str, Any]:
+    """Train into the run folder ``path``, or the rest of it, and write ``trial.json`` there: what it returns.
+
+    Args:
+        train: see `Train`.
+        config: the recipe; the trial sets its split, length and seed. It is evaluated at the end only.
+        trial: what to train.
+        path: a new run folder, or one that an interrupted trial left.
+        threads: of PyTorch and Numba.
+
+    Raises `DataError`, naming the trial, for what goes wrong with the data or in training.
+    """
+    config = trial_config(config, trial)
+    resume = (path / "config.json").exists()
+    try:
+        with limited_threads(threads):
+            _warm_up(train, config)
+            for _ in train(config, path, resume=resume):
+                pass
+        result = Run.open(path).result()
+    except (DataError, ValueError) as error:  # some of them do not survive the way back from another process
+        raise DataError(f"trial {trial.name}: {error}") from None
+    record = {
+        "format_version": FORMAT_VERSION,
+        "name": trial.name,
+        "full": trial.full,
+        "low": trial.low,
+        **result,
+        "wall_clock": WALL_CLOCK,
+        "resumed": resume,
+        "threads": threads,
+        **provenance(),
+    }
+    write_json(path / "trial.json", record)
+    return record
+
+
+def trial_config(config: TrainingConfig, trial: Trial) -> TrainingConfig:
+    """The recipe of one trial: evaluated at the end, and never stopped early."""
+    return replace(
+        config,
+        split=trial.split,
+        epochs=trial.epochs,
+        iterations=None,
+        seed=trial.seed,
+        eval_every=0,
+        threshold=None,
+    )
+
+
+def probe(train: Train, config: TrainingConfig) -> tuple[dict[str, Any], int]:
+    """Return the settings that all trials of a study share, as JSON values, and the iterations of an epoch.
+
+    Trains one iteration into a folder that is thrown away. Raises what ``train`` raises for settings or data that do
+    not fit, before a study is begun.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run"
+        first = next(train(replace(config, epochs=1, iterations=None, eval_every=0, threshold=None), path))
+        settings = {key: value for key, value in Run.open(path).config.items() if key not in _OF_A_RUN}
+    settings["training"] = {key: value for key, value in settings["training"].items() if key not in _OF_A_TRIAL}
+    return settings, first.iterations
+
+
+def step_seconds(train: Train, config: TrainingConfig, n_steps: int) -> Iterator[float]:
+    """Yield the seconds of each of ``n_steps`` iterations of a training that is then thrown away.
+
+    The first ones compile and allocate. Raises what ``train`` raises.
+    """
+    config = replace(config, iterations=n_steps + 1, eval_every=0, threshold=None)  # the last one would evaluate
+    with tempfile.TemporaryDirectory() as folder:
+        steps = train(config, Path(folder) / "run", checkpoint_seconds=float("inf"))
+        for _ in range(n_steps):
+            start = time.perf_counter()
+            next(steps)
+            yield time.perf_counter() - start
+
+
+def _warm_up(train: Train, config: TrainingConfig) -> None:
+    """Let a few iterations of each precision compile what they need, so that no trial's time holds it."""
+    split = config.split if config.split in (0, 1) else 0.5
+    for _ in step_seconds(train, replace(config, split=split), _WARM_UP):
+        pass
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Let PyTorch and Numba use ``threads`` threads in the block."""
+    import numba
+    import torch
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and machine of this process."""
+    return {
+        "version": version("ppt-ncf"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numba", "numpy")},
+        "system": platform.system(),
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "mkl_cbwr": os.environ.get("MKL_CBWR"),
+    }
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
