@@ -16,8 +16,9 @@ Then the latency of one user's top 10, seen items left out, over 26,744 and over
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+from ppt_core.threads import THREAD_SETTINGS
+
+os.environ.update({**THREAD_SETTINGS, **os.environ})
 
 import json
 import statistics
@@ -113,11 +114,11 @@ def int8(packed: PackedNCF) -> Scores:
     )
     thresholds, flipped = torch.from_numpy(layer.thresholds.values), torch.from_numpy(layer.thresholds.flipped)
     gains, offsets = torch.from_numpy(packed.units.gains), torch.from_numpy(packed.units.offsets)
-    item_half = packed.first.y_half(torch.from_numpy(packed.item_features))
-    user_half = packed.first.x_half(torch.from_numpy(packed.user_features))
+    item_half = packed.first.y_half(torch.from_numpy(packed.item_features[:]))
+    user_half = packed.first.x_half(torch.from_numpy(packed.user_features[:]))
     last_weight = torch.from_numpy(packed.last_weight)
     gmf_weight, mlp_weight = last_weight[:64], last_weight[64:]
-    item_factors, user_factors = torch.from_numpy(packed.item_factors), torch.from_numpy(packed.user_factors)
+    item_factors, user_factors = torch.from_numpy(packed.item_factors[:]), torch.from_numpy(packed.user_factors[:])
 
     def score(users: NDArray[np.int64]) -> Tensor:
         rows = []

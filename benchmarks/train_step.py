@@ -12,8 +12,9 @@ network (factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic int
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+from ppt_core.threads import THREAD_SETTINGS
+
+os.environ.update({**THREAD_SETTINGS, **os.environ})
 
 import json
 import resource

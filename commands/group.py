@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from ppt_core.errors import DataError
+from ppt_core.threads import THREAD_SETTINGS
+
 
 class CommandGroup(click.Group):
     """A group whose errors are one line on standard error: exit code 2 for settings, 1 for data and files."""
@@ -16,12 +19,8 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what the library raises into one line."""
-        # Read when torch and Numba load: their thread pools would spin against each other, and MKL's sums would
-        # depend on the number of threads.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
-        from ppt_core.errors import DataError
-
+        for name, value in THREAD_SETTINGS.items():
+            os.environ.setdefault(name, value)
         try:
             return super().invoke(ctx)
         except DataError as error:

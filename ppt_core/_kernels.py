@@ -146,6 +146,24 @@ def pack_positive(x, out):
             out[row, word] = bits
 
 
+@njit(cache=True)
+def fill_scaled_signs(weight, scale, out):
+    """``out = scale`` where ``weight`` (rows, columns) is above 0, else ``-scale``."""
+    for row in range(weight.shape[0]):
+        for column in range(weight.shape[1]):
+            out[row, column] = scale if weight[row, column] > 0 else -scale
+
+
+@njit(cache=True)
+def pass_straight_through(weight, scale, grad):
+    """Multiply ``grad`` (rows, columns) in place by ``scale`` where ``weight`` is in [-1, 1], by 0 elsewhere."""
+    one = np.float32(1)
+    zero = np.float32(0)
+    for row in range(weight.shape[0]):
+        for column in range(weight.shape[1]):
+            grad[row, column] *= scale if abs(weight[row, column]) <= one else zero
+
+
 @njit(parallel=True, cache=True)
 def multiply_bits(bits, weights, scale, bias, out):
     """``out = scale * ({0, 1} @ {-1, +1}) + bias`` from packed operands.

@@ -47,7 +47,7 @@ class _BinaryLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, alpha: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, scale)
         ctx.has_bias = bias is not None
-        if x.device.type != "cpu" or x.dtype != torch.float32:
+        if not _has_kernels(x):
             product = F.linear((x > 0).to(x.dtype), torch.where(weight > 0, 1.0, -1.0).to(x.dtype)) * (alpha * scale)
             return product if bias is None else product + bias
         bits = np.empty((len(x), -(-x.shape[1] // 64)), np.uint64)
@@ -60,10 +60,30 @@ class _BinaryLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        scaled = grads[0] * scale
+        grad = grads[0]
         grad_x = grad_weight = None
+        # The scale joins the weights' side, which is small: no pass over the batch.
         if ctx.needs_input_grad[0]:
-            grad_x = scaled @ torch.where(weight > 0, 1.0, -1.0).to(weight.dtype)
+            grad_x = grad @ _scaled_signs(weight, scale)
         if ctx.needs_input_grad[1]:
-            grad_weight = (scaled.t() @ x) * (weight.abs() <= 1)
-        return grad_x, grad_weight, grads[0].sum(0) if ctx.has_bias else None, None, None
+            grad_weight = _pass_straight_through(grad.t() @ x, weight, scale)
+        return grad_x, grad_weight, grad.sum(0) if ctx.has_bias else None, None, None
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _scaled_signs(weight: Tensor, scale: Tensor) -> Tensor:
+    if not _has_kernels(weight):
+        return torch.where(weight > 0, scale, -scale)
+    signs = torch.empty(weight.shape)
+    _kernels.fill_scaled_signs(weight.contiguous().numpy(), np.float32(scale.item()), signs.numpy())
+    return signs
+
+
+def _pass_straight_through(grad: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    if not (_has_kernels(weight) and grad.is_contiguous()):
+        return grad * ((weight.abs() <= 1) * scale)
+    _kernels.pass_straight_through(weight.contiguous().numpy(), np.float32(scale.item()), grad.numpy())
+    return grad

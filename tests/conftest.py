@@ -2,8 +2,9 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+from ppt_core.threads import THREAD_SETTINGS
+
+os.environ.update({**THREAD_SETTINGS, **os.environ})
 
 from pathlib import Path
 
