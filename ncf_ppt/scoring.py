@@ -5,9 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from ncf_ppt import _kernels
 from ncf_ppt.model import NCF
+from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.layers import BinaryActivation
 
 _BLOCK = 1 << 14  # pairs at a time: fewer cost calls, more leave the second-level cache
 _ROWS = 1 << 14  # rows of a table at a time
@@ -36,18 +39,22 @@ class NetworkScorer:
 
     def __init__(self, model: NCF) -> None:
         self.model = model
-        self.user_half: Tensor | None = None
-        self.item_half: Tensor | None = None
+        self.device = model.last.weight.device
+        # A network without one of the two parts has vectors of size 0 in its place.
+        n_users, n_items = (table.num_embeddings for table in model.tables()[:2])
+        self.user_factors, self.item_factors = torch.empty(n_users, 0), torch.empty(n_items, 0)
+        self.user_half, self.item_half = self.user_factors, self.item_factors
         with torch.inference_mode():
             if model.config.model != "mlp":
-                self.user_factors, self.item_factors = model.gmf_user.values(), model.gmf_item.values()
+                # The last layer's weights are folded into the items, usually fewer.
+                weights = model.last.weight[0, : model.config.factors]
+                self.user_factors, self.item_factors = model.gmf_user.values(), model.gmf_item.values() * weights
             if model.config.model != "gmf":
                 self.user_half = half_of_table(model.first.x_half, model.mlp_user.values())
                 self.item_half = half_of_table(model.first.y_half, model.mlp_item.values())
 
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score row r of ``candidates`` for user r."""
-        device = self.model.last.weight.device
         n_candidates = candidates.shape[1]
         scores = np.empty(candidates.shape, np.float32)
         rows = max(1, _BLOCK // max(1, n_candidates))
@@ -56,10 +63,10 @@ class NetworkScorer:
         try:
             with torch.inference_mode():
                 for row in range(0, len(users), rows):
-                    block_users = torch.from_numpy(users[row : row + rows]).to(device)
+                    block_users = torch.from_numpy(users[row : row + rows]).to(self.device)
                     for column in range(0, n_candidates, _BLOCK):
                         block = candidates[row : row + rows, column : column + _BLOCK]
-                        logits = self._score(block_users, torch.from_numpy(np.ascontiguousarray(block)).to(device))
+                        logits = self._score(block_users, torch.from_numpy(np.ascontiguousarray(block)).to(self.device))
                         scores[row : row + rows, column : column + _BLOCK] = logits.float().cpu().numpy()
         finally:
             self.model.train(was_training)
@@ -67,16 +74,45 @@ class NetworkScorer:
 
     def _score(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits (n, m) of users (n,) and items (n, m)."""
-        model, n_pairs = self.model, items.numel()
-        flat = items.reshape(-1)
-        parts = []
-        if model.config.model != "mlp":
-            vectors = self.item_factors.index_select(0, flat).view(*items.shape, -1)
-            vectors.mul_(self.user_factors[users].unsqueeze(1))
-            parts.append(vectors.view(n_pairs, -1))
-        if self.user_half is not None and self.item_half is not None:
-            sums = self.item_half.index_select(0, flat).view(*items.shape, -1)
-            sums.add_(self.user_half[users].unsqueeze(1))
-            parts.append(model.mlp(sums.view(n_pairs, -1)))
-        logits: Tensor = model.last(*parts)
-        return logits.view(items.shape)
+        model = self.model
+        has_hidden = model.config.model != "gmf"
+        if self.device.type != "cpu":
+            logits = torch.einsum("nf,nmf->nm", self.user_factors[users], self.item_factors[items]) + model.last.bias
+            if has_hidden:
+                sums = self.user_half[users].unsqueeze(1) + self.item_half[items]
+                hidden = model.mlp(sums.flatten(0, 1)) @ model.last.weight[0, -model.config.layers[-1] :]
+                logits += hidden.view(items.shape)
+            return logits
+        hidden, factor, shift = torch.empty(items.numel(), 0), torch.empty(0), torch.empty(0)
+        if has_hidden:
+            hidden = self._first_activations(users, items)
+            last_activation: nn.Module = nn.ReLU()  # once more does no harm where the first is the only one
+            if len(model.mlp) > 1:
+                hidden, last_activation = model.mlp[1:-1](hidden), model.mlp[-1]
+            factor, shift = _folded(last_activation, hidden.shape[1])
+        logits = torch.empty(items.shape)
+        _kernels.fill_logits(
+            self.user_factors.numpy(), self.item_factors.numpy(), users.numpy(), items.numpy(),
+            hidden.numpy(), factor.numpy(), shift.numpy(), model.last.weight[0, -hidden.shape[1] :].numpy(),
+            np.float32(model.last.bias.item()), logits.numpy(),
+        )  # fmt: skip
+        return logits
+
+    def _first_activations(self, users: Tensor, items: Tensor) -> Tensor:
+        """Outputs of the first hidden layer's activation, float32 (n * m, channels)."""
+        activation = self.model.mlp[0]
+        low, alpha = False, 0.0
+        if isinstance(activation, BinaryActivation):
+            low, alpha = activation.precision == "low", activation.alpha.item()
+        factor, shift = _folded(activation, self.user_half.shape[1])
+        outputs = torch.empty(items.numel(), len(factor))
+        _kernels.fill_first_activations(
+            self.user_half.numpy(), self.item_half.numpy(), users.numpy(), items.numpy(),
+            factor.numpy(), shift.numpy(), np.float32(alpha), low, outputs.numpy(),
+        )  # fmt: skip
+        return outputs
+
+
+def _folded(activation: nn.Module, width: int) -> tuple[Tensor, Tensor]:
+    """Factor and shift (width,) in front of the activation itself: BatchNorm's, or 1 and 0 where there is none."""
+    return activation.folded() if isinstance(activation, BatchNormReLU) else (torch.ones(width), torch.zeros(width))

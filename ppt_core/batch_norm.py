@@ -40,10 +40,7 @@ class BatchNormReLU(nn.BatchNorm1d):
             normalized = super().forward(input)
             return F.relu(normalized) if alpha is None else binarize_activation(normalized, alpha)
         if not self.training:
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            inverse_deviation = (self.running_var + self.eps).rsqrt()
-            factor, shift = self._affine(self.running_mean, inverse_deviation)
+            factor, shift = self.folded()
             if torch.is_grad_enabled() and (input.requires_grad or factor.requires_grad):
                 normalized = input * factor + shift  # rounded twice, as in the kernel: the same decisions
                 return F.relu(normalized) if alpha is None else binarize_activation(normalized, alpha)
@@ -57,9 +54,12 @@ class BatchNormReLU(nn.BatchNorm1d):
         """Alpha of the one-bit activation, or None for ReLU."""
         return None
 
-    def _affine(self, mean: Tensor, inverse_deviation: Tensor) -> tuple[Tensor, Tensor]:
-        factor = self.weight * inverse_deviation
-        return factor, self.bias - mean * factor
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return ``factor`` and ``shift`` (channels,): in evaluation, ``input * factor + shift`` is activated."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        factor = self.weight * (self.running_var + self.eps).rsqrt()
+        return factor, self.bias - self.running_mean * factor
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: Tensor, variance: Tensor, n_rows: int) -> None:
