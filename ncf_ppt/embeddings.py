@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ncf_ppt.encodings import MEANINGS, Dtype, encode
 from ncf_ppt.interactions import PreparedData, id_column
 from ncf_ppt.model import NCF
 from ppt_core.errors import DataError
@@ -27,7 +28,6 @@ from ppt_core.files import file_checksums, new_directory, write_json
 
 FORMAT_VERSION = 1
 Format = Literal["parquet", "npy"]
-Dtype = Literal["float32", "float16", "int8", "binary"]
 
 _BATCH_BYTES = 1 << 24  # of float32 vectors in memory at a time
 
@@ -39,14 +39,6 @@ _MEANINGS = {
     "to be rescored by the network",
 }
 _MEANING_OF_SIGNS = "; signs alone leave of an inner product the Hamming distance, which only finds candidates"
-_ENCODINGS = {
-    "float32": "components as they are",
-    "float16": "components rounded to the nearest float16",
-    "int8": "component = value * scale of the row, values -127 to 127: off by scale / 2 at most",
-    "binary": "bit 1 where the component is above 0, else 0; eight a byte, the first in its highest bit, as "
-    "numpy.packbits; 0 bits fill the last byte",
-}
-
 _Batches = Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32] | None]]  # ids, values, scales
 
 
@@ -82,8 +74,8 @@ def export_embeddings(
     """
     if format not in ("parquet", "npy"):
         raise ValueError(f"format is {format!r}; choose parquet or npy")
-    if dtype not in _ENCODINGS:
-        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(_ENCODINGS)}")
+    if dtype not in MEANINGS:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(MEANINGS)}")
     ids = {"users": data.user_ids, "items": data.item_ids}
     tables = _tables(model)
     for name, (table, _) in tables.items():
@@ -117,7 +109,7 @@ def export_embeddings(
             "model": model.config.model,
             "format": format,
             "dtype": dtype,
-            "encoding": _ENCODINGS[dtype],
+            "encoding": MEANINGS[dtype],
             "meaning": _MEANINGS[model.config.model] + (_MEANING_OF_SIGNS if dtype == "binary" else ""),
             "bias": float(model.last.bias.item()),
             "n_users": data.n_users,
@@ -156,21 +148,7 @@ def _encoded_batches(
             raise DataError(
                 f"{name} holds NaN or infinity; the model has diverged: train it with a lower learning rate"
             )
-        yield batch_ids, *_encode(vectors, dtype)
-
-
-def _encode(vectors: NDArray[np.float32], dtype: Dtype) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """Return what is stored of float32 vectors (n, dimension): values (n, width), and the scales (n,) of int8."""
-    largest = np.abs(vectors).max(axis=1)
-    if dtype == "binary":
-        return np.packbits(vectors > 0, axis=1), None
-    if dtype == "int8":
-        scales = largest / np.float32(127)
-        divisors = np.where(scales > 0, scales, np.float32(1))[:, np.newaxis]
-        return np.clip(np.rint(vectors / divisors), -127, 127).astype(np.int8), scales
-    if dtype == "float16" and largest.max() >= 65520:  # from here on it rounds to infinity
-        raise DataError(f"a component of size {largest.max()} is beyond the range of float16; choose float32")
-    return vectors.astype(dtype), None
+        yield batch_ids, *encode(vectors, dtype)
 
 
 def _write_parquet(path: Path, id_name: str, width: int, dtype: Dtype, batches: _Batches) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ncf_ppt.embeddings import FORMAT_VERSION, Dtype, Format, export_embeddings
+from ncf_ppt.embeddings import FORMAT_VERSION, Format, export_embeddings
+from ncf_ppt.encodings import Dtype
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowAdam

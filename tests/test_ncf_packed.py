@@ -164,7 +164,7 @@ def test_a_score_is_a_function_of_its_pair(config: NCFConfig) -> None:
 
 def test_a_catalogue_of_several_sections(model: NCF, packed: PackedNCF) -> None:
     other = packed_network(model)
-    other.__dict__["_tiles"] = Tiles.of(other._item_values, other.item_factors, items_per_section=512)
+    other.__dict__["_tiles"] = Tiles.of(other._item_values, other.item_factors[:], items_per_section=512)
     users = np.arange(N_USERS)
     np.testing.assert_array_equal(other.score_catalogue(users), packed.score_catalogue(users))
 
@@ -406,8 +406,8 @@ def test_other_files_and_versions_are_refused(tmp_path: Path, model: NCF, packed
         load_packed(tmp_path / "model")
     save_packed(packed, tmp_path / "a")
     tensors, metadata = load_tensors(tmp_path / "a")
-    save_tensors(tmp_path / "b", tensors, metadata | {"packed_version": 2})
-    with pytest.raises(DataError, match="b is a packed network of version 2 and this version of ppt-ncf reads 1; pack"):
+    save_tensors(tmp_path / "b", tensors, metadata | {"packed_version": 3})
+    with pytest.raises(DataError, match="b is a packed network of version 3 and this version of ppt-ncf reads 2; pack"):
         load_packed(tmp_path / "b")
     with pytest.raises(DataError, match="does not exist"):
         load_packed(tmp_path / "nothing")

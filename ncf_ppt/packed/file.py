@@ -1,10 +1,9 @@
 """A packed network as one self-contained file: safetensors, sealed, with its ids, protocol and provenance.
 
-The embeddings and the first layer are stored as they were trained, and the halves of the first layer are computed
-again on loading: that takes half the bytes of storing the halves.
+The embeddings are stored as they were packed and the first layer as it was trained. The halves of the first layer are
+computed again on loading: that takes half the bytes of storing them, or less.
 """
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ncf_ppt.packed.counters import MAX_WIDTH
+from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
 from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.packed.table import PackedTable
 from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
 from ppt_core.files import refuse_existing
@@ -22,8 +24,7 @@ from ppt_core.packed.thresholds import Thresholds
 from ppt_core.pair_linear import PairLinear
 
 KIND = "packed NCF network"
-FORMAT_VERSION = 1
-_TABLES = ("user_factors", "item_factors", "user_features", "item_features", "last_weight")
+FORMAT_VERSION = 2
 
 
 def save_packed(packed: PackedNCF, path: Path) -> None:
@@ -32,7 +33,11 @@ def save_packed(packed: PackedNCF, path: Path) -> None:
     Raises `DataError` if ``path`` exists or cannot be written.
     """
     refuse_existing(path)
-    tensors = {name: torch.from_numpy(getattr(packed, name)) for name in _TABLES}
+    tensors = {"last_weight": torch.from_numpy(packed.last_weight)}
+    for name, table in packed.tables.items():
+        tensors[f"{name}.values"] = torch.from_numpy(table.values)
+        if table.scales is not None:
+            tensors[f"{name}.scales"] = torch.from_numpy(table.scales)
     tensors |= {f"first.{name}": tensor for name, tensor in packed.first.state_dict().items()}
     tensors |= _thresholds_to_tensors("first", packed.first_thresholds)
     for number, layer in enumerate(packed.hidden):
@@ -41,10 +46,14 @@ def save_packed(packed: PackedNCF, path: Path) -> None:
     tensors["units.signs"] = torch.from_numpy(packed.units.signs.view(np.int64))
     tensors["units.gains"] = torch.from_numpy(packed.units.gains)
     tensors["units.offsets"] = torch.from_numpy(packed.units.offsets)
-    tensors |= _ids_to_tensors("user_ids", packed.user_ids) | _ids_to_tensors("item_ids", packed.item_ids)
+    tensors |= ids_to_tensors("user_ids", packed.user_ids) | ids_to_tensors("item_ids", packed.item_ids)
     metadata = {
         "kind": KIND,
         "packed_version": FORMAT_VERSION,
+        "n_users": packed.n_users,
+        "n_items": packed.n_items,
+        "embeddings": packed.embeddings,
+        "sizes": {name: table.size for name, table in packed.tables.items()},
         "first": {"name": packed.first_name, "x_features": packed.first.x_features},
         "hidden": [{"name": layer.name, "in_features": layer.in_features} for layer in packed.hidden],
         "units": {"name": packed.units.name, "in_features": packed.units.in_features},
@@ -58,7 +67,8 @@ def save_packed(packed: PackedNCF, path: Path) -> None:
 def load_packed(path: Path) -> PackedNCF:
     """Read what `save_packed` wrote.
 
-    Raises `DataError` if the file is missing, is no packed network, was changed, or has another format version.
+    Raises `DataError` if the file is missing, is no packed network, was changed, has another format version, or holds
+    parts that do not fit each other.
     """
     tensors, metadata = load_tensors(path)
     if metadata.get("kind") != KIND:
@@ -68,13 +78,35 @@ def load_packed(path: Path) -> PackedNCF:
             f"{path} is a packed network of version {metadata['packed_version']} and this version of ppt-ncf reads "
             f"{FORMAT_VERSION}; pack the run again"
         )
+    try:
+        packed = _read(tensors, metadata)
+        _check_shapes(packed)
+    except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        # Sealed by another program: what its parts say must not reach a kernel.
+        raise DataError(f"{path} is a damaged packed network ({' '.join(str(error).split())}); pack it again") from None
+    return packed
+
+
+def _read(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> PackedNCF:
     first_weight = tensors["first.weight"]
     x_features = metadata["first"]["x_features"]
     first = PairLinear(x_features, first_weight.shape[1] - x_features, len(first_weight), "first.bias" in tensors)
     first.load_state_dict({name: tensors[f"first.{name}"] for name in first.state_dict()})
     units = metadata["units"]
+    n_users, n_items = metadata["n_users"], metadata["n_items"]
+
+    def table(name: str, n_rows: int) -> PackedTable:
+        if name not in metadata["sizes"]:
+            return PackedTable.empty(n_rows)
+        scales = tensors[f"{name}.scales"].numpy() if f"{name}.scales" in tensors else None
+        return PackedTable(values=tensors[f"{name}.values"].numpy(), scales=scales, size=metadata["sizes"][name])
+
     return PackedNCF(
-        **{name: tensors[name].numpy() for name in _TABLES},
+        user_factors=table("gmf_user", n_users),
+        item_factors=table("gmf_item", n_items),
+        user_features=table("mlp_user", n_users),
+        item_features=table("mlp_item", n_items),
+        embeddings=metadata["embeddings"],
         first=first,
         first_name=metadata["first"]["name"],
         first_thresholds=_thresholds_from_tensors("first", tensors),
@@ -94,12 +126,70 @@ def load_packed(path: Path) -> PackedNCF:
             gains=tensors["units.gains"].numpy(),
             offsets=tensors["units.offsets"].numpy(),
         ),
-        last_bias=metadata["last_bias"],
-        user_ids=_ids_from_tensors("user_ids", tensors),
-        item_ids=_ids_from_tensors("item_ids", tensors),
+        last_weight=tensors["last_weight"].numpy(),
+        last_bias=float(metadata["last_bias"]),
+        user_ids=ids_from_tensors("user_ids", tensors, n_users),
+        item_ids=ids_from_tensors("item_ids", tensors, n_items),
         protocol=metadata["protocol"],
         provenance=metadata["provenance"],
     )
+
+
+def _check_shapes(packed: PackedNCF) -> None:
+    """Raise ValueError unless every array has the shape and dtype that the kernels take for granted."""
+    n_users, n_items, n_factors = len(packed.user_ids), len(packed.item_ids), packed.item_factors.size
+    features = packed.first.x_features, packed.first.in_features - packed.first.x_features
+    _check_table("gmf_user", packed.user_factors, packed.embeddings, (n_users, n_factors))
+    _check_table("gmf_item", packed.item_factors, packed.embeddings, (n_items, n_factors))
+    _check_table("mlp_user", packed.user_features, packed.embeddings, (n_users, features[0]))
+    _check_table("mlp_item", packed.item_features, packed.embeddings, (n_items, features[1]))
+    _check_array("first.weight", packed.first.weight.detach().numpy(), np.float32, packed.first.weight.shape)
+    width = packed.first.out_features
+    _check_thresholds("first", packed.first_thresholds, np.float32, width)
+    for layer in packed.hidden:
+        _check_signs(layer, width)
+        width = layer.out_features
+        _check_thresholds(layer.name, layer.thresholds, np.int32, width)
+    _check_signs(packed.units, width)
+    n_units = packed.units.out_features
+    _check_array("units.gains", packed.units.gains, np.float32, (n_units,))
+    _check_array("units.offsets", packed.units.offsets, np.float32, (n_units,))
+    _check_array("last_weight", packed.last_weight, np.float32, (n_factors + n_units,))
+
+
+def _check_table(name: str, table: PackedTable, embeddings: str, shape: tuple[int, int]) -> None:
+    n, size = shape
+    if table.size != size:
+        raise ValueError(f"{name} has rows of {table.size}, not {size}")
+    if size:
+        dtypes: dict[str, tuple[Any, Any]] = {
+            "float32": (np.float32, None),
+            "int8": (np.int8, np.float32),
+            "binary": (np.uint8, np.float16),
+        }
+        dtype, scale_dtype = dtypes[embeddings]
+        _check_array(name, table.values, dtype, (n, -(-size // 8) if embeddings == "binary" else size))
+        if scale_dtype is not None:
+            _check_array(f"{name}.scales", table.scales, scale_dtype, (n,))
+
+
+def _check_signs(layer: PackedLinear | PackedReLULinear, width: int) -> None:
+    if layer.in_features != width or not 1 <= width <= MAX_WIDTH:
+        raise ValueError(f"layer {layer.name} has {layer.in_features} inputs where {width} come")
+    _check_array(f"{layer.name}.signs", layer.signs, np.uint64, (-(-width // 64), layer.out_features))
+
+
+def _check_thresholds(name: str, thresholds: Thresholds, dtype: type, width: int) -> None:
+    _check_array(f"{name}.thresholds", thresholds.values, dtype, (width,))
+    _check_array(f"{name}.flipped", thresholds.flipped, np.bool_, (width,))
+    if np.isnan(thresholds.values).any():
+        raise ValueError(f"thresholds of {name} are NaN")
+
+
+def _check_array(name: str, array: NDArray[Any] | None, dtype: type, shape: tuple[int, ...]) -> None:
+    found = None if array is None else (array.dtype, array.shape)
+    if found != (np.dtype(dtype), tuple(shape)):
+        raise ValueError(f"{name} is {found}, not {(np.dtype(dtype), tuple(shape))}")
 
 
 def _thresholds_to_tensors(prefix: str, thresholds: Thresholds) -> dict[str, Tensor]:
@@ -111,23 +201,3 @@ def _thresholds_to_tensors(prefix: str, thresholds: Thresholds) -> dict[str, Ten
 
 def _thresholds_from_tensors(prefix: str, tensors: dict[str, Tensor]) -> Thresholds:
     return Thresholds(tensors[f"{prefix}.thresholds"].numpy(), tensors[f"{prefix}.flipped"].numpy())
-
-
-def _ids_to_tensors(name: str, ids: NDArray[Any]) -> dict[str, Tensor]:
-    """Integers as they are; strings as UTF-8, one behind the other, with the offsets of their beginnings and ends."""
-    if ids.dtype.kind == "i":
-        return {name: torch.from_numpy(ids.astype(np.int64))}
-    encoded = [str(each).encode() for each in ids]
-    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    octets = np.frombuffer(bytearray(b"".join(encoded)), np.uint8)
-    return {f"{name}.utf8": torch.from_numpy(octets), f"{name}.offsets": torch.from_numpy(offsets)}
-
-
-def _ids_from_tensors(name: str, tensors: dict[str, Tensor]) -> NDArray[Any]:
-    if name in tensors:
-        integers: NDArray[np.int64] = tensors[name].numpy()
-        return integers
-    octets, offsets = tensors[f"{name}.utf8"].numpy().tobytes(), tensors[f"{name}.offsets"].tolist()
-    ids = np.empty(len(offsets) - 1, object)
-    ids[:] = [octets[start:stop].decode() for start, stop in pairwise(offsets)]
-    return ids

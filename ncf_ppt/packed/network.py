@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import Counters
+from ncf_ppt.packed.table import Embeddings, PackedTable
 from ncf_ppt.packed.tiles import Tiles
 from ncf_ppt.scoring import half_of_table
 from ppt_core.packed.linear import PackedLinear, PackedReLULinear
@@ -39,10 +40,11 @@ class PackedNCF:
     A score is a function of its pair: it depends neither on other pairs nor on the number of threads.
 
     Attributes:
-        user_factors: GMF embeddings, float32 (n_users, factors); without a GMF part, ``factors`` is 0.
-        item_factors: float32 (n_items, factors).
-        user_features: MLP embeddings, float32 (n_users, features).
-        item_features: float32 (n_items, features).
+        user_factors: GMF embeddings, rows (n_users, factors); without a GMF part, ``factors`` is 0.
+        item_factors: rows (n_items, factors).
+        user_features: MLP embeddings, rows (n_users, features).
+        item_features: rows (n_items, features).
+        embeddings: how all four are stored; ``int8`` is the one that rounds what was trained.
         first: the first layer.
         first_name: of the activation behind it.
         first_thresholds: float32 ones of that activation.
@@ -56,10 +58,11 @@ class PackedNCF:
         provenance: where it comes from, as JSON values.
     """
 
-    user_factors: NDArray[np.float32]
-    item_factors: NDArray[np.float32]
-    user_features: NDArray[np.float32]
-    item_features: NDArray[np.float32]
+    user_factors: PackedTable
+    item_factors: PackedTable
+    user_features: PackedTable
+    item_features: PackedTable
+    embeddings: Embeddings
     first: PairLinear
     first_name: str
     first_thresholds: Thresholds
@@ -71,6 +74,13 @@ class PackedNCF:
     item_ids: NDArray[Any]
     protocol: str
     provenance: dict[str, Any]
+
+    @property
+    def tables(self) -> dict[str, PackedTable]:
+        """The embedding tables by the names that the network gives them."""
+        names = {"gmf_user": self.user_factors, "gmf_item": self.item_factors}
+        names |= {"mlp_user": self.user_features, "mlp_item": self.item_features}
+        return {name: table for name, table in names.items() if table.size}
 
     @property
     def n_users(self) -> int:
@@ -122,7 +132,7 @@ class PackedNCF:
     @cached_property
     def counters(self) -> Counters:
         """The hidden layers as the kernels take them."""
-        return Counters.of(self.hidden, self.units, self.last_weight[self.user_factors.shape[1] :])
+        return Counters.of(self.hidden, self.units, self.last_weight[self.user_factors.size :])
 
     def _score_candidates(
         self, users: NDArray[np.int64], candidates: NDArray[np.int32], bits: NDArray[np.uint8]
@@ -132,7 +142,7 @@ class PackedNCF:
         thresholds, weights = self._user_side(users)
         _kernels.score_pairs(
             np.ascontiguousarray(candidates, np.int32), self._item_values.reshape(-1), thresholds,
-            np.empty((0, 0, 0), np.uint16), np.empty((0, 0, 0), np.uint16), 1, self.item_factors.reshape(-1), weights,
+            np.empty((0, 0, 0), np.uint16), np.empty((0, 0, 0), np.uint16), 1, self._item_factors.reshape(-1), weights,
             *self.counters.arguments(), np.float32(self.last_bias), bits, scores,
         )  # fmt: skip
         return scores
@@ -152,7 +162,7 @@ class PackedNCF:
         values = self._user_values[users]
         thresholds = np.empty_like(values)
         _kernels.fill_least_addends(values, self._thresholds, thresholds)
-        return thresholds, self.user_factors[users] * self.last_weight[: self.user_factors.shape[1]]
+        return thresholds, self.user_factors[users] * self.last_weight[: self.user_factors.size]
 
     @cached_property
     def _thresholds(self) -> NDArray[np.float32]:
@@ -168,13 +178,17 @@ class PackedNCF:
     def _item_values(self) -> NDArray[np.float32]:
         return self._half(self.first.y_half, self.item_features)
 
-    def _half(self, half: Callable[[Tensor], Tensor], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    @cached_property
+    def _item_factors(self) -> NDArray[np.float32]:
+        return self.item_factors[:]
+
+    def _half(self, half: Callable[[Tensor], Tensor], table: PackedTable) -> NDArray[np.float32]:
         """Halves of the first layer (rows, channels); those of flipped channels are negated."""
         with torch.inference_mode():
-            values = half_of_table(half, torch.from_numpy(table))
+            values = half_of_table(half, torch.from_numpy(table[:]))
             return values.mul_(torch.from_numpy(np.where(self.first_thresholds.flipped, -1, 1))).numpy()
 
     @cached_property
     def _tiles(self) -> Tiles:
         # `_item_values` are not kept for this: at a million items they are a gigabyte.
-        return Tiles.of(self._half(self.first.y_half, self.item_features), self.item_factors)
+        return Tiles.of(self._half(self.first.y_half, self.item_features), self.item_factors[:])

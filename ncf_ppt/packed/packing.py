@@ -1,15 +1,14 @@
 """Pack a trained NCF network in low precision."""
 
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ncf_ppt.model import NCF
 from ncf_ppt.packed.counters import MAX_WIDTH
 from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.packed.table import Embeddings, PackedTable, embeddings_of
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, check_finite
 from ppt_core.packed.linear import PackedLinear, pack_linear, pack_relu_linear
@@ -24,6 +23,7 @@ def pack(
     item_ids: NDArray[Any],
     protocol: str,
     provenance: dict[str, Any] | None = None,
+    embeddings: Literal["float32", "int8"] | None = None,
 ) -> PackedNCF:
     """Pack a network on a CPU. Verify the result with `ncf_ppt.packed.verification.verify`.
 
@@ -33,6 +33,8 @@ def pack(
         item_ids: original ids, int64 or str objects (n_items,).
         protocol: label of the protocol that the network is evaluated by.
         provenance: where it comes from, as JSON values.
+        embeddings: None keeps them as they were trained, at 32 bits or at 1; ``int8`` rounds those of 32 bits, a scale
+            for each row.
 
     Raises `DataError`, naming the layer, for what cannot be packed, and ValueError for weights that are not finite and
     for a network on another device.
@@ -42,16 +44,24 @@ def pack(
     if model.last.weight.device.type != "cpu":
         raise ValueError(f"the network is on {model.last.weight.device}; move it to the CPU to pack it")
     check_finite(model)
+    stored = embeddings_of(model.tables())
+    if stored == "binary" and embeddings is not None:
+        raise ValueError(f"embeddings is {embeddings!r}, but this network's are 1-bit and are kept so; leave it out")
     was_training = model.training
     model.eval()
     try:
-        return _pack(model, user_ids, item_ids, protocol, provenance or {})
+        return _pack(model, user_ids, item_ids, protocol, provenance or {}, embeddings or stored)
     finally:
         model.train(was_training)
 
 
 def _pack(
-    model: NCF, user_ids: NDArray[Any], item_ids: NDArray[Any], protocol: str, provenance: dict[str, Any]
+    model: NCF,
+    user_ids: NDArray[Any],
+    item_ids: NDArray[Any],
+    protocol: str,
+    provenance: dict[str, Any],
+    embeddings: Embeddings,
 ) -> PackedNCF:
     for name, layer in (("first", model.first), ("last", model.last)):
         if type(layer) not in (nn.Linear, PairLinear):
@@ -68,14 +78,14 @@ def _pack(
     for name, follower in zip(names[1:-2:2], names[2:-1:2], strict=True):
         hidden.append(pack_linear(layers[name], layers[follower], name=name))
     units = pack_relu_linear(layers[names[-2]], layers[names[-1]], name=names[-2], activation_name=names[-1])
-    user_features, item_features = _rows(model.mlp_user), _rows(model.mlp_item)
-    n_users, n_items = len(user_features), len(item_features)
+    n_users, n_items = model.mlp_user.num_embeddings, model.mlp_item.num_embeddings
     has_factors = model.config.model == "neumf"
     return PackedNCF(
-        user_factors=_rows(model.gmf_user) if has_factors else np.empty((n_users, 0), np.float32),
-        item_factors=_rows(model.gmf_item) if has_factors else np.empty((n_items, 0), np.float32),
-        user_features=user_features,
-        item_features=item_features,
+        user_factors=PackedTable.of(model.gmf_user, embeddings) if has_factors else PackedTable.empty(n_users),
+        item_factors=PackedTable.of(model.gmf_item, embeddings) if has_factors else PackedTable.empty(n_items),
+        user_features=PackedTable.of(model.mlp_user, embeddings),
+        item_features=PackedTable.of(model.mlp_item, embeddings),
+        embeddings=embeddings,
         first=_copy(model.first),
         first_name=names[0],
         first_thresholds=float_thresholds(layers[names[0]], model.first.out_features),
@@ -104,13 +114,6 @@ def _check_activation(layer: nn.Module, name: str) -> None:
 def _check_width(layer: nn.Module, name: str) -> None:
     if isinstance(layer, nn.Linear) and layer.in_features > MAX_WIDTH:
         raise DataError(f"layer {name} has {layer.in_features:,} inputs; at most {MAX_WIDTH:,} can be packed")
-
-
-def _rows(table: nn.Embedding) -> NDArray[np.float32]:
-    """All rows of an embedding table, as the module gives them."""
-    with torch.inference_mode():
-        rows: Tensor = table(torch.arange(table.num_embeddings))
-    return rows.numpy()
 
 
 def _copy(first: PairLinear) -> PairLinear:

@@ -1,5 +1,6 @@
 """The proof that a packed network computes what the trained one does."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from ncf_ppt.model import NCF
 from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.row_adam import RowEmbedding
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
 from ppt_core.packed.linear import PackedLinear
@@ -58,7 +60,8 @@ def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: 
     Every bit behind the first 1-bit activation must equal the simulated one, on the pairs and on made-up inputs: for
     each channel products one below, at and one above its threshold, as far as its weights admit them, and inputs of
     zeros, of ones and of all densities between. The first activation must decide equally about equal sums, those next
-    to its thresholds included. Logits must agree up to rounding.
+    to its thresholds included. Logits must agree up to rounding. Embeddings must be the network's, or, if stored as
+    int8, within half a step of them; all else is then compared with the network that has the rounded ones.
 
     Args:
         packed: made by `ncf_ppt.packed.packing.pack`.
@@ -68,15 +71,16 @@ def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: 
 
     Raises `DataError` naming the first layer that differs.
     """
-    was_training = model.training
+    trained, was_training = model, model.training
     model.eval()
     try:
         with torch.inference_mode():
+            model = _compare_embeddings(packed, model)
             boundary_bits = _compare_first_boundaries(packed, model)
             boundary_bits += sum(_compare_boundaries(packed, model, layer) for layer in range(len(packed.hidden)))
             return _verify(packed, model, users, candidates, boundary_bits)
     finally:
-        model.train(was_training)
+        trained.train(was_training)
 
 
 def verify_on_test_items(packed: PackedNCF, model: NCF, data: PreparedData) -> Verification:
@@ -131,6 +135,22 @@ def _verify(
         n_ranks=len(users),
         changed_ranks=changed_ranks,
     )
+
+
+def _compare_embeddings(packed: PackedNCF, model: NCF) -> NCF:
+    """Return the network with the embeddings that are packed: itself, or a copy that has the rounded ones."""
+    for name, stored in packed.tables.items():
+        table: RowEmbedding = model.get_submodule(name)  # type: ignore[assignment]
+        difference = np.abs(stored[:] - table.values().numpy())
+        step = stored.scales[:, np.newaxis] if packed.embeddings == "int8" and stored.scales is not None else 0
+        if not (difference <= step * np.float32(0.5001) + np.float32(1e-37)).all():
+            raise DataError(f"table {name} differs from the network's; do not use this packed network, and report it")
+    if packed.embeddings != "int8":
+        return model
+    rounded = copy.deepcopy(model)
+    for name, stored in packed.tables.items():
+        rounded.get_submodule(name).weight.copy_(torch.from_numpy(stored[:]))  # type: ignore[operator]
+    return rounded
 
 
 def _ranks(scores: NDArray[np.float32]) -> NDArray[np.int64]:
