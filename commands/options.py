@@ -9,7 +9,17 @@ import click
 FOLDER = click.Path(path_type=Path)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 DATA_OPTION = click.option("--data", type=FOLDER, help="Prepared folder, if it moved since training.")
-DEVICE_OPTION = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+
+
+def _check_device(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    from ppt_core.device import check_device
+
+    return check_device(name)
+
+
+DEVICE_OPTION = click.option(
+    "--device", default="cpu", show_default=True, callback=_check_device, help="cpu, cuda or cuda:N."
+)
 RANKING_OPTION = click.option(
     "--ranking",
     type=click.Choice(["sampled", "full"]),
@@ -64,10 +74,10 @@ def training_options(
         click.option(
             "--precision",
             "arithmetic",
-            type=click.Choice(["fp32", "bf16"]),
+            type=click.Choice(["auto", "fp32", "bf16"]),
             default="fp32",
             show_default=True,
-            help="Of the products of 32-bit layers.",
+            help="Of the products of 32-bit layers; auto is bf16 where the device is made for it.",
         ),
         click.option(
             "--at-switch",

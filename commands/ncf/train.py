@@ -55,6 +55,7 @@ def train(
     from ncf_ppt.fit import NCFTrainingConfig, fit
     from ncf_ppt.model import NCFConfig
     from ncf_ppt.ranking import rank_test_items
+    from ppt_core.device import choose_arithmetic
 
     path = run_folder(out, resume=resume)
     model_config = NCFConfig(
@@ -64,6 +65,7 @@ def train(
         batch_norm=batch_norm,
         binarize_embeddings=binarize_embeddings,
     )
+    training["arithmetic"] = choose_arithmetic(training["arithmetic"], device)
     config = NCFTrainingConfig(**training)
     prepared = open_data(data)
     reference = data_reference(data)

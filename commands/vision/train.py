@@ -68,6 +68,7 @@ def train(
       ppt-vision train --data cifar10 --network vgg16 --split 0.5 --epochs 4 --out run
       ppt-vision train --data imagenette --network resnet34 --split 0.5 --epochs 2 --batch-size 32
     """
+    from ppt_core.device import choose_arithmetic
     from vision_ppt.fit import VisionTrainingConfig, fit
     from vision_ppt.images import PreparedImages
     from vision_ppt.networks import NetworkConfig
@@ -76,6 +77,7 @@ def train(
     path = run_folder(out, resume=resume)
     if data is None and training["epochs"] is None:
         training["epochs"] = _SAMPLE_EPOCHS
+    training["arithmetic"] = choose_arithmetic(training["arithmetic"], device)
     config = VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], **training)
     images = open_images(data, root)
     if workers is None:
