@@ -9,6 +9,7 @@ from commands.group import CommandGroup
 from commands.ncf.baseline import baseline
 from commands.ncf.evaluate import evaluate
 from commands.ncf.export_embeddings import export_embeddings
+from commands.ncf.inspect import inspect
 from commands.ncf.pack import pack
 from commands.ncf.prepare import prepare
 from commands.ncf.recommend import recommend
@@ -18,7 +19,9 @@ from commands.vision.prepare import prepare as prepare_images
 from commands.vision.train import train as train_images
 
 
-@click.group(cls=CommandGroup, commands=[prepare, train, evaluate, baseline, recommend, pack, export_embeddings])
+@click.group(
+    cls=CommandGroup, commands=[prepare, train, evaluate, baseline, recommend, pack, inspect, export_embeddings]
+)
 @click.version_option(package_name="ppt-ncf")
 def main() -> None:
     """Train, measure and serve binarized (1-bit) recommender networks by partial pre-training.

@@ -30,9 +30,15 @@ RANKING_OPTION = click.option(
 ENGINE_OPTION = click.option(
     "--engine",
     type=click.Choice(["torch", "packed"]),
-    default="torch",
-    show_default=True,
+    show_default="packed for a packed file, else torch",
     help="PyTorch, or 1-bit layers on packed bits: a CPU, and a network that ended in low precision.",
+)
+MEMORY_OPTION = click.option(
+    "--memory",
+    type=click.FloatRange(min=0, min_open=True),
+    default=64,
+    show_default=True,
+    help="MB of catalogue scores held at a time, one user's at least; results do not depend on it.",
 )
 K_OPTION = click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Length of the lists.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from commands.ncf.data import description, open_data
-from commands.options import FOLDER, JSON_OPTION, K_OPTION, RANKING_OPTION
+from commands.options import FOLDER, JSON_OPTION, K_OPTION, MEMORY_OPTION, RANKING_OPTION
 from commands.output import print_json, print_metrics
 
 
@@ -16,9 +16,17 @@ from commands.output import print_json, print_metrics
 @click.option("--seed", default=0, show_default=True, help="Of als and bpr.")
 @RANKING_OPTION
 @K_OPTION
+@MEMORY_OPTION
 @JSON_OPTION
 def baseline(
-    name: str, data: Path | None, per_user: Path | None, seed: int, ranking: str, k: int, as_json: bool
+    name: str,
+    data: Path | None,
+    per_user: Path | None,
+    seed: int,
+    ranking: str,
+    k: int,
+    memory: float,
+    as_json: bool,
 ) -> None:
     """Train a simple recommender and measure it as `evaluate` does.
 
@@ -40,7 +48,10 @@ def baseline(
     start = time.perf_counter()
     score = fit_baseline(name, prepared, seed=seed)
     seconds = time.perf_counter() - start
-    ranks = rank_test_items(score, prepared) if ranking == "sampled" else rank_catalogue(score, prepared, k=k)
+    if ranking == "sampled":
+        ranks = rank_test_items(score, prepared)
+    else:
+        ranks = rank_catalogue(score, prepared, k=k, memory=int(memory * 1e6))
     if per_user is not None:
         save_ranks(ranks, prepared, per_user)
     metrics = {**description(prepared, ranking, "implicit"), **ranks.metrics(k), "seconds": seconds, "seed": seed}

@@ -4,13 +4,21 @@ from pathlib import Path
 
 import click
 
-from commands.ncf.data import data_of, scorer_of
-from commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION, K_OPTION
+from commands.ncf.trained import open_trained
+from commands.options import (
+    DATA_OPTION,
+    DEVICE_OPTION,
+    ENGINE_OPTION,
+    FOLDER,
+    JSON_OPTION,
+    K_OPTION,
+    MEMORY_OPTION,
+)
 from commands.output import print_json, tell
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
+@click.argument("path", type=FOLDER, metavar="RUN|FILE")
 @click.option("--user", "users", multiple=True, help="An original user id; may be given several times.")
 @click.option(
     "--users",
@@ -29,46 +37,54 @@ from commands.output import print_json, tell
 )
 @ENGINE_OPTION
 @K_OPTION
+@MEMORY_OPTION
 @DATA_OPTION
 @DEVICE_OPTION
 @JSON_OPTION
 def recommend(
-    run: Path,
+    path: Path,
     users: tuple[str, ...],
     users_file: Path | None,
     all_users: bool,
     out: Path | None,
     new_users: str,
     k: int,
+    memory: float,
     data: Path | None,
-    engine: str,
+    engine: str | None,
     device: str,
     as_json: bool,
 ) -> None:
     """Recommend the best k items of the catalogue that a user has not seen in training.
 
+    A packed FILE holds no interactions: name its prepared data with --data.
+
     \b
     Examples:
       ppt-ncf recommend run --user 1 --user 42
+      ppt-ncf recommend network.packed --data ml-1m --user 1
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
     """
     from ncf_ppt import recommend as library
-    from ncf_ppt.fit import load_model
     from ppt_core.errors import DataError
     from ppt_core.files import refuse_existing
-    from ppt_core.runs import Run
 
     if sum((bool(users), users_file is not None, all_users)) != 1:
         raise DataError("name the users by one of --user, --users or --all")
     if out is not None:
         refuse_existing(out)
-    opened = Run.open(run)
-    network = load_model(opened, device=device)
-    prepared = data_of(opened, data)
+    trained = open_trained(path, data, engine=engine, device=device)
     if users_file is not None:
         users = tuple(line.strip() for line in users_file.read_text("utf-8").splitlines() if line.strip())
     wanted = None if all_users else list(users)
-    lists = library.recommend(scorer_of(network, prepared, engine), prepared, wanted, k=k, new_users=new_users)  # type: ignore[arg-type]
+    lists = library.recommend(
+        trained.score,
+        trained.data,
+        wanted,
+        k=k,
+        new_users=new_users,  # type: ignore[arg-type]
+        memory=int(memory * 1e6),
+    )
     if lists.n_new_users:
         tell(f"{lists.n_new_users} unknown users got what is most popular")
     if out is not None:
