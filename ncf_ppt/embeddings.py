@@ -9,11 +9,8 @@ items alike, for instance by the mean of ``mlp_items``, at unit length, over the
 of the MLP's tables (chance: 6%) and 95% by that mean.
 """
 
-import contextlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ncf_ppt.encodings import MEANINGS, Dtype, encode
-from ncf_ppt.interactions import PreparedData, id_column
+from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF
+from ncf_ppt.vector_files import FORMATS, Batches, Format, write_ids, write_table
 from ppt_core.errors import DataError
 from ppt_core.files import file_checksums, new_directory, write_json
 
 FORMAT_VERSION = 1
-Format = Literal["parquet", "npy"]
 
 _BATCH_BYTES = 1 << 24  # of float32 vectors in memory at a time
 
@@ -39,7 +36,6 @@ _MEANINGS = {
     "to be rescored by the network",
 }
 _MEANING_OF_SIGNS = "; signs alone leave of an inner product the Hamming distance, which only finds candidates"
-_Batches = Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32] | None]]  # ids, values, scales
 
 
 def export_embeddings(
@@ -55,14 +51,7 @@ def export_embeddings(
     GMF and NeuMF have the tables ``gmf_users`` (the last layer's weights folded in) and ``gmf_items``, MLP and NeuMF
     ``mlp_users`` and ``mlp_items``. The module says which of them make an inner product, and so does ``manifest.json``
     under ``meaning``, beside ``bias`` (of the last layer), the ``encoding``, each table's ``dimension`` and
-    ``stored_dimension``, and the SHA-256 of the files. A table of n rows is
-
-    ===========  =====================================================================================================
-    ``parquet``  ``TABLE.parquet``: ``user_id`` or ``item_id`` as in the source, ``vector`` (a fixed-size list) and,
-                 for int8, float32 ``scale``
-    ``npy``      ``TABLE.npy`` (n, stored_dimension) and, for int8, ``TABLE_scale.npy`` float32 (n,); the ids are in
-                 ``user_ids.npy`` and ``item_ids.npy``, int64 (n,), or, if strings, in ``user_ids.json``, a list
-    ===========  =====================================================================================================
+    ``stored_dimension``, and the SHA-256 of the files. What the files hold is said in `ncf_ppt.vector_files`.
 
     ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps signs alone: bytes uint8,
     ``stored_dimension`` is the dimension rounded up to a multiple of 8; both sides are padded with 0, which no
@@ -72,8 +61,10 @@ def export_embeddings(
         DataError: ``out`` exists or cannot be written, a component is not finite or beyond float16.
         ValueError: ``model`` and ``data`` differ in users or items, or an option is unknown.
     """
-    if format not in ("parquet", "npy"):
-        raise ValueError(f"format is {format!r}; choose parquet or npy")
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
+    if format == "faiss" and dtype == "int8":
+        raise ValueError("faiss has no index of int8 with a scale for each row; choose float32, float16 or binary")
     if dtype not in MEANINGS:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(MEANINGS)}")
     ids = {"users": data.user_ids, "items": data.item_ids}
@@ -91,18 +82,14 @@ def export_embeddings(
             dimension = table.embedding_dim
             width = -(-dimension // 8) if dtype == "binary" else dimension
             batches = _encoded_batches(name, table, weights, ids[name[4:]], dtype)
-            if format == "parquet":
-                _write_parquet(folder / f"{name}.parquet", f"{name[4:-1]}_id", width, dtype, batches)
-            else:
-                _write_npy(folder / name, (table.num_embeddings, width), dtype, batches)
+            write_table(folder, name, ids[name[4:]], width, dtype, format, batches)
             descriptions[name] = {
                 "rows": table.num_embeddings,
                 "dimension": dimension,
                 "stored_dimension": 8 * width if dtype == "binary" else width,
             }
-        if format == "npy":
-            for side, side_ids in ids.items():
-                _write_ids(folder / f"{side[:-1]}_ids", side_ids)
+        for side, side_ids in ids.items():
+            write_ids(folder, side[:-1], side_ids, format)
         manifest = {
             "format_version": FORMAT_VERSION,
             "kind": "embeddings",
@@ -136,7 +123,7 @@ def _tables(model: NCF) -> dict[str, tuple[torch.nn.Embedding, Tensor | None]]:
 
 def _encoded_batches(
     name: str, table: torch.nn.Embedding, weights: Tensor | None, ids: NDArray[Any], dtype: Dtype
-) -> _Batches:
+) -> Batches:
     n_rows = max(1, _BATCH_BYTES // (4 * table.embedding_dim))
     for start in range(0, len(ids), n_rows):
         batch_ids = ids[start : start + n_rows]
@@ -149,44 +136,3 @@ def _encoded_batches(
                 f"{name} holds NaN or infinity; the model has diverged: train it with a lower learning rate"
             )
         yield batch_ids, *encode(vectors, dtype)
-
-
-def _write_parquet(path: Path, id_name: str, width: int, dtype: Dtype, batches: _Batches) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # Parquet keeps a byte as 32 bits; as an index into a dictionary of at most 256 values it is a byte again.
-    dictionaries = ["vector.list.element"] if dtype in ("int8", "binary") else False
-    with contextlib.ExitStack() as stack:
-        writer: Any = None
-        for ids, values, scales in batches:
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
-            columns = {id_name: id_column(ids), "vector": vectors}
-            if scales is not None:
-                columns["scale"] = pa.array(scales)
-            table = pa.table(columns)
-            if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(path, table.schema, use_dictionary=dictionaries))
-            writer.write_table(table)
-
-
-def _write_npy(stem: Path, shape: tuple[int, int], dtype: Dtype, batches: _Batches) -> None:
-    stored = np.dtype(np.uint8 if dtype == "binary" else dtype)
-    header = {"descr": np.lib.format.dtype_to_descr(stored), "fortran_order": False, "shape": shape}
-    all_scales = []
-    # Written from start to end, not through a memory map, which a full disk would end with SIGBUS.
-    with stem.with_suffix(".npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for _, values, scales in batches:
-            file.write(values.tobytes())
-            if scales is not None:
-                all_scales.append(scales)
-    if all_scales:
-        np.save(stem.with_name(f"{stem.name}_scale.npy"), np.concatenate(all_scales), allow_pickle=False)
-
-
-def _write_ids(stem: Path, ids: NDArray[Any]) -> None:
-    if ids.dtype.kind == "i":
-        np.save(stem.with_suffix(".npy"), ids, allow_pickle=False)
-    else:
-        stem.with_suffix(".json").write_text(json.dumps(ids.tolist(), ensure_ascii=False), encoding="utf-8")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ncf_ppt.embeddings import FORMAT_VERSION, Format, export_embeddings
+from ncf_ppt.embeddings import FORMAT_VERSION, export_embeddings
 from ncf_ppt.encodings import Dtype
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowAdam
+from ncf_ppt.vector_files import Format
 from ppt_core.errors import DataError
 from ppt_core.files import file_checksums, read_json
 
@@ -229,7 +230,14 @@ def refused(
 
 def test_refuses_in_one_line_and_leaves_nothing(tmp_path: Path, data: PreparedData) -> None:
     model = network()
-    refused(tmp_path, model, data, ValueError, "format is 'csv'; choose parquet or npy", format="csv")
+    refused(
+        tmp_path,
+        model,
+        data,
+        ValueError,
+        "format is 'csv'; choose one of parquet, npy, safetensors, faiss",
+        format="csv",
+    )
     message = "dtype is 'float64'; choose one of float32, float16, int8, binary"
     refused(tmp_path, model, data, ValueError, message, dtype="float64")
     fewer = replace(data, item_ids=data.item_ids[:4])

@@ -35,6 +35,14 @@ from commands.output import print_json, tell
     show_default=True,
     help="What unknown users get: an error, or what is most popular.",
 )
+@click.option("--candidates", type=FOLDER, help="Folder of export-embeddings, whose vectors find what is scored.")
+@click.option(
+    "--rescore",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Candidates that the network scores for each user, with --candidates.",
+)
 @ENGINE_OPTION
 @K_OPTION
 @MEMORY_OPTION
@@ -48,6 +56,8 @@ def recommend(
     all_users: bool,
     out: Path | None,
     new_users: str,
+    candidates: Path | None,
+    rescore: int,
     k: int,
     memory: float,
     data: Path | None,
@@ -64,8 +74,10 @@ def recommend(
       ppt-ncf recommend run --user 1 --user 42
       ppt-ncf recommend network.packed --data ml-1m --user 1
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
+      ppt-ncf recommend run --user 1 --candidates vectors --rescore 200
     """
     from ncf_ppt import recommend as library
+    from ncf_ppt.candidates import Rescorer, open_vectors
     from ppt_core.errors import DataError
     from ppt_core.files import refuse_existing
 
@@ -77,8 +89,14 @@ def recommend(
     if users_file is not None:
         users = tuple(line.strip() for line in users_file.read_text("utf-8").splitlines() if line.strip())
     wanted = None if all_users else list(users)
+    score = trained.score
+    if candidates is not None:
+        if rescore < k:
+            raise ValueError(f"--rescore is {rescore}; it must be at least the length of the lists, {k}")
+        search = open_vectors(candidates, trained.data)
+        score = Rescorer(search=search, score=score, data=trained.data, n_candidates=rescore)
     lists = library.recommend(
-        trained.score,
+        score,
         trained.data,
         wanted,
         k=k,

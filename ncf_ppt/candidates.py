@@ -1,0 +1,214 @@
+"""Exported vectors as the first stage of recommending: they find candidates, and the network rescores them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncf_ppt import _kernels
+from ncf_ppt.embeddings import FORMAT_VERSION
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCF
+from ncf_ppt.ranking import Scorer
+from ncf_ppt.recommend import top_items
+from ncf_ppt.scoring import scorer
+from ncf_ppt.vector_files import read_table
+from ppt_core.errors import DataError
+from ppt_core.files import read_json, verify_checksums
+
+By = Literal["product", "likeness"]
+_USERS = 256  # at a time
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VectorSearch:
+    """Scores of a whole catalogue by vectors alone: a `ncf_ppt.recommend.CatalogueScorer`.
+
+    Attributes:
+        user_vectors: float32 (n_users, dimension).
+        item_vectors: float32 (n_items, dimension).
+        bias: added to each product.
+    """
+
+    user_vectors: NDArray[np.float32]
+    item_vectors: NDArray[np.float32]
+    bias: float
+
+    def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Inner products of users (n,) with candidates (n, m)."""
+        return np.take_along_axis(self.score_catalogue(users), candidates.astype(np.int64), axis=1)
+
+    def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Inner products of users (n,) with all items, the terms of each added in order: float32 (n, n_items)."""
+        scores = np.zeros((len(users), len(self.item_vectors)), np.float32)
+        _kernels.add_catalogue_products(self.user_vectors[users], np.ascontiguousarray(self.item_vectors.T), scores)
+        return scores + np.float32(self.bias)
+
+
+def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> VectorSearch:
+    """Open what `ncf_ppt.embeddings.export_embeddings` wrote, as a search.
+
+    Args:
+        folder: the exported one; its checksums are verified.
+        data: whose users are asked for; ids must be those of the folder, in their order.
+        by: ``product``: the inner product of ``gmf_users`` and ``gmf_items``. ``likeness``: the inner product of an
+            item's vector in ``mlp_items`` with the mean over the items a user has, all at unit length. By default the
+            product for a GMF network, whose logit it is, and likeness for the others, which it serves better.
+
+    Raises `DataError` for another folder or other ids, and ValueError if there are no tables for ``by``.
+    """
+    if not (folder / "manifest.json").is_file():
+        raise DataError(
+            f"{folder} holds no manifest.json; make one with `ppt-ncf export-embeddings RUN --out {folder}`"
+        )
+    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION)
+    if manifest.get("kind") != "embeddings":
+        raise DataError(f"{folder} holds no exported embeddings; name a folder that export-embeddings made")
+    verify_checksums(folder, manifest["files"])
+    return search_of(folder, manifest, data, by=by)
+
+
+def search_of(folder: Path, manifest: dict[str, Any], data: PreparedData, *, by: By | None = None) -> VectorSearch:
+    """`open_vectors` of a folder with its manifest as a value."""
+    by = by or ("product" if manifest["model"] == "gmf" else "likeness")
+    names = ("gmf_users", "gmf_items") if by == "product" else ("mlp_items",)
+    if names[-1] not in manifest["tables"]:
+        raise ValueError(f"{folder} has no {names[-1]}: a {manifest['model']} network cannot be searched by {by}")
+    tables = {}
+    for name in names:
+        ids, vectors = read_table(folder, name, manifest["format"], manifest["tables"][name]["dimension"])
+        if not np.array_equal(ids, data.user_ids if name.endswith("users") else data.item_ids):
+            raise DataError(f"{folder} has other {name[4:]} than the data; export the run that was trained on them")
+        tables[name] = vectors
+    if by == "product":
+        return VectorSearch(
+            user_vectors=tables["gmf_users"], item_vectors=tables["gmf_items"], bias=float(manifest["bias"])
+        )
+    items = _at_unit_length(tables["mlp_items"])
+    return VectorSearch(user_vectors=_profiles(items, data), item_vectors=items, bias=0)
+
+
+def _at_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def _profiles(items: NDArray[np.float32], data: PreparedData) -> NDArray[np.float32]:
+    """Sum of the vectors of each user's train positives at unit length; zeros without any."""
+    profiles = np.zeros((data.n_users, items.shape[1]), np.float32)
+    for user in range(data.n_users):
+        profiles[user] = items[data.train.items_of(user)].sum(axis=0)
+    return _at_unit_length(profiles)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rescorer:
+    """A search for candidates and a network that scores them: a `ncf_ppt.recommend.CatalogueScorer`.
+
+    Attributes:
+        search: finds the candidates.
+        score: the network.
+        data: whose train positives are no candidates.
+        n_candidates: for each user.
+    """
+
+    search: VectorSearch
+    score: Scorer
+    data: PreparedData
+    n_candidates: int
+
+    def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The network's scores."""
+        return self.score(users, candidates)
+
+    def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The network's scores of the candidates of users (n,), minus infinity for every other item."""
+        scores = np.full((len(users), self.data.n_items), -np.inf, np.float32)
+        n_candidates = min(self.n_candidates, self.data.n_items)
+        for start in range(0, len(users), _USERS):
+            block = users[start : start + _USERS]
+            items, _, lengths = top_items(self.search.score_catalogue(block), n_candidates, self.data.train, block)
+            for row, (user, length) in enumerate(zip(block, lengths.tolist(), strict=True)):
+                found = np.sort(items[row, :length])[np.newaxis]
+                # A user at a time, as `ncf_ppt.recommend.score_catalogue` does: scores then depend on no other user.
+                scores[start + row, found[0]] = self.score(np.array([user]), found)[0]
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchReport:
+    """How much of the network's own best ``k`` a search finds, over ``n_users`` users, seen items left out.
+
+    Attributes:
+        n_users: that were compared.
+        k: length of the lists.
+        n_candidates: that a search may return.
+        recall_of_top_k: share of the network's best k among the search's best k.
+        recall_of_candidates: the same among its best ``n_candidates``.
+        n_equal: users whose k best scores by the network are those of the search's list, up to rounding: equal lists
+            but for ties.
+    """
+
+    n_users: int
+    k: int
+    n_candidates: int
+    recall_of_top_k: float
+    recall_of_candidates: float
+    n_equal: int
+
+
+def compare_search(
+    search: VectorSearch, score: Scorer, data: PreparedData, *, k: int = 10, n_candidates: int = 100, n_users: int = 200
+) -> SearchReport:
+    """Compare a search with the network for ``n_users`` users, evenly spread."""
+    users = np.unique(np.linspace(0, data.n_users - 1, min(n_users, data.n_users)).astype(np.int64))
+    catalogue = np.arange(data.n_items, dtype=np.int32)[np.newaxis]
+    k, n_candidates = min(k, data.n_items), min(n_candidates, data.n_items)
+    found_k = found = wanted = n_equal = 0
+    for user in users:
+        one = np.array([user])
+        scores = score(one, catalogue)
+        best, _, (length,) = top_items(scores, k, data.train, one)
+        candidates, _, (n_found,) = top_items(search.score_catalogue(one), n_candidates, data.train, one)
+        own, ours = best[0, :length], candidates[0, :n_found]
+        found_k += len(np.intersect1d(own, ours[:length]))
+        found += len(np.intersect1d(own, ours))
+        wanted += int(length)
+        own_scores, our_scores = np.sort(scores[0, own]), np.sort(scores[0, ours[:length]])
+        n_equal += bool(
+            np.allclose(own_scores, our_scores, rtol=0, atol=1e-5 * (1 + np.abs(own_scores).max(initial=0)))
+        )
+    return SearchReport(
+        n_users=len(users),
+        k=k,
+        n_candidates=n_candidates,
+        recall_of_top_k=found_k / max(wanted, 1),
+        recall_of_candidates=found / max(wanted, 1),
+        n_equal=n_equal,
+    )
+
+
+def verify_export(folder: Path, model: NCF, data: PreparedData) -> dict[str, dict[str, Any]]:
+    """Search in an exported folder, every way its tables allow, and compare with the network it was exported from.
+
+    Returns:
+        A `SearchReport` as JSON values for ``product``, ``likeness`` or both.
+
+    Raises `DataError` if inner products are the network's logits, at 32 bits, and a list differs beyond ties.
+    """
+    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION)
+    score = scorer(model)
+    reports = {}
+    for by, table in (("product", "gmf_items"), ("likeness", "mlp_items")):
+        if table in manifest["tables"]:
+            report = compare_search(open_vectors(folder, data, by=by), score, data)  # type: ignore[arg-type]
+            reports[by] = asdict(report)
+            is_exact = manifest["model"] == "gmf" and manifest["dtype"] == "float32"
+            if is_exact and report.n_equal < report.n_users:
+                raise DataError(
+                    f"in {folder} the top {report.k} of {report.n_users - report.n_equal} of {report.n_users} users "
+                    "differs from the network's; do not use it, and report it"
+                )
+    return reports
