@@ -12,6 +12,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 BLOCK_ROWS = 64
+BLOCK_VALUES = 1 << 14
 
 
 @intrinsic
@@ -185,3 +186,45 @@ def multiply_bits(bits, weights, scale, bias, out):
                     counts[channel] += np.int64(_popcount(ones & weights[word, channel]))
             for channel in range(n_channels):
                 out[row, channel] = np.float32(2 * counts[channel] - n_ones) * scale + bias[channel]
+
+
+@njit(parallel=True, cache=True)
+def binarize_activations(x, alpha, out, out_codes):
+    """``out`` is 0 or ``alpha`` (n,). Bit 0 of a code says that the gradient reaches x, bit 1 that it reaches alpha.
+
+    A code is a byte for the backward pass in the place of x: it reads a quarter.
+    """
+    n = len(x)
+    half = alpha * np.float32(0.5)
+    zero = np.float32(0)
+    for block in prange((n + BLOCK_VALUES - 1) // BLOCK_VALUES):
+        first, last = block * BLOCK_VALUES, min((block + 1) * BLOCK_VALUES, n)
+        values, binary, codes = x[first:last], out[first:last], out_codes[first:last]
+        for i in range(last - first):
+            value = values[i]
+            binary[i] = alpha if value > half else zero
+            to_x = np.uint8(1) if (value >= zero) & (value <= alpha) else np.uint8(0)
+            to_alpha = np.uint8(2) if value >= alpha else np.uint8(0)
+            codes[i] = to_x | to_alpha
+
+
+# Within a block the sum may take any order that makes it vector instructions; it is the same one each time.
+@njit(parallel=True, cache=True, fastmath={"reassoc", "nsz"})
+def binarize_activations_backward(grad, codes, block_sums, out_grad_x, out_grad_alpha):
+    """Gradients of `binarize_activations` (n,); ``block_sums`` is (blocks,) of scratch."""
+    n = len(grad)
+    zero = np.float32(0)
+    for block in prange(len(block_sums)):
+        first, last = block * BLOCK_VALUES, min((block + 1) * BLOCK_VALUES, n)
+        grads, block_codes, passed = grad[first:last], codes[first:last], out_grad_x[first:last]
+        total = zero
+        for i in range(last - first):
+            value = grads[i]
+            code = block_codes[i]
+            passed[i] = value if code & np.uint8(1) else zero
+            total += value if code & np.uint8(2) else zero
+        block_sums[block] = total
+    grad_alpha = 0.0
+    for block in range(len(block_sums)):
+        grad_alpha += block_sums[block]
+    out_grad_alpha[0] = grad_alpha

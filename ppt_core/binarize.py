@@ -5,8 +5,12 @@ Partial pre-training (Renda and Fromm 2020) inserts both at its switch from full
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from ppt_core import _kernels
 
 _ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared among threads
 
@@ -14,14 +18,31 @@ _ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared
 class _BinarizeActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(x, alpha)
-        return torch.where(x > alpha / 2, alpha, torch.zeros((), dtype=x.dtype, device=x.device))
+        ctx.has_kernels = x.device.type == "cpu" and x.dtype == torch.float32
+        if not ctx.has_kernels:
+            ctx.save_for_backward(x, alpha)
+            return torch.where(x > alpha / 2, alpha, torch.zeros((), dtype=x.dtype, device=x.device))
+        # `empty_like` keeps the order of the dimensions in memory, channels last say, and closes gaps.
+        output = torch.empty_like(x)
+        codes = torch.empty_like(x, dtype=torch.uint8)
+        values = _in_order_of(output, x)
+        _kernels.binarize_activations(values.numpy(), np.float32(alpha.item()), _flat(output), _flat(codes))
+        ctx.save_for_backward(codes)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        x, alpha = ctx.saved_tensors
         (grad,) = grads
-        return grad * ((x >= 0) & (x <= alpha)), _sum_in_one_order(grad * (x >= alpha))
+        if not ctx.has_kernels:
+            x, alpha = ctx.saved_tensors
+            return grad * ((x >= 0) & (x <= alpha)), _sum_in_one_order(grad * (x >= alpha))
+        (codes,) = ctx.saved_tensors
+        grad_x, grad_alpha = torch.empty_like(codes, dtype=grad.dtype), torch.empty(1)
+        sums = np.empty(-(-codes.numel() // _kernels.BLOCK_VALUES), np.float32)
+        _kernels.binarize_activations_backward(
+            _in_order_of(codes, grad).numpy(), _flat(codes), sums, _flat(grad_x), grad_alpha.numpy()
+        )
+        return grad_x, grad_alpha.reshape(())
 
 
 def _sum_in_one_order(values: Tensor) -> Tensor:
@@ -35,6 +56,20 @@ def _sum_in_one_order(values: Tensor) -> Tensor:
     flat = values.reshape(-1)
     n_in_rows = flat.numel() // _ROW * _ROW
     return flat[:n_in_rows].view(-1, _ROW).sum(1).sum() + flat[n_in_rows:].sum()
+
+
+def _flat(dense: Tensor) -> NDArray[Any]:
+    """The values of a tensor without gaps, in their order in memory, (n,)."""
+    flat: NDArray[Any] = dense.detach().as_strided((dense.numel(),), (1,)).numpy()
+    return flat
+
+
+def _in_order_of(dense: Tensor, x: Tensor) -> Tensor:
+    """The values of ``x``, of the shape of ``dense``, in the order in memory of ``dense``, (n,)."""
+    x = x.detach()
+    if x.stride() != dense.stride():
+        x = torch.empty_like(dense, dtype=x.dtype).copy_(x)
+    return x.as_strided((x.numel(),), (1,), x.storage_offset())
 
 
 def binarize_activation(x: Tensor, alpha: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.binarize import binarize_activation, binarize_rows, binarize_weight
+from ppt_core.binarize import binarize_activation, binarize_rows
+from ppt_core.binary_conv import binary_conv2d
 from ppt_core.binary_linear import binary_linear
 from ppt_core.schedule import Precision
 
@@ -91,12 +92,23 @@ class BinaryConv2d(_BinaryWeights, nn.Conv2d):
         """Map (batch, in_channels, height, width) to (batch, out_channels, height', width')."""
         if self.precision == "full":
             return super().forward(input)
-        # alpha / alpha is exactly 1. Alpha is detached on both sides of the product: its gradient flows through the
-        # activation, and that of the input is scale * (gradient * weight).
-        alpha = self.input_activation.alpha.detach()
-        product = self._conv_forward(input / alpha, binarize_weight(self.weight), None)
-        output: Tensor = product * (alpha * self.scale)
-        return output if self.bias is None else output + self.bias[:, None, None]
+        padding: tuple[int, ...] = (0, 0)
+        if isinstance(self.padding, str) or self.padding_mode != "zeros":
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=mode)
+        else:
+            padding = self.padding
+        return binary_conv2d(
+            input,
+            self.weight,
+            self.bias,
+            alpha=self.input_activation.alpha.detach(),
+            scale=self.scale,
+            stride=self.stride,
+            padding=padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
 
 
 class BinaryEmbedding(nn.Embedding):

@@ -1,3 +1,4 @@
+import numba
 import numpy as np
 import pytest
 import torch
@@ -87,18 +88,43 @@ def test_alpha_gradient_does_not_depend_on_threads(shape: tuple[int, ...]) -> No
     x, grad = (torch.randn(shape, generator=generator) for _ in range(2))
     if len(shape) == 4:
         x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
-    found, n_threads = [], torch.get_num_threads()
+    found, before = [], (torch.get_num_threads(), numba.get_num_threads())
     try:
         for n in (1, 2, 3, 5):
             torch.set_num_threads(n)
+            numba.set_num_threads(min(n, before[1]))
             alpha = torch.tensor(0.5, requires_grad=True)
             binarize_activation(x, alpha).backward(grad)  # type: ignore[no-untyped-call]
             assert alpha.grad is not None
             found.append(alpha.grad.item())
     finally:
-        torch.set_num_threads(n_threads)
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
     assert set(found) == {found[0]}
     assert found[0] == pytest.approx(grad.double()[x >= 0.5].sum().item(), abs=1e-2)
+
+
+def test_activation_in_any_order_in_memory() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 5, 7, 4)
+    # Channels last, transposed, a part of something larger, and one value for all: the kernels read none as it is.
+    orders = [
+        torch.randn(shape, generator=generator),
+        torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last),
+        torch.randn(shape[::-1], generator=generator).permute(3, 2, 1, 0),
+        torch.randn(3, 9, 7, 8, generator=generator)[:, 2:7, :, ::2],
+        torch.randn(3, 1, 7, 1, generator=generator).expand(shape),
+    ]
+    for x in orders:
+        for grad in orders:
+            inputs, alpha = x.detach().requires_grad_(), torch.tensor(0.8, requires_grad=True)
+            output = binarize_activation(inputs, alpha)
+            output.backward(grad)  # type: ignore[no-untyped-call]
+            assert inputs.grad is not None
+            assert alpha.grad is not None
+            assert torch.equal(output, torch.where(x > 0.4, 0.8, 0.0))
+            assert torch.equal(inputs.grad, torch.where((x >= 0) & (x <= 0.8), grad, 0.0))
+            torch.testing.assert_close(alpha.grad, grad[x >= 0.8].sum())
 
 
 def check_weight(weight: reference.Floats, grad: reference.Floats) -> None:

@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,6 +273,32 @@ def test_gradients_of_activation_and_linear(bias: bool) -> None:
     if layer.bias is not None:
         assert layer.bias.grad is not None
         np.testing.assert_allclose(layer.bias.grad, g.sum(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"padding": "same"},
+        {"padding": "valid", "dilation": 2},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": (2, 0), "stride": (1, 2), "groups": 2},
+    ],
+    ids=str,
+)
+def test_convolution_of_every_geometry(geometry: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 3, **geometry), nn.Flatten(), nn.LazyLinear(2))
+    images = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    model(images)
+    convert(model)
+    set_precision(model, "low")
+    bits = (model[1](model[0](images)) > 0).float()
+    layer = model[2]
+    assert isinstance(layer, BinaryConv2d)
+    assert layer.bias is not None
+    plain = nn.Conv2d(4, 6, 3, bias=False, **geometry)
+    plain.weight.data = torch.where(layer.weight > 0, 1.0, -1.0)
+    expected = plain(bits) * (3 * layer.scale) + layer.bias[:, None, None]
+    torch.testing.assert_close(layer(3 * bits), expected)
 
 
 def test_gradients_of_convolution() -> None:
