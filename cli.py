@@ -9,6 +9,7 @@ from commands.group import CommandGroup
 from commands.ncf.baseline import baseline
 from commands.ncf.evaluate import evaluate
 from commands.ncf.export_embeddings import export_embeddings
+from commands.ncf.export_onnx import export_onnx
 from commands.ncf.inspect import inspect
 from commands.ncf.pack import pack
 from commands.ncf.prepare import prepare
@@ -20,7 +21,8 @@ from commands.vision.train import train as train_images
 
 
 @click.group(
-    cls=CommandGroup, commands=[prepare, train, evaluate, baseline, recommend, pack, inspect, export_embeddings]
+    cls=CommandGroup,
+    commands=[prepare, train, evaluate, baseline, recommend, pack, inspect, export_embeddings, export_onnx],
 )
 @click.version_option(package_name="ppt-ncf")
 def main() -> None:

@@ -143,3 +143,19 @@ def test_full_precision_is_latent_bytes(folder: Path) -> None:
     tensors, _ = load_tensors(folder / "run" / "model.safetensors")
     kept = [tensor for name, tensor in tensors.items() if not name.endswith(("scale", "num_batches_tracked"))]
     assert succeed("inspect", folder / "run")["latent_bytes"] == sum(4 * tensor.numel() for tensor in kept)
+
+
+def test_vectors_and_graphs_of_a_run(folder: Path, tmp_path: Path) -> None:
+    run = folder / "run"
+    document = succeed("export-embeddings", run, "--out", tmp_path / "vectors", "--format", "safetensors", "--verify")
+    assert set(document["verification"]) == {"product", "likeness"}
+    text = call("export-embeddings", run, "--out", tmp_path / "again", "--verify").stdout
+    assert "by likeness: of the network's top 10" in text
+    lists = ["recommend", run, "--user", 1, "-k", 3]
+    assert succeed(*lists, "--candidates", tmp_path / "vectors", "--rescore", 150) == succeed(*lists)
+    assert "--rescore is 2; it must be at least" in fail(
+        *lists, "--candidates", tmp_path / "vectors", "--rescore", 2, code=2
+    )
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    assert succeed("export-onnx", run, "--out", tmp_path / "run.onnx")["largest_difference"] <= 1e-5
+    assert "than in PyTorch" in call("export-onnx", run, "--out", tmp_path / "b.onnx").stdout
