@@ -14,6 +14,7 @@ from commands.ncf.inspect import inspect
 from commands.ncf.pack import pack
 from commands.ncf.prepare import prepare
 from commands.ncf.recommend import recommend
+from commands.ncf.study import study
 from commands.ncf.train import train
 from commands.vision.evaluate import evaluate as evaluate_images
 from commands.vision.prepare import prepare as prepare_images
@@ -22,7 +23,7 @@ from commands.vision.train import train as train_images
 
 @click.group(
     cls=CommandGroup,
-    commands=[prepare, train, evaluate, baseline, recommend, pack, inspect, export_embeddings, export_onnx],
+    commands=[prepare, train, evaluate, baseline, recommend, pack, inspect, export_embeddings, export_onnx, study],
 )
 @click.version_option(package_name="ppt-ncf")
 def main() -> None:

@@ -221,6 +221,8 @@ def test_readme_commands(tmp_path: Path, ratings: Path, monkeypatch: pytest.Monk
             arguments += ["--source", str(ratings), "--negatives", "30"]
         if arguments[0] == "train":
             arguments += ["--iterations", "4"]
+        if arguments[:2] == ["study", "run"]:
+            arguments += ["--budgets", "1,2", "--trials", "1", "--threads", "1"]
         done = call(*arguments)
         assert done.exit_code == 0, (line, done.stderr)
         assert done.stdout

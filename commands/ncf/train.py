@@ -1,7 +1,7 @@
 """`ppt-ncf train`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,10 @@ from commands.ncf.data import open_data
 from commands.options import training_options
 from commands.output import print_json, print_metrics, print_training
 from commands.training import data_reference, follow, run_folder
+
+if TYPE_CHECKING:
+    from ncf_ppt.fit import NCFTrainingConfig
+    from ncf_ppt.model import NCFConfig
 
 
 @click.command()
@@ -33,15 +37,10 @@ from commands.training import data_reference, follow, run_folder
 def train(
     data: Path | None,
     out: Path | None,
-    model: str,
-    factors: int,
-    layers: str,
-    batch_norm: bool,
-    binarize_embeddings: bool,
     resume: bool,
     device: str,
     as_json: bool,
-    **training: Any,
+    **options: Any,
 ) -> None:
     """Train an NCF network: first at full precision, then binarized.
 
@@ -52,21 +51,11 @@ def train(
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
     """
     from ncf_ppt.baselines import fit_baseline
-    from ncf_ppt.fit import NCFTrainingConfig, fit
-    from ncf_ppt.model import NCFConfig
+    from ncf_ppt.fit import fit
     from ncf_ppt.ranking import rank_test_items
-    from ppt_core.device import choose_arithmetic
 
     path = run_folder(out, resume=resume)
-    model_config = NCFConfig(
-        model=model,  # type: ignore[arg-type]
-        factors=factors,
-        layers=_widths(layers),
-        batch_norm=batch_norm,
-        binarize_embeddings=binarize_embeddings,
-    )
-    training["arithmetic"] = choose_arithmetic(training["arithmetic"], device)
-    config = NCFTrainingConfig(**training)
+    model_config, config = configs(device=device, **options)
     prepared = open_data(data)
     reference = data_reference(data)
     progress = fit(prepared, path, model_config, config, data_reference=reference, resume=resume, device=device)
@@ -76,6 +65,32 @@ def train(
         return print_json({"run": str(path), **result, "popular": popular})
     print_training(path, result, config.threshold)
     print_metrics({"this network": result, "popularity": popular}, prepared.protocol_label)
+
+
+def configs(
+    *,
+    model: Any,
+    factors: int,
+    layers: str,
+    batch_norm: bool,
+    binarize_embeddings: bool,
+    arithmetic: Any,
+    device: str,
+    **training: Any,
+) -> tuple["NCFConfig", "NCFTrainingConfig"]:
+    """What the options say about the network, and how it is trained."""
+    from ncf_ppt.fit import NCFTrainingConfig
+    from ncf_ppt.model import NCFConfig
+    from ppt_core.device import choose_arithmetic
+
+    network = NCFConfig(
+        model=model,
+        factors=factors,
+        layers=_widths(layers),
+        batch_norm=batch_norm,
+        binarize_embeddings=binarize_embeddings,
+    )
+    return network, NCFTrainingConfig(arithmetic=choose_arithmetic(arithmetic, device), **training)
 
 
 def _widths(layers: str) -> tuple[int, ...]:

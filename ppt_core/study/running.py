@@ -138,12 +138,15 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 def provenance() -> dict[str, Any]:
     """Versions and machine of this process."""
+    import torch
+
     return {
         "version": version("ppt-ncf"),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numba", "numpy")},
         "system": platform.system(),
         "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": usable_cores(),
         "mkl_cbwr": os.environ.get("MKL_CBWR"),
     }

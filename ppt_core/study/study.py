@@ -3,6 +3,7 @@
 ::
 
     study.json      format version, every setting that the trials share, what they were trained on
+    plan.json       the trials asked for so far, and the splits that are drawn as curves
     speed.json      iterations per second of both precisions
     trials/NAME/    the run folder of each trial, with a ``trial.json`` once it has finished
     results.jsonl   the finished trials, one JSON object a line
@@ -58,6 +59,18 @@ class Study:
     def trial_path(self, trial: Trial) -> Path:
         """The run folder of a trial."""
         return self.path / "trials" / trial.name
+
+    def plan(self) -> dict[str, Any]:
+        """``trials``: the names of all that were asked for; ``splits``: those compared over all budgets."""
+        path = self.path / "plan.json"
+        return read_json(path, format_version=FORMAT_VERSION) if path.exists() else {"trials": [], "splits": []}
+
+    def extend_plan(self, trials: Sequence[Trial], splits: Sequence[float]) -> None:
+        """Add trials and splits to the plan."""
+        old = self.plan()
+        names = sorted({*old["trials"], *(trial.name for trial in trials)})
+        every = sorted({*old["splits"], *splits}, reverse=True)
+        write_json(self.path / "plan.json", {"format_version": FORMAT_VERSION, "trials": names, "splits": every})
 
     def missing(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that have not finished, in the order that they run in."""

@@ -1,0 +1,24 @@
+"""`ppt-ncf study`."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from commands.ncf.train import configs
+from commands.ncf.train import train as train_command
+from commands.study import Experiment, study_group
+
+
+def experiment(data: Path, options: dict[str, Any]) -> Experiment:
+    """Train NCF on the prepared set at ``data`` as the options of `ppt-ncf train` say."""
+    from ncf_ppt.fit import NCFTrainingConfig
+    from ncf_ppt.study import train
+
+    device = options["device"]
+    usual = NCFTrainingConfig()
+    chosen = {name: getattr(usual, name) for name in ("split", "epochs", "seed", "eval_every")}
+    model_config, config = configs(**options, **chosen)
+    return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"))
+
+
+study = study_group("ppt-ncf", train_command, experiment)

@@ -1,0 +1,32 @@
+"""One training of a study: what processes on other cores and machines call by its name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ncf_ppt.fit import NCFTrainingConfig, fit
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
+from ppt_core.fit import Progress
+
+
+def train(
+    data: Path,
+    model_config: NCFConfig,
+    device: str,
+    config: NCFTrainingConfig,
+    path: Path,
+    *,
+    resume: bool = False,
+    checkpoint_seconds: float = 60,
+) -> Iterator[Progress]:
+    """Train on the prepared set at ``data`` into ``path``; see `ncf_ppt.fit.fit`. All arguments are plain values."""
+    yield from fit(
+        PreparedData.load(data),
+        path,
+        model_config,
+        config,
+        data_reference={"path": str(data)},
+        resume=resume,
+        device=device,
+        checkpoint_seconds=checkpoint_seconds,
+    )

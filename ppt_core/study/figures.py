@@ -1,0 +1,201 @@
+"""The figures of a study, drawn by matplotlib from its report."""
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppt_core.study.curves import Cost
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart with any colour vision; each curve has a marker and a label of its own, too.
+COLORS = {"full": "#0072b2", "ppt": "#d55e00", "low": "#009e73"}
+_MORE = ("#cc79a7", "#b08d00", "#56b4e9")
+_MARKERS = {"full": "s", "ppt": "o", "low": "^"}
+INK = "#1c1d1f"
+WIDE, NARROW = 7.6, 3.9
+_STYLE: Any = {
+    "font.size": 10,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "ppt",  # the same report gives the same bytes
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+_AXIS = {"iterations": "training iterations", "seconds": "training time (s)"}
+
+
+def draw(report: dict[str, Any], width: float) -> dict[str, "Figure"]:
+    """Every figure that the report has the trials for, by name, ``width`` inches wide.
+
+    ``figure1`` and ``figure2``: accuracy against iterations and against seconds; ``figure3a``: accuracy over
+    the grid; ``figure3b``: along its diagonals of equal budget.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figures = {
+            "figure1": _curves(report, "iterations", width),
+            "figure2": _curves(report, "seconds", width),
+        }
+        if _is_grid(report):
+            figures["figure3a"] = _grid(report, width)
+        if diagonals(report):
+            figures["figure3b"] = _diagonals(report, width)
+        return figures
+
+
+def diagonals(report: dict[str, Any]) -> dict[float, list[dict[str, Any]]]:
+    """The cells of each budget that was split in three ways at least, from none to all of it at full precision."""
+    found: dict[float, list[dict[str, Any]]] = {}
+    for cell in report["grid"]:
+        found.setdefault(round(cell["full"] + cell["low"], 9), []).append(cell)
+    return {
+        budget: sorted(cells, key=lambda cell: float(cell["full"]))
+        for budget, cells in sorted(found.items())
+        if len(cells) >= 3 and min(cell["full"] for cell in cells) == min(cell["low"] for cell in cells) == 0
+    }
+
+
+def to_svg(figure: "Figure", name: str) -> str:
+    """The figure for a page: its ink is the page's text colour, its curves are CSS variables, its ids its own."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    svg = text[text.index("<svg") :]
+    svg = svg.replace(INK, "currentColor")
+    for method, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{method})")
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure on white, as PNG or SVG."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _method(split: float) -> str:
+    return {1.0: "full", 0.0: "low"}.get(split, "ppt")
+
+
+def _curves(report: dict[str, Any], cost: Cost, width: float) -> "Figure":
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    figure, axes = _axes(width, 0.62 if width > 5 else 0.95)
+    labels = []
+    others = iter(_MORE)
+    n_ppt = 0
+    for curve in report["curves"]:
+        method = _method(curve["split"])
+        n_ppt += method == "ppt"
+        color = COLORS[method] if method != "ppt" or n_ppt == 1 else next(others, _MORE[-1])
+        x = [point[cost] for point in curve["points"]]
+        y, lowest, highest = ([p[key] for p in curve["points"]] for key in ("median", "lowest", "highest"))
+        axes.fill_between(x, lowest, highest, color=color, alpha=0.18, linewidth=0)
+        axes.plot(x, y, color=color, marker=_MARKERS[method], markersize=4.5, linewidth=1.8, clip_on=False)
+        labels.append((y[-1], x[-1], curve["name"], color))
+    costs = [point[cost] for curve in report["curves"] for point in curve["points"]]
+    if max(costs) >= 4 * min(costs):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=8))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}" if max(costs) < 1e4 else "{x:,.0f}"))
+    axes.set_xlabel(_AXIS[cost])
+    axes.set_ylabel(report["metric"]["title"])
+    _label_ends(axes, labels, narrow=width < 5)
+    return figure
+
+
+def _label_ends(axes: "Axes", labels: list[tuple[float, float, str, str]], *, narrow: bool) -> None:
+    """Write each curve's name at its end, pushed apart where they would lie on each other; narrow: on top."""
+    if narrow:
+        for row, (_, _, name, color) in enumerate(labels):
+            axes.annotate(name, (0, 1), xycoords="axes fraction", xytext=(4, 4 + 14 * (len(labels) - 1 - row)),
+                          textcoords="offset points", color=color, fontweight="bold", fontsize=10)  # fmt: skip
+        return
+    bottom, top = axes.get_ylim()
+    gap, place = 0.055 * (top - bottom), float("-inf")
+    for y, x, name, color in sorted(labels):
+        place = max(place + gap, y)
+        name = name.replace("partial pre-training", "partial\npre-training") if len(labels) <= 3 else name
+        axes.annotate(name, (x, y), xytext=(1.02, place), textcoords=("axes fraction", "data"), color=color,
+                      va="center", fontweight="bold", fontsize=9.5, annotation_clip=False)  # fmt: skip
+        place += 0.03 * (top - bottom) * name.count("\n")
+
+
+def _is_grid(report: dict[str, Any]) -> bool:
+    return len(_lengths(report, "full")) >= 3 and len(_lengths(report, "low")) >= 3 and len(report["grid"]) >= 8
+
+
+def _lengths(report: dict[str, Any], phase: str) -> list[float]:
+    """Lengths of a phase that were combined with several of the other: the grid's, not those of the curves alone."""
+    other = {"full": "low", "low": "full"}[phase]
+    partners: dict[float, set[float]] = {}
+    for cell in report["grid"]:
+        partners.setdefault(cell[phase], set()).add(cell[other])
+    return sorted(length for length, found in partners.items() if len(found) >= 3)
+
+
+def _grid(report: dict[str, Any], width: float) -> "Figure":
+    import numpy as np
+
+    columns, rows = _lengths(report, "full"), _lengths(report, "low")
+    values = np.full((len(rows), len(columns)), np.nan)
+    for cell in report["grid"]:
+        if cell["full"] in columns and cell["low"] in rows:
+            values[rows.index(cell["low"]), columns.index(cell["full"])] = cell["median"]
+    figure, axes = _axes(width, 0.66 if width > 5 else 0.95)
+    axes.grid(visible=False)
+    image = axes.imshow(values, origin="lower", cmap="cividis", aspect="auto")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        axes.text(column, row, f"{value:.3f}".lstrip("0"), ha="center", va="center", fontsize=9,
+                  color="white" if value < middle else "black")  # fmt: skip
+    axes.set_xticks(range(len(columns)), [f"{length:g}" for length in columns])
+    axes.set_yticks(range(len(rows)), [f"{length:g}" for length in rows])
+    axes.set_xlabel("epochs at full precision")
+    axes.set_ylabel("epochs at low precision, after them")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if width > 5:
+        figure.colorbar(image, ax=axes, label=report["metric"]["title"]).outline.set_visible(False)
+    return figure
+
+
+def _diagonals(report: dict[str, Any], width: float) -> "Figure":
+    figure, axes = _axes(width, 0.62 if width > 5 else 0.95)
+    ends = []
+    for budget, cells in diagonals(report).items():
+        x = [cell["full"] / budget for cell in cells]
+        y = [cell["median"] for cell in cells]
+        axes.fill_between(x, [cell["lowest"] for cell in cells], [cell["highest"] for cell in cells],
+                          color=COLORS["ppt"], alpha=0.12, linewidth=0)  # fmt: skip
+        axes.plot(x, y, color=COLORS["ppt"], marker="o", markersize=4.5, linewidth=1.6, clip_on=False)
+        ends.append((y[-1], x[-1], f"{budget:g} epochs", COLORS["ppt"]))
+    axes.set_xlabel("fraction of the budget at full precision (--split)")
+    axes.set_ylabel(report["metric"]["title"])
+    axes.set_xlim(0, 1)
+    _label_ends(axes, ends, narrow=False)
+    return figure
+
+
+def _axes(width: float, ratio: float) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, width * ratio), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes

@@ -1,0 +1,201 @@
+"""A study's report as files: pictures, numbers, and one HTML page that needs nothing else."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ppt_core.files import new_directory, refuse_existing
+from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
+from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
+from ppt_core.study.report import speed_up_text
+
+_STYLE = """
+:root { color-scheme: light dark; --full: #0072b2; --ppt: #c35400; --low: #00805d; --line: #8884; --soft: #8881; }
+@media (prefers-color-scheme: dark) { :root { --full: #6cc3f5; --ppt: #ff9a56; --low: #3fd3a5; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 860px; padding: 28px 20px 60px; font: 16px/1.55 system-ui, sans-serif;
+  color: light-dark(#1c1d1f, #e8e6e3); background: light-dark(#fdfdfc, #17181b); overflow-wrap: break-word; }
+h1 { font-size: clamp(1.5rem, 5vw, 2.1rem); line-height: 1.2; margin: 0 0 .4em; }
+h2 { font-size: 1.2rem; margin: 2.4em 0 .3em; }
+p { margin: .5em 0; } small, figcaption, .about { color: light-dark(#55575c, #a9abb0); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 12px; margin: 22px 0; }
+.card { border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; background: var(--soft); }
+.card b { display: block; font-size: 2rem; line-height: 1.25; color: var(--ppt); font-variant-numeric: tabular-nums; }
+figure { margin: 12px 0; } figure svg { display: block; width: 100%; height: auto; overflow: visible; }
+figure svg.narrow { display: none; }
+@media (max-width: 620px) { figure svg.narrow { display: block; } figure svg.wide { display: none; } }
+.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; } thead th { font-weight: 600; vertical-align: bottom; }
+details { margin: 6px 0; } summary { cursor: pointer; } code { font-size: .88em; }
+.about li { margin: .3em 0; }
+"""
+_TITLES = {
+    "figure1": (
+        "Figure 1. Accuracy against training iterations",
+        "Each point is the median of independent trainings, each with its whole schedule compressed to that many "
+        "iterations; the band spans the lowest and the highest of them. The further left a curve reaches an "
+        "accuracy, the sooner.",
+    ),
+    "figure2": (
+        "Figure 2. Accuracy against training time",
+        "The same trainings on the clock: from just before the first iteration to just after the last, the switch "
+        "to low precision included.",
+    ),
+    "figure3a": (
+        "Figure 3a. Accuracy over full and low iterations",
+        "Median accuracy after so many epochs at full precision and then so many at low precision.",
+    ),
+    "figure3b": (
+        "Figure 3b. The same budget, split in different ways",
+        "The diagonals of Figure 3a: each line is one budget. Left is low precision throughout, right full "
+        "precision throughout, which is not a binarized network.",
+    ),
+}
+
+
+def write_report(report: dict[str, Any], path: Path, *, replace: bool = False) -> Path:
+    """Write ``index.html``, ``report.json`` and every figure as PNG and SVG into the folder ``path``; return it.
+
+    Raises `DataError` if ``path`` exists, unless it is an earlier report and ``replace`` is true.
+    """
+    if not (replace and (path / "report.json").exists()):
+        refuse_existing(path)
+    wide, narrow = draw(report, WIDE), draw(report, NARROW)
+    partial = path.with_name(f"{path.name}.new") if path.exists() else path
+    shutil.rmtree(partial, ignore_errors=True)
+    with new_directory(partial) as folder:
+        for name, figure in wide.items():
+            for ending in ("png", "svg"):
+                save(figure, folder / f"{name}.{ending}")
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        drawings = {
+            name: "".join(
+                to_svg(each[name], f"{name}-{kind}").replace("<svg ", f'<svg class="{kind}" role="img" ', 1)
+                for kind, each in (("wide", wide), ("narrow", narrow))
+            )
+            for name in wide
+        }
+        (folder / "index.html").write_text(page(report, drawings), "utf-8")
+    if partial != path:
+        shutil.rmtree(path)
+        partial.rename(path)
+    return path
+
+
+def page(report: dict[str, Any], drawings: dict[str, str]) -> str:
+    """The HTML page, with ``drawings`` as inline SVG by figure."""
+    data = report["settings"].get("data", {})
+    trials = report["trials"]
+    protocol = f", {report['protocol']}" if report["protocol"] else ""
+    about = (
+        f"{trials['finished']} of {trials['planned']} trials finished. Accuracy is {report['metric']['title']} on the "
+        f"test set{protocol}. Data: {Path(data.get('path') or '').name}"
+    )
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Partial pre-training: a study</title><style>{_STYLE}</style></head><body><main>",
+        "<h1>How much sooner does partial pre-training get there?</h1>",
+        "<p>A binarized network can be trained at low precision from the start, or at full precision first and "
+        "binarized on the way: <em>partial pre-training</em>. This page compares the two, beside full-precision "
+        f"training.</p><p><small>{escape(about)}</small></p>",
+        *_cards(report),
+    ]
+    for name, drawing in drawings.items():
+        title, caption = _TITLES[name]
+        parts.append(f"<h2>{escape(title)}</h2><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
+        if name == "figure2":
+            parts += _curve_table(report)
+    parts += [*_speed_table(report), *_speed_ups(report), *_origin(report), "</main></body></html>"]
+    return "\n".join(parts) + "\n"
+
+
+def _cards(report: dict[str, Any]) -> Iterator[str]:
+    yield '<div class="cards">'
+    for entry in report["speed_ups"]:
+        factor = "none" if entry["factor"] is None else f"{entry['factor']:.2f}×"
+        what = f"speed-up in {entry['cost']}"
+        interval = entry.get("interval")
+        within = f"95% interval {interval[0]:.2f} to {interval[1]:.2f}" if interval else escape(entry["note"])
+        yield f'<div class="card"><b>{factor}</b>{what}: {escape(entry["name"])}<br><small>{within}</small></div>'
+    if report["speed"]:
+        yield (
+            f'<div class="card"><b>{report["speed"]["slowdown"]:.2f}×</b>slowdown of one low-precision iteration<br>'
+            "<small>what partial pre-training saves on the clock, beside iterations</small></div>"
+        )
+    yield "</div>"
+
+
+def _curve_table(report: dict[str, Any]) -> Iterator[str]:
+    head = ("", "iterations", "seconds", "median", "lowest", "highest", "trials")
+    rows = [
+        (curve["name"], f"{p['iterations']:,.0f}", f"{p['seconds']:,.1f}",
+         *(f"{p[key]:.4f}" for key in ("median", "lowest", "highest")), f"{p['n_trials']}")
+        for curve in report["curves"] for p in curve["points"]
+    ]  # fmt: skip
+    yield f"<details><summary>The numbers behind both figures</summary>{_table(head, rows)}</details>"
+
+
+def _speed_table(report: dict[str, Any]) -> Iterator[str]:
+    speed = report["speed"]
+    if speed:
+        yield "<h2>Table 2. Iterations per second</h2>"
+        row = (f"{speed['full']:.1f}", f"{speed['low']:.1f}", f"{speed['slowdown']:.2f}×")
+        yield _table(("", "full precision", "low precision", "slowdown"), [("this project's step", *row)])
+        how = f"{speed['rule']}. Batch {speed['batch_size']:,}, {speed['threads']} threads."
+        yield f"<p><small>{escape(how)}</small></p>"
+
+
+def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
+    yield "<h2>Speed-up over low-precision training</h2>"
+    rows = [
+        (
+            entry["name"],
+            entry["cost"],
+            "none" if entry["factor"] is None else f"{entry['factor']:.2f}×",
+            "{:.2f} to {:.2f}".format(*entry["interval"]) if entry.get("interval") else "",
+            "" if entry["factor"] is None else f"{entry['lowest']:.4f} to {entry['highest']:.4f} ({entry['until']})",
+        )
+        for entry in report["speed_ups"]
+    ]
+    yield _table(("", "in", "factor", "95% interval", "accuracies compared"), rows)
+    for entry in report["speed_ups"]:
+        if entry["note"]:
+            text = f"{entry['name']}, in {entry['cost']}: {speed_up_text(entry)}."
+            yield f"<p><small>{escape(text)}</small></p>"
+    yield (
+        f"<p><small>Harmonic mean over {N_TARGETS} evenly spaced accuracies, from {LOWEST_SHARE:.0%} of the best that "
+        "the binarized network reaches up to where the two techniques converge, or else the last accuracy that both "
+        "reach; each cost by linear interpolation between the medians. The interval draws the trials of each point "
+        "anew, with replacement: with few trials it is coarse.</small></p>"
+    )
+
+
+def _origin(report: dict[str, Any]) -> Iterator[str]:
+    yield '<h2>How it was measured</h2><ul class="about">'
+    yield f"<li>Wall clock: {escape(report['wall_clock'])}.</li>"
+    for entry in report["provenance"]:
+        gpu = f", {entry['gpu']}" if entry["gpu"] else ""
+        yield (
+            f"<li>{entry['n_trials']} trials: {escape(entry['cpu'])}{escape(gpu)}, {entry['threads']} of "
+            f"{entry['cores']} cores each; ppt-ncf {entry['version']}, torch {entry['torch']}, numba {entry['numba']}, "
+            f"Python {entry['python']}.</li>"
+        )
+    if len({(entry["cpu"], entry["gpu"], entry["threads"]) for entry in report["provenance"]}) > 1:
+        yield "<li><strong>The trials ran on different machines or threads: their seconds do not compare.</strong></li>"
+    if report["n_resumed"]:
+        yield f"<li>{report['n_resumed']} trials were interrupted and resumed.</li>"
+    yield "</ul>"
+    settings = escape(json.dumps(report["settings"], indent=1))
+    yield f"<details><summary>Every setting</summary><div class=table><pre>{settings}</pre></div></details>"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>'
