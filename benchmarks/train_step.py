@@ -23,6 +23,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import numpy as np
@@ -176,14 +179,31 @@ def interactions(scale: float) -> PreparedData:
 @click.option("--steps", default=32, show_default=True, help="Steps of a row in each turn; of mlperf, one.")
 @click.option("--rows", default=",".join(ROWS), show_default=True)
 @click.option("--scale", default=1.0, show_default=True, help="Part of MovieLens-20M's size.")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="Prepared folder in place of synthetic data.")
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Measure peaks, each in its own process.")
 @click.option("--peak-of", help="Only train this row for a few steps and print the peak memory in MB.")
 @click.option("--json", "as_json", is_flag=True)
-def main(
-    batch_size: int, turns: int, steps: int, rows: str, scale: float, memory: bool, peak_of: str | None, as_json: bool
-) -> None:
+def main(folder: Path | None, scale: float, **options: Any) -> None:
     """Measure and print the table."""
-    data = interactions(scale)
+    with TemporaryDirectory() as temporary:
+        if folder is None:  # in a folder, since training maps the arrays into memory
+            folder = Path(temporary) / "data"
+            interactions(scale).save(folder)
+        measure(folder, **options)
+
+
+def measure(
+    folder: Path,
+    batch_size: int,
+    turns: int,
+    steps: int,
+    rows: str,
+    memory: bool,
+    peak_of: str | None,
+    as_json: bool,
+) -> None:
+    """Measure the rows on a prepared folder and print the table."""
+    data = PreparedData.load(folder)
     if peak_of is not None:
         step = make_stepper(peak_of, data, batch_size)
         for _ in range(10):
@@ -206,7 +226,7 @@ def main(
         result |= {f"{part} ms": value for part, value in zip(PARTS, parts, strict=True)}
         if memory:
             command = [sys.executable, "-m", "benchmarks.train_step", "--batch-size", str(batch_size)]
-            command += ["--scale", str(scale), "--peak-of", name]
+            command += ["--data", str(folder), "--peak-of", name]
             result["peak MB"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         results.append(result)
     if as_json:
