@@ -6,6 +6,7 @@ from ppt_core.threads import THREAD_SETTINGS
 
 os.environ.update({**THREAD_SETTINGS, **os.environ})
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,11 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("PPT_TEST_DATA is not set: no real data")
     return Path(folder)
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a Dask cluster of two worker processes."""
+    distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as found:
+        yield found.scheduler_address

@@ -222,7 +222,8 @@ def test_readme_commands(tmp_path: Path, ratings: Path, monkeypatch: pytest.Monk
         if arguments[0] == "train":
             arguments += ["--iterations", "4"]
         if arguments[:2] == ["study", "run"]:
-            arguments += ["--budgets", "1,2", "--trials", "1", "--threads", "1"]
+            arguments += ["--budgets", "1,2", "--trials", "1", "--threads", "1", "--", "--factors", "4"]
+            arguments += ["--layers", "8,8,8,4"]
         done = call(*arguments)
         assert done.exit_code == 0, (line, done.stderr)
         assert done.stdout

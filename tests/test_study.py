@@ -1,0 +1,190 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import main
+from ncf_ppt.fit import NCFTrainingConfig
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
+from ncf_ppt.study import train
+from ppt_core.errors import DataError
+from ppt_core.study.running import run_trial
+from ppt_core.study.study import Study
+from ppt_core.study.trials import Trial
+
+TINY = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--learning-rate", "0.01"]
+TIMES = ("seconds", "samples_per_second", "phases", "resumed", "sha256", "cores", "threads")
+
+
+def call(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def lines(study: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (study / "results.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "data"
+    tiny_data.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(data: Path) -> Path:
+    """A finished study of two budgets."""
+    path = data.parent / "study"
+    options = ["--budgets", "0.5,1", "--trials", 1, "--threads", 1, "--json"]
+    done = call("study", "run", "--data", data, "--out", path, *options, *TINY)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["trials"] == {"finished": 6, "planned": 6}
+    return path
+
+
+def test_trials_say_what_and_where_they_were(study: Path, tiny_data: PreparedData) -> None:
+    records = Study.open(study).records()
+    assert len(records) == len({record["name"] for record in records}) == 6
+    for record in records:
+        assert [phase["precision"] for phase in record["phases"]] == [
+            name for name in ("full", "low") if record[name] > 0
+        ]
+        assert record["epochs"] == pytest.approx(record["full"] + record["low"], rel=0.05)
+        assert record["threads"] == 1
+        assert record["protocol"] == tiny_data.protocol_label
+        for key in ("version", "torch", "numba", "cpu", "wall_clock"):
+            assert record[key]
+        assert len((study / "trials" / record["name"] / "metrics.jsonl").read_text().splitlines()) == 1
+    settings = Study.open(study).settings
+    assert settings["model"]["factors"] == 4
+    assert settings["data"]["sha256"]
+    speed = Study.open(study).speed()
+    assert speed is not None
+    assert speed["slowdown"] == pytest.approx(speed["full"] / speed["low"])
+    assert len(speed["by_epoch"]["low"]) == 5
+
+
+def test_finished_trials_are_never_run_again(study: Path, data: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in study.glob("trials/*/*")}
+    done = call("study", "run", "--data", data, "--out", study, "--budgets", "0.5,1", "--trials", 1, "--threads", 1,
+                "--grid", "0.5", *TINY)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "0 trials to run" in done.stderr  # the grid's three cells are on the curves
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert Study.open(study).plan()["splits"] == [1, 0.5, 0]
+
+
+def test_report(study: Path) -> None:
+    document = json.loads(call("study", "report", study, "--json").stdout)
+    folder = Path(document["report"])
+    assert json.loads((folder / "report.json").read_text()).items() <= document.items()
+    assert [curve["name"] for curve in document["curves"]] == [
+        "full precision",
+        "partial pre-training",
+        "low precision",
+    ]
+    assert {entry["cost"] for entry in document["speed_ups"]} == {"iterations", "seconds"}
+    page = (folder / "index.html").read_text()
+    for name in ("figure1", "figure2"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (folder / f"{name}.svg").read_text()
+        assert f'id="{name}-wide-' in page
+        assert f'id="{name}-narrow-' in page
+    assert not re.search(r"""(src|href)=["'](?!#)""", page.replace('xlink:href="data:', "")), "it needs other files"
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+    assert "var(--ppt)" in page
+    assert "currentColor" in page
+    text = call("study", "report", study)  # made anew
+    assert "speed-up of partial pre-training over low precision, in iterations" in text.stdout
+    assert "already exists" in call("study", "report", study, "--out", folder).stderr
+
+
+def test_the_grid_and_its_diagonals_are_drawn() -> None:
+    from ppt_core.study.figures import NARROW, diagonals, draw, to_svg
+
+    def point(full: float, low: float) -> dict[str, Any]:
+        value = 0.1 * full + 0.05 * low
+        return {"full": full, "low": low, "median": value, "lowest": value - 0.01, "highest": value, "iterations": 9,
+                "seconds": 2.0}  # fmt: skip
+
+    grid = [point(full, low) for full in range(4) for low in range(4) if full + low]
+    report = {"metric": {"title": "HR@10"}, "grid": grid, "curves": [{"split": 1, "name": "full", "points": grid[:3]}]}
+    assert list(diagonals(report)) == [2, 3]  # that of 1 has two ways, and beyond 3 one end is missing
+    figures = draw(report, NARROW)
+    assert list(figures) == ["figure1", "figure2", "figure3a", "figure3b"]
+    drawing = to_svg(figures["figure3a"], "grid")
+    assert ">.350<" in drawing  # of 2 + 3 epochs
+    assert ">3 epochs<" in to_svg(figures["figure3b"], "diagonals")
+
+
+def test_a_dry_run_trains_nothing(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    done = call("study", "run", "--data", data, "--out", out, "--threads", 1, "--dry-run", "--json", *TINY)
+    document = json.loads(done.stdout)
+    assert len(document["to_run"]) == document["trials"] == 36
+    assert document["seconds"] > 0
+    assert not out.exists()
+
+
+def test_refuses_in_one_line(data: Path, study: Path, tmp_path: Path) -> None:
+    def fail(*arguments: Any, code: int) -> str:
+        done = call("study", "run", "--data", data, "--threads", 1, *arguments)
+        assert done.exit_code == code, done.output
+        (line,) = done.stderr.splitlines()
+        return line
+
+    new = tmp_path / "new"
+    assert "was started with factors = 4, not 64" in fail("--out", study, code=1)
+    assert "--split behind -- is for the study" in fail("--out", new, "--", "--split", "0.5", code=2)
+    assert "behind --: No such option" in fail("--out", new, "--", "--spilt", "0.5", code=2)
+    assert "--budgets is '1;2'" in fail("--out", new, "--budgets", "1;2", code=2)
+    assert "split is 2" in fail("--out", new, "--splits", "2", code=2)
+    assert "need" in fail("--out", new, "--workers", 1000, code=2)
+    assert "not a study" in fail("--out", data, *TINY, code=1)
+    assert not new.exists()
+    assert "not a study" in call("study", "report", data).stderr
+
+
+def test_a_failing_trial_is_named(data: Path, tmp_path: Path) -> None:
+    config = NCFTrainingConfig(learning_rate=1e30, batch_size=512)
+    broken = partial(train, data, NCFConfig(factors=4, layers=(8, 8, 8, 4)), "cpu")
+    with pytest.raises(DataError, match=r"^trial full1-low0-seed0: .*diverged"):
+        run_trial(broken, config, Trial(full=1, low=0, seed=0), tmp_path / "run", 1)
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_like_one_left_alone(data: Path, study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "cli", "study", "run", "--data", str(data), "--out", str(out), "--budgets",
+               "0.5,1", "--trials", "1", "--workers", "2", *TINY]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 100
+    while len(list(out.glob("trials/*/trial.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(list(out.glob("trials/*/trial.json"))) < 6
+    subprocess.run(command, check=True, capture_output=True)
+    assert lines(out) == lines(study)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_takes_the_same_study(cluster: str, data: Path, study: Path, tmp_path: Path) -> None:
+    options = ["--budgets", "0.5,1", "--trials", 1, "--dask-address", cluster]
+    done = call("study", "run", "--data", data, "--out", tmp_path / "study", *options, *TINY)
+    assert done.exit_code == 0, done.output
+    assert lines(tmp_path / "study") == lines(study)
