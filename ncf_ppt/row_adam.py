@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ncf_ppt import _kernels
+from ncf_ppt import _kernels, row_steps
 from ppt_core.binarize import binarize_rows
 from ppt_core.layers import BinaryEmbedding
 
@@ -67,8 +67,8 @@ class RowAdam(torch.optim.Adam):
     It is exact without eps, and to third order in it. Source: Kingma and Ba 2015, algorithm 1; the closed form is ours.
 
     Args:
-        embeddings: tables whose rows it owns, float32 on a CPU. It replaces an optimizer that owned them before,
-            after bringing all rows up to date.
+        embeddings: tables whose rows it owns, float32. It replaces an optimizer that owned them before, after bringing
+            all rows up to date.
         parameters: all other parameters, updated by fused `torch.optim.Adam`.
         lr: learning rate of both. A change brings all rows up to date first, at the cost of a dense step.
         betas: decay rates, beta1 < beta2**1.5 < 1.
@@ -100,7 +100,7 @@ class RowAdam(torch.optim.Adam):
                 "step": torch.zeros(()),
                 "exp_avg": torch.zeros_like(weight),
                 "exp_avg_sq": torch.zeros_like(weight),
-                "last_step": torch.zeros(len(weight), dtype=torch.int64),
+                "last_step": torch.zeros(len(weight), dtype=torch.int64, device=weight.device),
             }
             embedding._bring_up_to_date = partial(self._catch_up, weight)
         self._slots = np.full(max((len(e.weight) for e in self._embeddings), default=0), -1, np.int32)
@@ -122,12 +122,15 @@ class RowAdam(torch.optim.Adam):
             state["step"] += 1
             if weight.grad is None:
                 continue
-            rows = self._group(weight.grad._indices()[0])
-            grads = weight.grad._values().contiguous().numpy()
-            _kernels.update_rows(
-                *rows, grads, *self._arrays(weight),
-                int(state["step"]), self._learning_rate, *group["betas"], group["eps"],
-            )  # fmt: skip
+            indices, grads = weight.grad._indices()[0], weight.grad._values()
+            step = int(state["step"])
+            if weight.device.type == "cpu":
+                _kernels.update_rows(
+                    *self._group(indices), grads.contiguous().numpy(), *self._arrays(weight),
+                    step, self._learning_rate, *group["betas"], group["eps"],
+                )  # fmt: skip
+            else:
+                row_steps.update_rows(indices, grads, *self._tensors(weight), step, **self._settings())
             weight.grad = None  # what is left is Adam's own part
         return super().step(closure)
 
@@ -145,16 +148,27 @@ class RowAdam(torch.optim.Adam):
         step = int(self.state[weight]["step"])
         if step == 0:
             return
+        if weight.device.type == "cpu":
+            group = self.param_groups[0]
+            numbers = np.arange(len(weight)) if rows is None else self._group(rows.reshape(-1)).rows
+            _kernels.catch_up_rows(
+                numbers, *self._arrays(weight), step, self._learning_rate, *group["betas"], group["eps"], self._moments
+            )
+        else:
+            distinct = torch.arange(len(weight), device=weight.device) if rows is None else rows.unique()  # type: ignore[no-untyped-call]
+            moments = torch.from_numpy(self._moments).to(weight.device)
+            row_steps.catch_up_rows(distinct, *self._tensors(weight), step, **self._settings(), moments=moments)
+
+    def _settings(self) -> dict[str, Any]:
         group = self.param_groups[0]
-        numbers = np.arange(len(weight)) if rows is None else self._group(rows.reshape(-1)).rows
-        _kernels.catch_up_rows(
-            numbers, *self._arrays(weight), step, self._learning_rate, *group["betas"], group["eps"], self._moments
-        )
+        return {"learning_rate": self._learning_rate, "betas": group["betas"], "eps": group["eps"]}
+
+    def _tensors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        state = self.state[weight]
+        return weight.detach(), state["exp_avg"], state["exp_avg_sq"], state["last_step"]
 
     def _arrays(self, weight: Tensor) -> tuple[NDArray[Any], ...]:
-        state = self.state[weight]
-        tensors = (weight.detach(), state["exp_avg"], state["exp_avg_sq"], state["last_step"])
-        return tuple(tensor.numpy() for tensor in tensors)
+        return tuple(tensor.numpy() for tensor in self._tensors(weight))
 
     def _group(self, indices: Tensor) -> "_Rows":
         n = len(indices)

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import numba
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ncf_ppt import _kernels
+from ncf_ppt import _kernels, row_steps
 from ncf_ppt.row_adam import RowAdam, RowEmbedding, infinite_moments
 
 N_ROWS, SIZE = 40, 6
@@ -194,3 +195,26 @@ def test_moments_are_the_sums_they_stand_for() -> None:
         # Two nodes integrate any cubic: here x1 and x2 are the roots of the orthogonal quadratic.
         residue = (terms * (x - x1) * (x - x2)).sum()
         assert abs(residue) < 1e-7 * terms.sum()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+def test_both_implementations_agree(scale: float) -> None:
+    """The one for other devices runs on a CPU too."""
+    sparse, _ = twins()
+    optimizer = RowAdam([sparse], [], lr=5e-4)
+    weight = sparse.weight.detach().clone()
+    state = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+    last_steps = torch.zeros(N_ROWS, dtype=torch.int64)
+    tensors = (weight, state["exp_avg"], state["exp_avg_sq"], last_steps)
+    settings: dict[str, Any] = {"learning_rate": 5e-4, "betas": (0.9, 0.999), "eps": 1e-8}
+    moments = torch.from_numpy(infinite_moments(0.9, 0.999))
+    for number, (rows, slope) in enumerate(batches(300, scale)):
+        step(sparse, optimizer, rows, slope)
+        row_steps.catch_up_rows(rows.unique(), *tensors, number, **settings, moments=moments)
+        row_steps.update_rows(rows, slope, *tensors, number + 1, **settings)
+    row_steps.catch_up_rows(torch.arange(N_ROWS), *tensors, 300, **settings, moments=moments)
+    optimizer.catch_up()
+    assert relative_difference(weight, sparse.weight) < 1e-6
+    for name, moment in state.items():
+        torch.testing.assert_close(moment, optimizer.state[sparse.weight][name], rtol=1e-5, atol=1e-30)
+    assert set(last_steps.tolist()) == {300}
