@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.download import KNOWN_DATASETS, fetch
+from data_prep.leave_one_out import have_three_items, have_two_items, leave_one_out, number, without_items
 from data_prep.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings import Ids, Ratings
 from data_prep.readers import read_ratings
@@ -22,6 +23,8 @@ N_NEGATIVES = 999
 SYNTHETIC = "synthetic"
 TIE_RULE = "a user's rows are ordered by time, equal times by their order in the file; the last one is held out"
 
+VALIDATION_RULE = "the item before the held-out one, in the same order, is held out of training too, for validation"
+
 DrawnProtocol = Literal["strict", "mlperf"]
 
 
@@ -32,17 +35,20 @@ def prepare(
     n_negatives: int = N_NEGATIVES,
     protocol: DrawnProtocol = "strict",
     seed: int = 0,
+    validation: bool = False,
     source: Mapping[str, Any],
 ) -> PreparedData:
     """Make a leave-one-out split with frozen test negatives, as MLPerf v0.5 did for NCF.
 
     1. Users with fewer than ``min_ratings`` rows are dropped, repetitions counted, and so are users whose rows all
-       name one item: holding it out would leave nothing to train on.
+       name one item (with ``validation``, two): holding them out would leave nothing to train on.
     2. Users and items that remain are numbered in order of first appearance in the file. Items that only dropped
        users rated are not part of the catalogue.
     3. A pair that occurs several times counts once, at its latest row.
     4. Each user's rows are ordered by (time, row in the file) and the last is held out; the others train.
     5. The negatives are drawn by `ncf_ppt.sampling.draw_test_negatives`.
+    6. With ``validation`` each user's item before the last is held out too, with negatives of its own, drawn from all
+       that is no train positive. The test items and their negatives are the same as without.
 
     Args:
         ratings: the raw rows.
@@ -50,6 +56,7 @@ def prepare(
         n_negatives: negatives for each user, at least 1.
         protocol: how they are drawn, ``strict`` or ``mlperf``.
         seed: 0 .. 2**63 - 1; decides the negatives alone.
+        validation: whether to hold out validation items.
         source: where the ratings came from, as JSON values: the manifest's ``source``, with its ``n_rows`` added.
 
     Returns:
@@ -64,26 +71,35 @@ def prepare(
         raise ValueError(f"min_ratings is {min_ratings}; it must be at least 1")
     counts = np.bincount(ratings.users, minlength=len(ratings.user_ids))
     is_active = counts >= min_ratings
-    has_two_items = _have_two_items(ratings)
-    is_kept = is_active & has_two_items
+    has_enough_items = have_three_items(ratings) if validation else have_two_items(ratings)
+    is_kept = is_active & has_enough_items
     if not is_kept.any():
-        raise DataError(_nobody_left(counts, is_active, min_ratings))
+        raise DataError(_nobody_left(counts, is_active, min_ratings, validation=validation))
 
     rows = np.flatnonzero(is_kept[ratings.users]) if not is_kept.all() else slice(None)
     times = ratings.times[rows]
-    users, user_order = _number(ratings.users[rows], len(ratings.user_ids))
-    items, item_order = _number(ratings.items[rows], len(ratings.item_ids))
-    offsets, train_items, test_items, n_duplicates, n_tied = _leave_one_out(
+    users, user_order = number(ratings.users[rows], len(ratings.user_ids))
+    items, item_order = number(ratings.items[rows], len(ratings.item_ids))
+    offsets, known_items, test_items, items_before, n_duplicates, n_tied = leave_one_out(
         users, items, times, n_users=len(user_order), n_items=len(item_order)
     )
     del users, items, times
-    train = Interactions(offsets=offsets, items=train_items, n_items=len(item_order))
+    known = Interactions(offsets=offsets, items=known_items, n_items=len(item_order))
+    train = without_items(known, items_before) if validation else known
     user_ids = ratings.user_ids[user_order]
-    _refuse_users_without_negatives(train, user_ids, n_negatives if protocol == "strict" else 1)
+    _refuse_users_without_negatives(known, user_ids, n_negatives if protocol == "strict" else 1)
+
+    too_few = "two_items_only" if validation else "one_item_only"
+
+    def negatives(positives: Interactions, held_out: NDArray[np.int32], seed: int) -> NDArray[np.int32]:
+        return draw_test_negatives(positives, held_out, n_negatives, protocol=protocol, seed=seed)
+
     return PreparedData(
         train=train,
         test_items=test_items,
-        test_negatives=draw_test_negatives(train, test_items, n_negatives, protocol=protocol, seed=seed),
+        test_negatives=negatives(known, test_items, seed),
+        validation_items=items_before if validation else None,
+        validation_negatives=negatives(train, items_before, _validation_seed(seed)) if validation else None,
         user_ids=user_ids,
         item_ids=ratings.item_ids[item_order],
         protocol=protocol,
@@ -93,13 +109,14 @@ def prepare(
             "seed": seed,
             "tie_rule": TIE_RULE,
             "n_tied_users": n_tied,
+            **({"validation_rule": VALIDATION_RULE} if validation else {}),
             "users_dropped": {
                 "below_min_ratings": int((~is_active & (counts > 0)).sum()),
-                "one_item_only": int((is_active & ~has_two_items).sum()),
+                too_few: int((is_active & ~has_enough_items).sum()),
             },
             "rows_dropped": {
                 "below_min_ratings": int(counts[~is_active].sum()),
-                "one_item_only": int(counts[is_active & ~has_two_items].sum()),
+                too_few: int(counts[is_active & ~has_enough_items].sum()),
                 "duplicates": n_duplicates,
             },
             "n_items_dropped": len(ratings.item_ids) - len(item_order),
@@ -132,6 +149,7 @@ def prepare_source(
     users: int | None = None,
     items: int | None = None,
     interactions: int | None = None,
+    validation: bool = False,
     cache: Path | None = None,
     progress: bool = True,
 ) -> PreparedData:
@@ -158,6 +176,7 @@ def prepare_source(
         users: number of synthetic users; the built-in sample's by default, as for ``items`` and ``interactions``.
         items: number of synthetic items.
         interactions: number of synthetic interactions.
+        validation: see `prepare`.
         cache: folder for downloads; the user's cache folder by default.
         progress: whether a download shows a progress bar on standard error.
 
@@ -176,10 +195,10 @@ def prepare_source(
         raise DataError(f"--users, --items and --interactions are for `synthetic` only; leave them out for {source!r}")
 
     if source not in KNOWN_DATASETS and source != SYNTHETIC and is_ncf_train_file(Path(source)):
-        if (min_ratings, negatives, protocol, seed) != (MIN_RATINGS, N_NEGATIVES, "strict", 0):
+        if (min_ratings, negatives, protocol, seed, validation) != (MIN_RATINGS, N_NEGATIVES, "strict", 0, False):
             raise DataError(
-                f"{source} comes with its own split and negatives; leave out --min-ratings, --negatives, --protocol "
-                "and --seed"
+                f"{source} comes with its own split and negatives; leave out --min-ratings, --negatives, --protocol, "
+                "--validation and --seed"
             )
         data = read_ncf_files(Path(source))
     else:
@@ -201,6 +220,7 @@ def prepare_source(
             n_negatives=negatives,
             protocol=protocol,
             seed=seed,
+            validation=validation,
             source=origin,
         )
     data.save(out)
@@ -256,20 +276,18 @@ def _check_options(min_ratings: int, negatives: int, protocol: str, seed: int) -
         raise DataError(f"--protocol is {protocol!r}; it must be strict or mlperf")
 
 
-def _have_two_items(ratings: Ratings) -> NDArray[np.bool_]:
-    """Whether a user's rows name more than one item, bool (n_users,)."""
-    some_item = np.zeros(len(ratings.user_ids), np.int32)
-    some_item[ratings.users] = ratings.items
-    has_two = np.zeros(len(ratings.user_ids), np.bool_)
-    has_two[ratings.users[ratings.items != some_item[ratings.users]]] = True
-    return has_two
+def _validation_seed(seed: int) -> int:
+    """The seed of validation negatives: with the test's they would be the same draws."""
+    entropy = [seed, int.from_bytes(b"validation", "little")]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _nobody_left(counts: NDArray[np.int64], is_active: NDArray[np.bool_], min_ratings: int) -> str:
+def _nobody_left(counts: NDArray[np.int64], is_active: NDArray[np.bool_], min_ratings: int, *, validation: bool) -> str:
     if is_active.any():
+        rated, needed = ("two items at most", "three") if validation else ("one item only", "two")
         return (
-            f"every user with at least {min_ratings} ratings rated one item only, so there is nothing to hold out; "
-            "prepare data with at least two items a user"
+            f"every user with at least {min_ratings} ratings rated {rated}, so there is nothing to hold out; "
+            f"prepare data with at least {needed} items a user"
         )
     most = int(counts.max(initial=0))
     advice = f"set --min-ratings to at most {most}" if most > 1 else "prepare data with more ratings a user"
@@ -288,54 +306,3 @@ def _refuse_users_without_negatives(train: Interactions, user_ids: Ids, n_needed
             else f"user {user} rated all {train.n_items} items, so no negative exists; leave such users "
             f"({(n_free == 0).sum()} here) out of the ratings"
         )
-
-
-def _number(codes: NDArray[np.int32], n_codes: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Renumber by first appearance: new codes (n,), and the old code of each new one."""
-    first_row = np.full(n_codes, len(codes), np.int64)
-    # Of equal indices the last assignment stands: from the end, that is the first row.
-    first_row[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    order = np.argsort(first_row, kind="stable")[: int((first_row < len(codes)).sum())]
-    numbers = np.empty(n_codes, np.int32)
-    numbers[order] = np.arange(len(order), dtype=np.int32)
-    return numbers[codes], order
-
-
-def _leave_one_out(
-    users: NDArray[np.int32],
-    items: NDArray[np.int32],
-    times: NDArray[np.int64] | NDArray[np.float64],
-    *,
-    n_users: int,
-    n_items: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], int, int]:
-    """Split rows in file order, each user with two items at least.
-
-    Returns:
-        Train offsets (n_users + 1,) and items (n_train,) ascending within each user, the held-out items
-        (n_users,), the number of duplicate rows, and the number of users whose last two items have equal times.
-    """
-    order = np.lexsort((times, users))  # stable: rows of equal time keep their order in the file
-    pairs = users[order].astype(np.int64) * n_items + items[order]
-    by_pair = np.argsort(pairs, kind="stable")  # positions in time order, grouped by pair: the latest comes last
-    pairs = pairs[by_pair]
-    is_latest = np.append(pairs[1:] != pairs[:-1], True)
-    latest = by_pair[is_latest]
-    pairs = pairs[is_latest]
-    del by_pair
-
-    lengths = np.bincount(pairs // n_items, minlength=n_users)
-    ends = np.cumsum(np.bincount(users, minlength=n_users))  # of each user's rows in time order
-    test_items = items[order[ends - 1]]
-    is_held_out = np.zeros(len(order), np.bool_)
-    is_held_out[ends - 1] = True  # the very last row of a user is the latest of its pair
-    train_items = (pairs[~is_held_out[latest]] % n_items).astype(np.int32)
-    offsets = np.zeros(n_users + 1, np.int64)
-    np.cumsum(lengths - 1, out=offsets[1:])
-
-    is_kept = np.zeros(len(order), np.bool_)
-    is_kept[latest] = True
-    kept_times = times[order[is_kept]]
-    kept_ends = np.cumsum(lengths)
-    n_tied = int((kept_times[kept_ends - 1] == kept_times[kept_ends - 2]).sum())
-    return offsets, train_items, test_items, len(order) - len(latest), n_tied

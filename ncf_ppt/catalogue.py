@@ -56,7 +56,7 @@ class CatalogueRanks(Ranks):
 
 
 def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: int = 1 << 26) -> CatalogueRanks:
-    """Rank every user's held-out item among all items, the user's train positives left out.
+    """Rank every user's held-out item among all items, the user's train positives and validation item left out.
 
     Args:
         score: scores pairs; one that is also a `ncf_ppt.recommend.CatalogueScorer` scores whole rows.
@@ -72,6 +72,7 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
         raise ValueError(f"k is {k}; it must be at least 1")
     above, equal = np.empty(data.n_users, np.int64), np.empty(data.n_users, np.int64)
     lists = np.empty((data.n_users, min(k, data.n_items)), np.int32)
+    known = data.known()
     n_rows = max(1, memory // (4 * data.n_items))
     for start in range(0, data.n_users, n_rows):
         rows = slice(start, min(start + n_rows, data.n_users))
@@ -79,7 +80,7 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
         scores = np.ascontiguousarray(score_catalogue(score, users, data.n_items), np.float32)
         if scores.shape != (len(users), data.n_items):
             raise ValueError(f"scores have shape {scores.shape}; {(len(users), data.n_items)} fits these data")
-        seen = data.train.items, data.train.offsets[rows], data.train.offsets[rows.start + 1 : rows.stop + 1]
+        seen = known.items, known.offsets[rows], known.offsets[rows.start + 1 : rows.stop + 1]
         is_nan = np.empty(len(users), np.bool_)
         _kernels.count_above_and_equal_in_catalogue(
             scores, *seen, data.test_items[rows], above[rows], equal[rows], is_nan
@@ -90,6 +91,6 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
                 f"the scores of user {user_id} hold NaN, so the held-out item has no rank; the model has diverged: "
                 "train it again with a lower learning rate"
             )
-        items, _, lengths = top_items(scores, lists.shape[1], data.train, users)
+        items, _, lengths = top_items(scores, lists.shape[1], known, users)
         lists[rows] = np.where(np.arange(lists.shape[1]) < lengths[:, np.newaxis], items, -1)
     return CatalogueRanks(above=above, equal=equal, lists=lists, n_items=data.n_items)

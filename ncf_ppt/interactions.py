@@ -9,9 +9,14 @@ A prepared set is a folder::
     test_negatives.npy   int32 (n_users, n_negatives): ascending within each user
     users.parquet        one column user_id: row u holds the original id of user u
     items.parquet        one column item_id: row i holds the original id of item i
+
+With a validation split (``prepare --validation``) also::
+
+    validation_items.npy      int32 (n_users,): the second-last item of each user, no train item
+    validation_negatives.npy  int32 (n_users, n_negatives): ascending within each user
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +29,7 @@ from ppt_core.files import file_checksums, new_directory, read_json, verify_chec
 FORMAT_VERSION = 1
 Protocol = Literal["strict", "mlperf", "published"]
 _ARRAYS = ("offsets", "items", "test_items", "test_negatives")
+_VALIDATION_ARRAYS = ("validation_items", "validation_negatives")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +110,10 @@ class PreparedData:
         item_ids: original id of each item, int64 or str objects (n_items,).
         protocol: how the negatives were drawn; numbers of different protocols must not be compared.
         manifest: every choice and count of the preparation, as JSON values.
+        validation_items: int32 (n_users,), the item before each user's held-out one, held out of training too; None
+            if the set was made without. What is chosen is chosen on these, never on the test items.
+        validation_negatives: int32 (n_users, n_negatives), what they are ranked among, drawn by the same protocol
+            from what is no train positive. The test item may be among them: validation knows nothing of the test.
     """
 
     train: Interactions
@@ -113,6 +123,8 @@ class PreparedData:
     item_ids: NDArray[Any]
     protocol: Protocol
     manifest: dict[str, Any]
+    validation_items: NDArray[np.int32] | None = None
+    validation_negatives: NDArray[np.int32] | None = None
 
     @property
     def n_users(self) -> int:
@@ -132,7 +144,36 @@ class PreparedData:
     @property
     def protocol_label(self) -> str:
         """What a printed metric must carry, e.g. ``leave-one-out, 999 negatives, strict``."""
-        return f"leave-one-out, {self.n_negatives} negatives, {self.protocol}"
+        validation = "" if self.validation_items is None else ", the item before it held out too"
+        return f"leave-one-out{validation}, {self.n_negatives} negatives, {self.protocol}"
+
+    def known(self) -> Interactions:
+        """What is known of each user before the test item: train positives and the validation item, if any."""
+        if self.validation_items is None:
+            return self.train
+        smaller = self.train.items < np.repeat(self.validation_items, self.train.degrees)
+        before = np.append(0, np.cumsum(smaller))
+        place = before[self.train.offsets[1:]] - before[self.train.offsets[:-1]] + self.train.offsets[:-1]
+        return Interactions(
+            offsets=self.train.offsets + np.arange(self.n_users + 1),
+            items=np.insert(self.train.items, place, self.validation_items),
+            n_items=self.n_items,
+        )
+
+    def for_validation(self) -> "PreparedData":
+        """The same set with the validation items and negatives in the place of the test's, which it does not hold.
+
+        Raises `DataError` if it was prepared without.
+        """
+        if self.validation_items is None or self.validation_negatives is None:
+            raise DataError("the data hold no validation items; make them with `ppt-ncf prepare SOURCE --validation`")
+        return replace(
+            self,
+            test_items=self.validation_items,
+            test_negatives=self.validation_negatives,
+            validation_items=None,
+            validation_negatives=None,
+        )
 
     def save(self, path: Path) -> None:
         """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
@@ -145,6 +186,8 @@ class PreparedData:
             "test_items": self.test_items,
             "test_negatives": self.test_negatives,
         }
+        if self.validation_items is not None and self.validation_negatives is not None:
+            arrays |= {"validation_items": self.validation_items, "validation_negatives": self.validation_negatives}
         with new_directory(path) as folder:
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
@@ -160,6 +203,7 @@ class PreparedData:
                     "n_items": self.n_items,
                     "n_train": len(self.train),
                     "n_negatives": self.n_negatives,
+                    **({} if self.validation_items is None else {"validation": True}),
                     "files": file_checksums(folder),
                 },
             )
@@ -179,7 +223,8 @@ class PreparedData:
         if "kind" in manifest:
             raise DataError(f"{path} is a prepared set of {manifest['kind']}, not of ratings; use it with `ppt-vision`")
         verify_checksums(path, manifest["files"])
-        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+        names = (*_ARRAYS, *(_VALIDATION_ARRAYS if manifest.get("validation") else ()))
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
         return cls(
             train=Interactions(offsets=arrays["offsets"], items=arrays["items"], n_items=manifest["n_items"]),
             test_items=arrays["test_items"],
@@ -188,6 +233,8 @@ class PreparedData:
             item_ids=_read_ids(path / "items.parquet"),
             protocol=manifest["protocol"],
             manifest=manifest,
+            validation_items=arrays.get("validation_items"),
+            validation_negatives=arrays.get("validation_negatives"),
         )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="strict: distinct negatives without the held-out item; mlperf: as the MLPerf v0.5 reference.",
 )
+@click.option("--validation", is_flag=True, help="Hold out the item before the last, too: for `train --patience`.")
 @click.option("--seed", default=0, show_default=True, help="Of the negatives and of synthetic data.")
 @click.option("--source", "source_file", type=FOLDER, help="A copy at hand of a known data set.")
 @click.option("--users", type=int, help="Number of synthetic users.")
