@@ -1,7 +1,6 @@
 """The proof that a packed network computes what the trained one does."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.row_adam import RowEmbedding
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
+from ppt_core.packed import boundaries
 from ppt_core.packed.linear import PackedLinear
 
 _PAIRS = 1 << 13  # at a time
@@ -219,30 +219,8 @@ def _compare_boundaries(packed: PackedNCF, model: NCF, number: int) -> int:
 
 
 def boundary_inputs(layer: PackedLinear) -> NDArray[np.uint8]:
-    """Return distinct rows of bits, uint8 (n, in_features), that try a layer.
-
-    Zeros, ones and every density between; and for each channel rows whose product is one below, at and one above its
-    threshold, with few and with many set bits, unless its weights admit no such product.
-    """
-    return np.unique(np.concatenate(list(_boundary_inputs(layer))), axis=0)
-
-
-def _boundary_inputs(layer: PackedLinear) -> Iterator[NDArray[np.uint8]]:
-    n = layer.in_features
-    generator = np.random.default_rng(0)
-    yield (generator.random((65, n)) < np.linspace(0, 1, 65)[:, None]).astype(np.uint8)
-    yield np.tri(n + 1, n, -1, dtype=np.uint8)
-    for signs, threshold in zip(unpack_signs(layer.signs, n), layer.thresholds.values.tolist(), strict=True):
-        positive, negative = generator.permutation(np.flatnonzero(signs)), generator.permutation(np.flatnonzero(~signs))
-        for product in (threshold - 1, threshold, threshold + 1):
-            least = max(product, 0), max(-product, 0)
-            most = min(len(positive) - least[0], len(negative) - least[1])  # further pairs of +1 and -1
-            if most >= 0:
-                for pairs in {0, most // 2, most}:
-                    row = np.zeros((1, n), np.uint8)
-                    row[0, positive[: least[0] + pairs]] = 1
-                    row[0, negative[: least[1] + pairs]] = 1
-                    yield row
+    """Return distinct rows of bits, uint8 (n, in_features), that try a layer: `ppt_core.packed.boundaries`."""
+    return boundaries.boundary_inputs(unpack_signs(layer.signs, layer.in_features), layer.thresholds.values)
 
 
 def _compare(simulated: Tensor, packed: Tensor, name: str) -> None:

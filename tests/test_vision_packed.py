@@ -1,0 +1,157 @@
+"""Whole packed image networks: equal to the simulated ones, stored, refused where damaged, evaluated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from cli import vision
+from ppt_core.checkpoint import load_tensors, save_tensors
+from ppt_core.errors import DataError
+from ppt_core.layers import BinaryActivation, set_precision
+from ppt_core.packed.conv import PackedConv2d
+from ppt_core.plan import convert
+from vision_ppt.augment import Normalization
+from vision_ppt.images import ImageArray, PreparedImages
+from vision_ppt.networks import NetworkConfig, build_network
+from vision_ppt.packed.file import PackedImageNetwork, load_packed, save_packed
+from vision_ppt.packed.packing import chains, pack
+from vision_ppt.packed.verification import verify
+from vision_ppt.resnet import ResNet, ResNetConfig
+from vision_ppt.vgg import VGG, VGGConfig
+
+
+def low(network: Any) -> Any:
+    torch.manual_seed(0)
+    convert(network)
+    set_precision(network, "low")
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, BinaryActivation):
+                module.alpha.fill_(0.5 + torch.rand(()))
+        for _ in range(3):
+            network.train()(torch.randn(8, 3, 32, 32))
+    return network.eval()
+
+
+NETWORKS: dict[str, Any] = {
+    "identity": lambda: ResNet(ResNetConfig(width=8, blocks=(1, 2)), seed=0),
+    "projection": lambda: ResNet(ResNetConfig(width=8, blocks=(1, 1), shortcut="projection", stem="imagenet"), seed=0),
+    "vgg": lambda: VGG(VGGConfig(groups=((8, 12), (70,), (9, 10))), seed=0),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_everything_equals_the_simulated_network(name: str) -> None:
+    network = low(NETWORKS[name]())
+    packed = pack(network)
+    images = torch.randn(5, 3, 32, 32)
+    report = verify(packed, network, images)
+    assert report.compared_bits > 1000
+    assert report.compared_sums > 100
+    assert report.compared_logits == 50
+    assert report.boundary_bits > 1000
+    with torch.inference_mode():
+        assert torch.equal(packed(images), network(images))
+        assert packed(images).std() > 0.01
+        channels_last = images.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(packed(channels_last), network(channels_last))
+
+
+def test_verification_names_the_layer() -> None:
+    network = low(NETWORKS["identity"]())
+    for part, change in (("thresholds", 1), ("signs", 4)):
+        packed = pack(network)
+        layer = chains(packed)["stages.1.0.relu1"][1]
+        assert isinstance(layer, PackedConv2d)
+        getattr(layer, part).bitwise_xor_(change)
+        with pytest.raises(DataError, match=r"behind layer stages\.1\.0\.conv1 differ"):
+            verify(packed, network, torch.randn(2, 3, 32, 32))
+
+
+def test_what_cannot_be_packed_is_refused() -> None:
+    with pytest.raises(DataError, match="the network holds no 1-bit layer"):
+        pack(NETWORKS["vgg"]())
+    network = low(NETWORKS["vgg"]())
+    set_precision(network, "full")
+    with pytest.raises(DataError, match=r"layer groups\.0\.2 is no 1-bit activation in low precision"):
+        pack(network)
+    network = low(NETWORKS["identity"]())
+    nn.init.constant_(network.stages[0][0].relu1.alpha, -1)
+    with pytest.raises(DataError, match=r"alpha of the input of layer stages\.0\.0\.conv1 is not above 0"):
+        pack(network)
+
+
+def test_a_file_holds_everything(tmp_path: Path) -> None:
+    config = NetworkConfig(network="resnet20", n_classes=4)
+    network = low(build_network(config, seed=0))
+    artefact = PackedImageNetwork(
+        network=pack(network), config=config, class_names=("a", "b", "ç", "d"), provenance={"seed": 1}
+    )
+    save_packed(artefact, tmp_path / "a")
+    found = load_packed(tmp_path / "a")
+    assert (found.config, found.class_names, found.provenance) == (config, ("a", "b", "ç", "d"), {"seed": 1})
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(found.network(images), network(images))
+    assert (tmp_path / "a").stat().st_size < sum(4 * p.numel() for p in network.parameters()) / 15
+    with pytest.raises(DataError, match="already exists"):
+        save_packed(artefact, tmp_path / "a")
+
+    tensors, metadata = load_tensors(tmp_path / "a")
+    signs = next(name for name in tensors if name.endswith("signs"))
+    for name, (changed, message) in {
+        "version": ((tensors, metadata | {"packed_version": 2}), "of version 2 and this version of ppt-ncf reads 1"),
+        "kind": ((tensors, {"kind": "other"}), "holds no packed image network"),
+        "shape": ((tensors | {signs: tensors[signs][:1]}, metadata), "is a damaged packed network"),
+        "missing": (({"last.bias": tensors["last.bias"]}, metadata), "is a damaged packed network"),
+        "network": ((tensors, metadata | {"network": {"network": "lenet"}}), "is a damaged packed network"),
+    }.items():
+        save_tensors(tmp_path / name, *changed)
+        with pytest.raises(DataError, match=message) as raised:
+            load_packed(tmp_path / name)
+        assert "\n" not in str(raised.value)
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "short").write_bytes(content[:-1])
+    with pytest.raises(DataError, match="was changed after it was written"):
+        load_packed(tmp_path / "short")
+
+
+def test_commands(tmp_path: Path) -> None:
+    def call(*arguments: Any) -> Any:
+        return CliRunner().invoke(vision, [str(argument) for argument in arguments])
+
+    def succeed(*arguments: Any) -> Any:
+        result = call(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    rng = np.random.default_rng(0)
+    train, test = (
+        ImageArray(images=rng.integers(0, 256, (n, 8, 8, 3), np.uint8), labels=rng.integers(0, 2, n)) for n in (40, 20)
+    )
+    normalization = Normalization.of(train.images)
+    images = PreparedImages(
+        train=train, test=test, class_names=("a", "b"), normalization=normalization, manifest={"source": {}}
+    )
+    images.save(tmp_path / "data")
+    run, file, data = tmp_path / "run", tmp_path / "file", ["--data", tmp_path / "data"]
+    succeed("train", *data, "--network", "resnet20", "--out", run, "--iterations", 4, "--batch-size", 16)
+    document = succeed("pack", run, "--out", file, "--images", 2)
+    assert document["bytes"] == file.stat().st_size < document["float32_bytes"] / 15
+    answers = [
+        succeed("evaluate", run),
+        succeed("evaluate", run, "--engine", "packed"),
+        succeed("evaluate", file, *data),
+    ]
+    assert [answer.pop("engine") for answer in answers] == ["torch", "packed", "packed"]
+    assert len({answer["accuracy"] for answer in answers}) == 1
+    assert "holds no images, so name" in call("evaluate", file).stderr
+    assert "0 of" in call("pack", run, "--out", tmp_path / "again", "--images", 1).stdout
+    wrong = call("evaluate", file, *data, "--engine", "torch")
+    assert (wrong.exit_code, "is for --engine packed" in wrong.stderr) == (2, True)

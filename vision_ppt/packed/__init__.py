@@ -1,0 +1,1 @@
+"""A trained binarized image network as an artefact that runs on bits: packed, verified, stored."""

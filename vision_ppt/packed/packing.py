@@ -1,0 +1,56 @@
+"""Pack a trained image network in low precision: its own forward pass, over packed parts.
+
+In a ResNet real numbers travel along the shortcuts (see `vision_ppt.resnet.ResNet`), so bits lie within each block: at
+its first convolution, and between the two. What leaves the second is real again and is added to the shortcut by the
+same operations as ever. In a VGG bits go from the first 1-bit activation to the last 1-bit convolution, max pooling
+included.
+"""
+
+import copy
+
+from torch import nn
+
+from ppt_core.errors import DataError
+from ppt_core.layers import BinaryConv2d, check_finite
+from ppt_core.packed.chain import PackedChain, pack_chain
+from vision_ppt.resnet import ResNet
+from vision_ppt.vgg import VGG
+
+_BLOCK = ("relu1", "conv1", "bn1", "relu2", "conv2", "bn2")
+
+
+def pack(network: ResNet | VGG) -> ResNet | VGG:
+    """Return a packed copy of a network on a CPU: images in, logits out; it is for evaluation only.
+
+    Equal to the simulated network bit for bit, logits included, where PyTorch computes the 32-bit layers by the same
+    operations: see `ppt_core.packed.chain.pack_chain`.
+
+    Raises `DataError`, naming the layer, for what cannot be packed, and ValueError for a network on another device.
+    """
+    if network.last.weight.device.type != "cpu":
+        raise ValueError(f"the network is on {network.last.weight.device}; move it to the CPU to pack it")
+    if not any(isinstance(module, BinaryConv2d) for module in network.modules()):
+        raise DataError("the network holds no 1-bit layer, so there is nothing to pack; train one with split below 1")
+    check_finite(network)
+    packed = copy.deepcopy(network).eval().requires_grad_(False)
+    if isinstance(packed, VGG):
+        layers = [(name, layer) for name, layer in packed.named_modules() if name.count(".") == 2]
+        packed.groups = pack_chain(layers)
+        return packed
+    for name, block in list(packed.named_modules()):
+        if hasattr(block, "conv2"):
+            chain = pack_chain([(f"{name}.{part}", block.get_submodule(part)) for part in _BLOCK])
+            block.add_module("relu1", chain)
+            for part in _BLOCK[1:]:
+                block.add_module(part, nn.Identity())
+    return packed
+
+
+def chains(packed: ResNet | VGG) -> dict[str, PackedChain]:
+    """The packed chains of a network by name."""
+    return {name: module for name, module in packed.named_modules() if isinstance(module, PackedChain)}
+
+
+def is_packed(network: ResNet | VGG) -> bool:
+    """Whether `pack` made it."""
+    return bool(chains(network))
