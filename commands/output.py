@@ -1,6 +1,7 @@
 """What commands print: results on standard output, all else on standard error."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +39,9 @@ def print_training(path: Path, result: dict[str, Any], threshold: float | None) 
 
 
 def tell(message: str) -> None:
-    """Say something that is not a result."""
-    click.echo(message, err=True)
+    """Say something that is not a result; of the processes that torchrun started, the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(message, err=True)
 
 
 @contextmanager

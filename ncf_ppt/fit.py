@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
-from ncf_ppt.row_adam import RowAdam
+from ncf_ppt.row_adam import RowAdam, RowEmbedding
 from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
 from ppt_core import fit as core
 from ppt_core.checkpoint import load_tensors
+from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import Run
@@ -38,8 +39,8 @@ class NCFTrainingConfig(core.TrainingConfig):
     Attributes:
         learning_rate: of Adam, constant, with betas 0.9 and 0.999 and epsilon 1e-8.
         n_negatives: fresh negatives for each positive in each epoch.
-        optimizer: ``row-adam`` is Adam at the cost of the rows that a batch touches (`ncf_ppt.row_adam.RowAdam`, on
-            a CPU only); ``adam`` is PyTorch's, over dense gradients; None takes the first where it can.
+        optimizer: ``row-adam`` is Adam at the cost of the rows that a batch touches (`ncf_ppt.row_adam.RowAdam`);
+            ``adam`` is PyTorch's, over dense gradients; None takes the first on a CPU.
         arithmetic: of the matrix products of 32-bit layers: ``fp32``, or ``bf16`` by autocast. Products of 1-bit
             layers are exact in both.
     """
@@ -69,6 +70,7 @@ def fit(
     resume: bool = False,
     device: str = "cpu",
     checkpoint_seconds: float = 60,
+    world: World | None = None,
 ) -> Iterator[core.Progress]:
     """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.fit.fit`.
 
@@ -81,19 +83,29 @@ def fit(
         resume: go on from the last checkpoint of ``path``.
         device: where to train.
         checkpoint_seconds: least time between two checkpoints.
+        world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
 
     Raises `DataError` for an existing ``path`` without ``resume``, and ValueError for settings that do not fit
     the data or each other.
     """
+    world = world or World(device=device)
+    device = world.device
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
     network = new_model(data, model_config, config, device=device)
+
+    def evaluate() -> dict[str, Any]:
+        for table in network.tables():
+            table.catch_up()  # in every process, or their rows would be rounded at different steps
+        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data).metrics())
+        return metrics
+
     task = core.Task(
         model=network,
-        batches=lambda start: training_batches(sampler, config.batch_size, start=start, device=device),
+        batches=lambda start: training_batches(sampler, config.batch_size, start=start, world=world),
         loss=loss_function(config.arithmetic, device),
-        make_optimizer=optimizer_factory(config, device),
+        make_optimizer=optimizer_factory(config, device, world=world),
         learning_rate=Constant(config.learning_rate),
-        evaluate=lambda: rank_test_items(scorer(network), data).metrics(),
+        evaluate=evaluate,
         metric="hit_ratio",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
@@ -124,13 +136,20 @@ def fit(
             "opt_adam_epsilon": EPS,
         },
     )
-    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds)
+    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
 
 
 def training_batches(
-    sampler: Sampler, batch_size: int, *, start: int, device: str = "cpu"
+    sampler: Sampler,
+    batch_size: int,
+    *,
+    start: int,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (users, items, labels) of iteration ``start`` and all later ones, without end."""
+    """Yield (users, items, labels) of iteration ``start`` and all later ones, without end.
+
+    Of several processes each gets its share of every batch of ``batch_size``, on its device.
+    """
     n_batches = batches_per_epoch(sampler.samples_per_epoch, batch_size)
     batches_per_draw = max(1, _SAMPLES_PER_DRAW // batch_size)
     iteration = start
@@ -138,11 +157,12 @@ def training_batches(
         epoch, batch = divmod(iteration, n_batches)
         last = min(batch + batches_per_draw, n_batches)
         stop = last * batch_size if last < n_batches else sampler.samples_per_epoch
-        drawn = sampler.draw(epoch, batch * batch_size, stop)
+        drawn = sampler.draw(epoch, batch * batch_size, stop)  # in each process all of it: it takes less than a step
         for number in range(last - batch):
             rows = slice(number * batch_size, None if batch + number + 1 == n_batches else (number + 1) * batch_size)
-            users, items, labels = (torch.from_numpy(array[rows]).to(device) for array in drawn)
-            yield users, items, labels
+            users, items, labels = (torch.from_numpy(array[rows]) for array in drawn)
+            own = world.share(len(labels))
+            yield users[own].to(world.device), items[own].to(world.device), labels[own].to(world.device)
         iteration += last - batch
 
 
@@ -193,7 +213,12 @@ def loss_function(arithmetic: str, device: str) -> Callable[[nn.Module, tuple[Te
     return autocast_loss
 
 
-def optimizer_factory(config: NCFTrainingConfig, device: str) -> Callable[[nn.Module], torch.optim.Optimizer]:
+def optimizer_factory(
+    config: NCFTrainingConfig,
+    device: str,
+    *,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """What builds the optimizer of a phase from the model."""
     name = config.optimizer or ("row-adam" if torch.device(device).type == "cpu" else "adam")
 
@@ -204,6 +229,16 @@ def optimizer_factory(config: NCFTrainingConfig, device: str) -> Callable[[nn.Mo
         tables = model.tables()
         weights = {table.weight for table in tables}
         others = [parameter for parameter in model.parameters() if parameter not in weights]
-        return RowAdam(tables, others, lr=config.learning_rate, betas=BETAS, eps=EPS)
+        optimizer = RowAdam(tables, others, lr=config.learning_rate, betas=BETAS, eps=EPS)
+        if world.size > 1:
+            optimizer.register_step_pre_hook(lambda *_: _catch_up_gradient_rows(tables))
+        return optimizer
 
     return make_optimizer
+
+
+def _catch_up_gradient_rows(tables: list[RowEmbedding]) -> None:
+    """Bring the rows that only other processes have read up to date, before the step that moves them."""
+    for table in tables:
+        if table.weight.grad is not None:
+            table.catch_up(table.weight.grad._indices()[0])

@@ -1,6 +1,7 @@
 """Train one model into a run folder: evaluations, checkpoints, exact resume. The same for users and for images."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ppt_core.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.runs import EventLog, Run
@@ -74,11 +76,11 @@ class Task:
 
     Attributes:
         model: converted if a phase is of low precision; trained in place.
-        batches: endless batches from a given iteration on.
+        batches: endless batches from a given iteration on; of several processes, this one's share of each.
         loss: scalar loss of (model, batch).
         make_optimizer: builds the optimizer of a phase.
         learning_rate: the schedule that each phase goes through.
-        evaluate: measures the model; called between two steps.
+        evaluate: measures the model; called between two steps, in every process and with one result for all.
         metric: the key of ``evaluate``'s result that a threshold is compared with.
         iterations_per_epoch: optimizer steps in a pass over the samples.
         samples_per_epoch: samples in a pass.
@@ -119,7 +121,13 @@ class Progress:
 
 
 def fit(
-    task: Task, path: Path, config: TrainingConfig, *, resume: bool = False, checkpoint_seconds: float = 60
+    task: Task,
+    path: Path,
+    config: TrainingConfig,
+    *,
+    resume: bool = False,
+    checkpoint_seconds: float = 60,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> Iterator[Progress]:
     """Train into the run folder ``path``, yielding after every iteration; the run's `result` is there at the end.
 
@@ -133,23 +141,33 @@ def fit(
         config: the recipe.
         resume: go on from the last checkpoint of ``path``; a finished run is left as it is.
         checkpoint_seconds: least time between two checkpoints.
+        world: the processes that train together, each in this function. The first evaluates, with its own running
+            statistics of BatchNorm, and writes; ``path`` must be a folder that all see. A run may go on with
+            another number of them.
 
     Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, and if training
     diverges.
     """
     settings = {**task.settings, "training": asdict(config)}
-    if resume:
-        run = Run.open(path)
-        _refuse_other_settings(run, settings)
-        if run.finished:
-            return
-    else:
-        run = Run.create(path, settings)
+    if world.agree(lambda: _open(path, settings, resume=resume)):
+        return
+    run = Run.open(path)
     schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
     per_epoch = task.iterations_per_epoch
     eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else schedule.iterations
-    with closing(EventLog(run.path / "mlperf.log")) as log:
-        yield from _train(run, task, config, schedule, eval_every, checkpoint_seconds, log)
+    with closing(EventLog(run.path / "mlperf.log" if world.is_first else Path(os.devnull))) as log:
+        yield from _train(run, task, config, schedule, eval_every, checkpoint_seconds, log, world)
+    world.agree(lambda: None)  # no process goes on before the first has written
+
+
+def _open(path: Path, settings: dict[str, Any], *, resume: bool) -> bool:
+    """Make the run folder, or check that it can be resumed; return whether its training has finished."""
+    if not resume:
+        Run.create(path, settings)
+        return False
+    run = Run.open(path)
+    _refuse_other_settings(run, settings)
+    return run.finished
 
 
 def _train(
@@ -160,11 +178,12 @@ def _train(
     eval_every: int,
     checkpoint_seconds: float,
     log: EventLog,
+    world: World,
 ) -> Iterator[Progress]:
     iterations, per_epoch = schedule.iterations, task.iterations_per_epoch
     log.start("init_start")
     start, seconds, optimizer = _restore(run, task, schedule)
-    run.rewind_metrics(start)
+    world.agree(lambda: run.rewind_metrics(start))
     log.end("init_stop")
     log.start("run_start")
     for key, value in task.events.items():
@@ -180,6 +199,7 @@ def _train(
         optimizer=optimizer,
         at_switch=config.at_switch,
         scale=config.scale,
+        world=world,
     )
     saved = clock = time.perf_counter()
     log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
@@ -199,9 +219,11 @@ def _train(
                 "seed": config.seed,
                 "threshold_reached": None if config.threshold is None else reached,
             }
-            run.append_metrics(metrics)
+            if world.is_first:
+                run.append_metrics(metrics)
             saved = -math.inf  # an evaluation is not repeated after an interruption
-        if time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not reached:
+        is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not reached
+        if is_due and world.is_first:
             state = {"iteration": done, "seconds": seconds}
             save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
             saved = time.perf_counter()
@@ -211,7 +233,8 @@ def _train(
         if done % per_epoch == 0 and done < iterations:
             log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
         clock = time.perf_counter()
-    save_tensors(run.model_path, task.model.state_dict(), {"precision": schedule.phases[step.phase].precision})
+    if world.is_first:
+        save_tensors(run.model_path, task.model.state_dict(), {"precision": schedule.phases[step.phase].precision})
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
 
 

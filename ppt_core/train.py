@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ppt_core.distributed import World
 from ppt_core.layers import clamp_alphas, set_precision
 from ppt_core.schedule import PhaseSchedule
 
@@ -35,6 +36,7 @@ def train_steps(
     optimizer: torch.optim.Optimizer | None = None,
     at_switch: AtSwitch = "reset",
     scale: Scale = "static",
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> Iterator[TrainStep]:
     """Train ``model`` through ``schedule``, yielding after each optimizer step.
 
@@ -53,6 +55,8 @@ def train_steps(
         at_switch: ``reset`` gives each phase a fresh optimizer, since moments gathered at one precision describe
             another loss surface; ``keep`` carries it over. The source is silent; a decision of ours.
         scale: weight scale at insertion, see `ppt_core.layers.set_precision`.
+        world: the processes that train together. Each gives its share of every batch, a tuple that ends with a
+            tensor of one row for each sample; ``loss_fn`` is a mean over samples.
 
     Raises ValueError if ``batches`` end before the schedule does.
     """
@@ -79,10 +83,21 @@ def train_steps(
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = loss_fn(model, batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = _compute_gradients(model, batch, loss_fn, world)
         optimizer.step()
         if schedule.phases[number].precision == "low":
             clamp_alphas(model)
-        yield TrainStep(iteration, number, loss.detach(), optimizer)
+        yield TrainStep(iteration, number, loss, optimizer)
+
+
+def _compute_gradients(
+    model: nn.Module, batch: Any, loss_fn: Callable[[nn.Module, Any], Tensor], world: World
+) -> Tensor:
+    """Set the gradients of the batch, all processes' shares together, and return its loss, detached."""
+    n_samples = len(batch[-1]) if world.size > 1 else None
+    loss = torch.zeros((), device=world.device)
+    if n_samples != 0:
+        loss = loss_fn(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach() if n_samples is None else world.average_gradients(model.parameters(), loss, n_samples)

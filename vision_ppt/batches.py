@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.schedule import batches_per_epoch
 from vision_ppt.sampling import ImageBatch, ImageSampler
@@ -36,10 +37,24 @@ def training_blocks(n_samples: int, batch_size: int, *, start: int) -> Iterator[
 
 
 def training_batches(
-    sampler: ImageSampler, batch_size: int, *, start: int = 0, workers: int = 0
+    sampler: ImageSampler,
+    batch_size: int,
+    *,
+    start: int = 0,
+    workers: int = 0,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> Iterator[ImageBatch]:
-    """Yield the batch of iteration ``start`` and of all later ones, without end; see `draw_blocks`."""
-    return draw_blocks(sampler, training_blocks(sampler.samples_per_epoch, batch_size, start=start), workers=workers)
+    """Yield the batch of iteration ``start`` and of all later ones, without end; see `draw_blocks`.
+
+    Of several processes each draws its share of every batch of ``batch_size``.
+    """
+    blocks = training_blocks(sampler.samples_per_epoch, batch_size, start=start)
+    return draw_blocks(sampler, (_share(block, world) for block in blocks), workers=workers)
+
+
+def _share(block: Block, world: World) -> Block:
+    rows = world.share(block.stop - block.start)
+    return Block(block.epoch, block.start + rows.start, block.start + rows.stop)
 
 
 def evaluation_batches(sampler: ImageSampler, batch_size: int, *, workers: int = 0) -> Iterator[ImageBatch]:

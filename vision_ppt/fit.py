@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ppt_core import fit as core
 from ppt_core.checkpoint import load_tensors
+from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import Run
@@ -87,6 +88,7 @@ def fit(
     device: str = "cpu",
     workers: int = 0,
     checkpoint_seconds: float = 60,
+    world: World | None = None,
 ) -> Iterator[core.Progress]:
     """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.fit.fit`.
 
@@ -102,20 +104,25 @@ def fit(
         device: where to train.
         workers: processes that draw batches ahead, see `vision_ppt.batches.draw_blocks`.
         checkpoint_seconds: least time between two checkpoints.
+        world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
 
     Raises `DataError` for an existing ``path`` without ``resume`` and for an image that cannot be read, and
     ValueError for settings that do not fit the data or each other.
     """
+    world = world or World(device=device)
+    device = world.device
     network = new_network(data, network_config, config, device=device)
     sampler = training_sampler(data, seed=config.seed, image_size=config.image_size)
     recipe = config.compressible_recipe()
     task = core.Task(
         model=network,
-        batches=lambda start: training_batches(sampler, config.batch_size, start=start, workers=workers),
+        batches=lambda start: training_batches(sampler, config.batch_size, start=start, workers=workers, world=world),
         loss=loss_function(data.normalization, config.arithmetic, device),
         make_optimizer=recipe.make_optimizer,
         learning_rate=recipe.schedule(),
-        evaluate=lambda: evaluate(network, data, image_size=config.image_size, device=device, workers=workers),
+        evaluate=lambda: world.agree(
+            lambda: evaluate(network, data, image_size=config.image_size, device=device, workers=workers)
+        ),
         metric="accuracy",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
@@ -136,7 +143,7 @@ def fit(
             "sgd_opt_weight_decay": recipe.weight_decay,
         },
     )
-    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds)
+    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
 
 
 def evaluate(

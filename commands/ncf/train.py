@@ -49,17 +49,22 @@ def train(
       ppt-ncf train --split 0.5
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
+      torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
     from ncf_ppt.baselines import fit_baseline
     from ncf_ppt.fit import fit
     from ncf_ppt.ranking import rank_test_items
+    from ppt_core.distributed import join_world
 
-    path = run_folder(out, resume=resume)
+    world = click.get_current_context().with_resource(join_world(device))
+    path = run_folder(out, world, resume=resume)
     model_config, config = configs(device=device, **options)
     prepared = open_data(data)
     reference = data_reference(data)
-    progress = fit(prepared, path, model_config, config, data_reference=reference, resume=resume, device=device)
-    result = follow(progress, path, {"HR@10": "hit_ratio", "NDCG@10": "ndcg"})
+    progress = fit(prepared, path, model_config, config, data_reference=reference, resume=resume, world=world)
+    result = follow(progress, path, {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}, world)
+    if result is None:
+        return
     popular = rank_test_items(fit_baseline("popular", prepared), prepared).metrics()
     if as_json:
         return print_json({"run": str(path), **result, "popular": popular})

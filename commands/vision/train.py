@@ -67,14 +67,17 @@ def train(
       ppt-vision train --network resnet20 --split 0.5
       ppt-vision train --data cifar10 --network vgg16 --split 0.5 --epochs 4 --out run
       ppt-vision train --data imagenette --network resnet34 --split 0.5 --epochs 2 --batch-size 32
+      torchrun --nproc-per-node 4 --no-python ppt-vision train --data imagenet --network resnet34 --device cuda
     """
     from ppt_core.device import choose_arithmetic
+    from ppt_core.distributed import join_world
     from vision_ppt.fit import VisionTrainingConfig, fit
     from vision_ppt.images import PreparedImages
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.recipes import USUAL_RECIPE
 
-    path = run_folder(out, resume=resume)
+    world = click.get_current_context().with_resource(join_world(device))
+    path = run_folder(out, world, resume=resume)
     if data is None and training["epochs"] is None:
         training["epochs"] = _SAMPLE_EPOCHS
     training["arithmetic"] = choose_arithmetic(training["arithmetic"], device)
@@ -89,10 +92,12 @@ def train(
         config,
         data_reference=data_reference(data),
         resume=resume,
-        device=device,
         workers=workers,
+        world=world,
     )
-    result = follow(progress, path, {"accuracy": "accuracy"})
+    result = follow(progress, path, {"accuracy": "accuracy"}, world)
+    if result is None:
+        return
     if as_json:
         return print_json({"run": str(path), **result})
     print_training(path, result, config.threshold)
