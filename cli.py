@@ -7,6 +7,7 @@ import click
 
 from commands.group import CommandGroup
 from commands.ncf.baseline import baseline
+from commands.ncf.compare import compare
 from commands.ncf.evaluate import evaluate
 from commands.ncf.export_embeddings import export_embeddings
 from commands.ncf.export_onnx import export_onnx
@@ -24,7 +25,19 @@ from commands.vision.train import train as train_images
 
 @click.group(
     cls=CommandGroup,
-    commands=[prepare, train, evaluate, baseline, recommend, pack, inspect, export_embeddings, export_onnx, study],
+    commands=[
+        prepare,
+        train,
+        evaluate,
+        baseline,
+        recommend,
+        pack,
+        inspect,
+        export_embeddings,
+        export_onnx,
+        study,
+        compare,
+    ],
 )
 @click.version_option(package_name="ppt-ncf")
 def main() -> None:
