@@ -63,18 +63,20 @@ def merge_columns(bits, n_channels, width, stride, padding, out):
     for task in prange(len(out) * n_rows):
         image = task // n_rows
         row = task % n_rows
-        for column in range(out.shape[2]):
-            merged = out[image, row, column]
-            merged[:] = 0
-            first = column * stride - padding
-            for tap in range(max(0, -first), min(width, n_columns - first)):
-                for word in range(n_words):
-                    place = tap * n_channels + 64 * word
-                    shift = np.uint64(place & 63)
-                    ones = bits[image, row, first + tap, word]
-                    merged[place >> 6] |= ones << shift
-                    if shift and (place >> 6) + 1 < len(merged):
-                        merged[(place >> 6) + 1] |= ones >> (np.uint64(64) - shift)
+        merged, source = out[image, row], bits[image, row]
+        merged[:] = 0
+        for tap in range(width):  # columns innermost, or nothing would vectorize
+            first = max(0, -((tap - padding) // stride))
+            last = min(out.shape[2], (n_columns - 1 + padding - tap) // stride + 1)
+            for word in range(n_words):
+                place = tap * n_channels + 64 * word
+                shift = np.uint64(place & 63)
+                for column in range(first, last):
+                    merged[column, place >> 6] |= source[column * stride - padding + tap, word] << shift
+                if shift and (place >> 6) + 1 < merged.shape[1]:
+                    for column in range(first, last):
+                        ones = source[column * stride - padding + tap, word]
+                        merged[column, (place >> 6) + 1] |= ones >> (np.uint64(64) - shift)
 
 
 @njit(inline="always")
