@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     from ppt_core.study.running import Train
     from ppt_core.study.trials import Trial
 
-_OF_THE_STUDY = ("data", "out", "split", "epochs", "iterations", "seed", "threshold", "eval_every", "resume", "as_json")
+_OF_THE_STUDY = (
+    "data",
+    "out",
+    "split",
+    "epochs",
+    "iterations",
+    "seed",
+    "threshold",
+    "eval_every",
+    "patience",
+    "resume",
+    "as_json",
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,6 @@ def study_group(
     @JSON_OPTION
     def report(folder: Path, out: Path | None, as_json: bool) -> None:
         from ppt_core.study.page import write_report
-
         from ppt_core.study.report import summarize
         from ppt_core.study.study import Study
 

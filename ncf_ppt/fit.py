@@ -99,6 +99,10 @@ def fit(
         metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data).metrics())
         return metrics
 
+    def validate() -> dict[str, Any]:
+        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data.for_validation()).metrics())
+        return metrics
+
     task = core.Task(
         model=network,
         batches=lambda start: training_batches(sampler, config.batch_size, start=start, world=world),
@@ -106,6 +110,7 @@ def fit(
         make_optimizer=optimizer_factory(config, device, world=world),
         learning_rate=Constant(config.learning_rate),
         evaluate=evaluate,
+        validate=None if data.validation_items is None else validate,
         metric="hit_ratio",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,

@@ -32,6 +32,8 @@ class TrainingConfig:
         batch_size: samples in a step.
         threshold: stop once the metric on the test set reaches it, as MLPerf's rules do; None never stops early.
         eval_every: epochs between evaluations; 0 evaluates only at the end.
+        patience: stop after so many evaluations in the last phase without a better metric on the validation set, which
+            there must be; the test set has no say. None never does.
         at_switch: what becomes of the optimizer's moments at the switch, see `ppt_core.train.train_steps`.
         scale: weight scale of 1-bit layers, see `ppt_core.layers.set_precision`.
         seed: of the initial weights and of every sample.
@@ -43,6 +45,7 @@ class TrainingConfig:
     batch_size: int = 2048
     threshold: float | None = None
     eval_every: float = 1
+    patience: int | None = None
     at_switch: AtSwitch = "reset"
     scale: Scale = "static"
     seed: int = 0
@@ -61,6 +64,7 @@ class TrainingConfig:
             ("batch_size", self.batch_size >= 2, "at least 2"),
             ("threshold", self.threshold is None or 0 < self.threshold <= 1, "above 0 and at most 1"),
             ("eval_every", 0 <= self.eval_every < math.inf, "0 (only at the end) or above"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1"),
             ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
         ]
 
@@ -87,6 +91,7 @@ class Task:
         settings: the groups of ``config.json`` that a resumed training must share, as JSON values.
         result: further keys of the result, as JSON values.
         events: keys and values logged at the start, by MLPerf's names.
+        validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
     """
 
     model: nn.Module
@@ -101,6 +106,7 @@ class Task:
     settings: dict[str, Any]
     result: dict[str, Any]
     events: dict[str, Any]
+    validate: Callable[[], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,10 @@ def fit(
     Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, and if training
     diverges.
     """
+    if config.patience is not None and task.validate is None:
+        raise DataError(
+            f"patience is {config.patience}, but the data hold no validation set; prepare one or leave it out"
+        )
     settings = {**task.settings, "training": asdict(config)}
     if world.agree(lambda: _open(path, settings, resume=resume)):
         return
@@ -203,7 +213,7 @@ def _train(
     )
     saved = clock = time.perf_counter()
     log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
-    reached = False
+    reached = stalled = False
     for step in steps:
         done = step.iteration + 1
         seconds[step.phase] += -clock + (clock := time.perf_counter())
@@ -221,14 +231,15 @@ def _train(
             }
             if world.is_first:
                 run.append_metrics(metrics)
+            stalled = config.patience is not None and world.agree(lambda: _has_stalled(run, task, config, schedule))
             saved = -math.inf  # an evaluation is not repeated after an interruption
-        is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not reached
+        is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not (reached or stalled)
         if is_due and world.is_first:
             state = {"iteration": done, "seconds": seconds}
             save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
             saved = time.perf_counter()
         yield Progress(done, iterations, schedule.phases[step.phase], metrics)
-        if reached:
+        if reached or stalled:
             break
         if done % per_epoch == 0 and done < iterations:
             log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
@@ -257,9 +268,20 @@ def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int) -> dict[str, A
     epoch = {"epoch_num": done / task.iterations_per_epoch}
     log.start("eval_start", metadata=epoch)
     metrics = task.evaluate()
+    if task.validate is not None:
+        metrics["validation"] = task.validate()
     log.event("eval_accuracy", metrics[task.metric], metadata=epoch)
     log.end("eval_stop", metadata=epoch)
     return {**metrics, **task.result, "loss": loss.item()}
+
+
+def _has_stalled(run: Run, task: Task, config: TrainingConfig, schedule: PhaseSchedule) -> bool:
+    """Whether the last evaluations of the last phase brought nothing better than those before them."""
+    start_of_last = schedule.iterations - schedule.phases[-1].iterations
+    lines = [line for line in run.metrics() if line["iterations"] > start_of_last]
+    values = [line["validation"][task.metric] for line in lines]
+    patience = config.patience or len(values)
+    return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
 
 
 def _timing(schedule: PhaseSchedule, done: int, seconds: list[float], task: Task) -> dict[str, Any]:

@@ -7,9 +7,13 @@ import pytest
 from data_prep.prepare import prepare, prepare_source
 from data_prep.synthetic import synthesize
 from ncf_ppt.catalogue import rank_catalogue
+from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
+from ppt_core.runs import Run
 from tests.test_prepare import CSV, OPTIONS, ROWS, ratings
 
 
@@ -103,3 +107,32 @@ def test_from_a_file(tmp_path: Path) -> None:
     data = prepare_source(str(tmp_path / "ratings.csv"), tmp_path / "out", **OPTIONS, validation=True)
     assert PreparedData.load(tmp_path / "out").validation_items is not None
     assert replace(data, validation_items=None).protocol_label == "leave-one-out, 1 negatives, strict"
+
+
+def test_training_stops_on_validation_alone(tmp_path: Path, pair: tuple[PreparedData, PreparedData]) -> None:
+    plain, held = pair
+    config = NCFTrainingConfig(epochs=12, batch_size=512, learning_rate=0.05, eval_every=0.5, patience=2)
+    network = NCFConfig(factors=4, layers=(8, 8, 8, 4))
+    for _ in fit(held, tmp_path / "run", network, config):
+        pass
+    run = Run.open(tmp_path / "run")
+    lines = run.metrics()
+    assert lines[-1]["epochs"] < 12
+    low = [line["validation"]["hit_ratio"] for line in lines if line["epochs"] > 6]
+    assert [phase["precision"] for phase in lines[-1]["phases"] if phase["iterations"]] == ["full", "low"]
+    assert max(low[-2:]) <= max(low[:-2])
+    for end in range(3, len(low)):  # and not sooner
+        assert max(low[end - 2 : end]) > max(low[: end - 2])
+    view = rank_test_items(scorer(load_model(run)), held.for_validation()).metrics()
+    assert view == lines[-1]["validation"]
+
+    stop = 6.5 / lines[-1]["epochs"] * lines[-1]["iterations"]
+    for progress in fit(held, tmp_path / "part", network, config, checkpoint_seconds=0):
+        if progress.iteration >= stop:
+            break
+    for _ in fit(held, tmp_path / "part", network, config, resume=True):
+        pass
+    assert (tmp_path / "part" / "model.safetensors").read_bytes() == run.model_path.read_bytes()
+
+    with pytest.raises(DataError, match="patience is 2, but the data hold no validation set"):
+        next(fit(plain, tmp_path / "plain", network, config))

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 @training_options(epochs=8.0, batch_size=2048, learning_rate=5e-4, metric="HR@10", optimizer="Adam")
 @click.option("--train-negatives", "n_negatives", default=4, show_default=True, help="For each positive, each epoch.")
 @click.option(
+    "--patience",
+    type=int,
+    help="Stop after so many evaluations without a better HR@10 on validation items (prepare --validation).",
+)
+@click.option(
     "--model",
     type=click.Choice(["neumf", "gmf", "mlp"]),
     default="neumf",

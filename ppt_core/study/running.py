@@ -32,7 +32,7 @@ with plain values.
 
 _WARM_UP = 4
 _OF_A_RUN = ("format_version", "sha256")
-_OF_A_TRIAL = ("split", "epochs", "iterations", "seed", "eval_every", "threshold")
+_OF_A_TRIAL = ("split", "epochs", "iterations", "seed", "eval_every", "threshold", "patience")
 
 
 def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, threads: int) -> dict[str, Any]:
@@ -82,6 +82,7 @@ def trial_config(config: TrainingConfig, trial: Trial) -> TrainingConfig:
         seed=trial.seed,
         eval_every=0,
         threshold=None,
+        patience=None,
     )
 
 
