@@ -5,7 +5,7 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
-from benchmarks import evaluate, prepare, quality, train_step
+from benchmarks import conv, evaluate, prepare, quality, train_step
 from ncf_ppt.interactions import PreparedData
 
 
@@ -41,3 +41,9 @@ def test_train_step_prints_every_row() -> None:
 def test_evaluate_and_prepare_print_a_ratio() -> None:
     assert len(json.loads(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 3
     assert "ratio" in run(prepare.main, "--scale", "0.002")
+
+
+def test_conv_prints_every_shape() -> None:
+    results = json.loads(run(conv.main, "--turns", "1", "--batch-sizes", "1", "--json"))
+    assert [result["channels"] for result in results] == [16, 32, 64]
+    assert all(result["ratio"] > 0 for result in results)

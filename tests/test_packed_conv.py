@@ -1,5 +1,9 @@
 """Packed convolutions against the simulated ones: every bit, every sum, every kind of geometry."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -9,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppt_core.binary_linear import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, set_precision
 from ppt_core.packed.boundaries import boundary_inputs
@@ -184,3 +189,34 @@ def test_32_bit_layers_of_a_chain_stay() -> None:
     with torch.inference_mode():
         assert torch.equal(chain(x), nn.Sequential(*(layer for _, layer in layers))(x))
         assert F.relu(chain(x)).equal(chain(x))
+
+
+def test_a_processor_without_vector_instructions_computes_the_same(tmp_path: Path) -> None:
+    """Compiled for the plainest processor, in a process of its own."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from ppt_core.packed import _kernels
+        with np.load(sys.argv[1], allow_pickle=False) as arrays:
+            merged = np.empty((3, 7, 7, 3), np.uint64)
+            _kernels.merge_columns(arrays["bits"], 50, 3, 1, 1, merged)
+            out = np.empty((3, 7, 7, 70), np.float32)
+            _kernels.convolve_bits(merged, arrays["signs"], 1, 1, out)
+        np.save(sys.argv[2], out, allow_pickle=False)
+    """
+    rng = np.random.default_rng(0)
+    bits, weight = rng.random((3, 50, 7, 7)) < 0.5, np.where(rng.random((70, 50, 3, 3)) < 0.5, -1, 1)
+    activation = network(nn.Conv2d(50, 2, 1), n_in=50, n_out=2)[0][1]
+    assert isinstance(activation, BinaryActivation)
+    packed = PackBits(activation, name="")(torch.from_numpy(bits) * activation.alpha.detach()).numpy().view(np.uint64)
+    rows = torch.from_numpy(weight).float().permute(2, 0, 3, 1).flatten(2)
+    signs = np.stack([pack_signs(row) for row in rows])
+    np.savez(tmp_path / "in.npz", bits=packed, signs=signs)
+    environment = {
+        **os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path),
+    }  # fmt: skip
+    command = [sys.executable, "-c", code, str(tmp_path / "in.npz"), str(tmp_path / "out.npy")]
+    subprocess.run(command, env=environment, cwd=Path(__file__).parent.parent, check=True)
+    found = torch.from_numpy(np.load(tmp_path / "out.npy", allow_pickle=False)).permute(0, 3, 1, 2)
+    expected = F.conv2d(torch.from_numpy(bits).float(), torch.from_numpy(weight).float(), padding=1)
+    assert torch.equal(found, expected)
