@@ -109,16 +109,17 @@ def test_from_a_file(tmp_path: Path) -> None:
     assert replace(data, validation_items=None).protocol_label == "leave-one-out, 1 negatives, strict"
 
 
+@pytest.mark.parametrize("pair", ["strict"], indirect=True)
 def test_training_stops_on_validation_alone(tmp_path: Path, pair: tuple[PreparedData, PreparedData]) -> None:
     plain, held = pair
-    config = NCFTrainingConfig(epochs=12, batch_size=512, learning_rate=0.05, eval_every=0.5, patience=2)
+    config = NCFTrainingConfig(epochs=6, batch_size=1024, learning_rate=0.05, eval_every=0.25, patience=2)
     network = NCFConfig(factors=4, layers=(8, 8, 8, 4))
     for _ in fit(held, tmp_path / "run", network, config):
         pass
     run = Run.open(tmp_path / "run")
     lines = run.metrics()
-    assert lines[-1]["epochs"] < 12
-    low = [line["validation"]["hit_ratio"] for line in lines if line["epochs"] > 6]
+    assert lines[-1]["epochs"] < 6
+    low = [line["validation"]["hit_ratio"] for line in lines if line["epochs"] > 3]
     assert [phase["precision"] for phase in lines[-1]["phases"] if phase["iterations"]] == ["full", "low"]
     assert max(low[-2:]) <= max(low[:-2])
     for end in range(3, len(low)):  # and not sooner
@@ -126,7 +127,7 @@ def test_training_stops_on_validation_alone(tmp_path: Path, pair: tuple[Prepared
     view = rank_test_items(scorer(load_model(run)), held.for_validation()).metrics()
     assert view == lines[-1]["validation"]
 
-    stop = 6.5 / lines[-1]["epochs"] * lines[-1]["iterations"]
+    stop = 3.3 / lines[-1]["epochs"] * lines[-1]["iterations"]
     for progress in fit(held, tmp_path / "part", network, config, checkpoint_seconds=0):
         if progress.iteration >= stop:
             break
