@@ -153,6 +153,11 @@ def test_vectors_and_graphs_of_a_run(folder: Path, tmp_path: Path) -> None:
     assert "by likeness: of the network's top 10" in text
     lists = ["recommend", run, "--user", 1, "-k", 3]
     assert succeed(*lists, "--candidates", tmp_path / "vectors", "--rescore", 150) == succeed(*lists)
+    packed = ["recommend", folder / "packed", "--data", folder / "data", "--user", 1, "-k", 3]
+    by_bits = succeed(*packed)
+    assert succeed(*packed, "--candidates", tmp_path / "vectors", "--rescore", 150) == by_bits
+    items = [answer["recommendations"][0]["item_ids"] for answer in (succeed(*lists), by_bits)]
+    assert items[0] == items[1]
     assert "--rescore is 2; it must be at least" in fail(
         *lists, "--candidates", tmp_path / "vectors", "--rescore", 2, code=2
     )
