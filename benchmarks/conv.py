@@ -8,9 +8,9 @@ layout of memory, the faster of the two. Both take turns; a ratio is the median 
 
 import os
 
-from ppt_core.threads import THREAD_SETTINGS
+from ppt_core.environment import ENVIRONMENT
 
-os.environ.update({**THREAD_SETTINGS, **os.environ})
+os.environ.update({**ENVIRONMENT, **os.environ})
 
 import json
 import statistics

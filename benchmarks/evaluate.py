@@ -9,9 +9,9 @@ users stand for all.
 
 import os
 
-from ppt_core.threads import THREAD_SETTINGS
+from ppt_core.environment import ENVIRONMENT
 
-os.environ.update({**THREAD_SETTINGS, **os.environ})
+os.environ.update({**ENVIRONMENT, **os.environ})
 
 import json
 import statistics

@@ -8,9 +8,9 @@ drawn at random, and drawn again where the item is a positive. The rows take tur
 
 import os
 
-from ppt_core.threads import THREAD_SETTINGS
+from ppt_core.environment import ENVIRONMENT
 
-os.environ.update({**THREAD_SETTINGS, **os.environ})
+os.environ.update({**ENVIRONMENT, **os.environ})
 
 import json
 import statistics

@@ -16,9 +16,9 @@ Then the latency of one user's top 10, seen items left out, over 26,744 and over
 
 import os
 
-from ppt_core.threads import THREAD_SETTINGS
+from ppt_core.environment import ENVIRONMENT
 
-os.environ.update({**THREAD_SETTINGS, **os.environ})
+os.environ.update({**ENVIRONMENT, **os.environ})
 
 import json
 import statistics

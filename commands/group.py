@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from ppt_core.environment import ENVIRONMENT
 from ppt_core.errors import DataError
-from ppt_core.threads import THREAD_SETTINGS
 
 
 class CommandGroup(click.Group):
@@ -19,7 +19,7 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what the library raises into one line."""
-        for name, value in THREAD_SETTINGS.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
             return super().invoke(ctx)

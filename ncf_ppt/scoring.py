@@ -88,7 +88,12 @@ class NetworkScorer:
             hidden = self._first_activations(users, items)
             last_activation: nn.Module = nn.ReLU()  # once more does no harm where the first is the only one
             if len(model.mlp) > 1:
-                hidden, last_activation = model.mlp[1:-1](hidden), model.mlp[-1]
+                for module in list(model.mlp.children())[1:-1]:
+                    if isinstance(module, BatchNormReLU):
+                        hidden = module.evaluate_in_place(hidden)
+                    else:
+                        hidden = module(hidden)
+                last_activation = model.mlp[-1]
             factor, shift = _folded(last_activation, hidden.shape[1])
         logits = torch.empty(items.shape)
         _kernels.fill_logits(

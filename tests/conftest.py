@@ -2,9 +2,9 @@
 
 import os
 
-from ppt_core.threads import THREAD_SETTINGS
+from ppt_core.environment import ENVIRONMENT
 
-os.environ.update({**THREAD_SETTINGS, **os.environ})
+os.environ.update({**ENVIRONMENT, **os.environ})
 
 from collections.abc import Iterator
 from pathlib import Path
