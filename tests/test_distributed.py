@@ -1,0 +1,234 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import ncf_ppt.fit
+import vision_ppt.fit
+from ncf_ppt.fit import NCFTrainingConfig
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
+from ncf_ppt.sampling import Sampler
+from ppt_core.checkpoint import load_tensors, save_tensors
+from ppt_core.distributed import World, join_world
+from ppt_core.errors import DataError
+from ppt_core.fit import Progress
+from ppt_core.runs import Run
+from tests.test_vision_fit import NETWORK, colored
+from vision_ppt.augment import Normalization
+from vision_ppt.batches import training_batches
+from vision_ppt.fit import VisionTrainingConfig
+from vision_ppt.images import PreparedImages
+from vision_ppt.sampling import training_sampler
+
+Optimizer = Literal["row-adam", "adam"]
+ROOT = Path(__file__).parent.parent
+N_STEPS = 12
+# Without BatchNorm, whose statistics are each process's own, any number of processes computes the same.
+SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False)
+
+
+def ncf_config(data: PreparedData, optimizer: Optimizer) -> NCFTrainingConfig:
+    """Ten steps to an epoch, the last one of three samples: process 1 of 2 has no part in it."""
+    n = Sampler(interactions=data.train, seed=1).samples_per_epoch
+    batch_size = next(size for size in range(n // 10, n) if n % size == 3)
+    return NCFTrainingConfig(
+        iterations=N_STEPS,
+        batch_size=batch_size,
+        eval_every=0.4,
+        learning_rate=1e-2,
+        optimizer=optimizer,
+        seed=1,
+    )
+
+
+VISION = VisionTrainingConfig(iterations=3, batch_size=47, eval_every=0)  # 47 images, then 3
+
+
+def images() -> PreparedImages:
+    train = colored(50, 0)
+    return PreparedImages(
+        train=train,
+        test=colored(40, 1),
+        class_names=("red", "green", "blue"),
+        normalization=Normalization.of(train.images),
+        manifest={},
+    )
+
+
+def samples(data: PreparedData, world: World) -> dict[str, Tensor]:
+    """What a process draws, batch by batch."""
+    config = ncf_config(data, "row-adam")
+    sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
+    ncf = ncf_ppt.fit.training_batches(sampler, config.batch_size, start=0, world=world)
+    vision = training_batches(training_sampler(images(), seed=0), VISION.batch_size, world=world)
+    found = {f"ncf {n}": torch.stack([t.float() for t in batch]).T for n, batch in enumerate(islice(ncf, N_STEPS))}
+    found |= {f"vision {n}": batch.images for n, batch in enumerate(islice(vision, 4))}
+    return found
+
+
+def save(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_tensors(path, tensors, {})
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    return load_tensors(path)[0]
+
+
+def run_steps(steps: Iterator[Progress], stop: int | None) -> None:
+    for progress in steps:
+        if progress.iteration == stop:
+            break
+
+
+def fit_ncf(data: PreparedData, path: Path, optimizer: Optimizer, stop: int | None = None, **options: Any) -> None:
+    run_steps(ncf_ppt.fit.fit(data, path, SMALL, ncf_config(data, optimizer), **options), stop)
+
+
+def fit_vision(path: Path, stop: int | None = None, **options: Any) -> None:
+    run_steps(vision_ppt.fit.fit(images(), path, NETWORK, VISION, **options), stop)
+
+
+def keeping(networks: list[nn.Module], build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """``build``, with every network it returns kept in ``networks``."""
+
+    def build_and_keep(*args: Any, **options: Any) -> nn.Module:
+        networks.append(build(*args, **options))
+        return networks[-1]
+
+    return build_and_keep
+
+
+def work(folder: Path) -> None:
+    """What each of the two processes does: whole trainings, and trainings that end early."""
+    networks: list[nn.Module] = []
+    for module, name in ((ncf_ppt.fit, "new_model"), (vision_ppt.fit, "new_network")):
+        setattr(module, name, keeping(networks, getattr(module, name)))
+    data = PreparedData.load(folder / "data")
+    with join_world("cpu") as world:
+        save(folder / f"samples{world.rank}.safetensors", samples(data, world))
+        for optimizer in get_args(Optimizer):
+            fit_ncf(data, folder / optimizer, optimizer, world=world)
+        fit_vision(folder / "vision", world=world)
+        parameters: dict[str, Tensor] = {
+            f"{n} {name}": p for n, net in enumerate(networks) for name, p in net.named_parameters()
+        }
+        save(folder / f"parameters{world.rank}.safetensors", parameters)
+        with_checkpoints = {"checkpoint_seconds": 0.0, "world": world}
+        fit_ncf(data, folder / "row-adam-part", "row-adam", stop=7, **with_checkpoints)
+        fit_vision(folder / "vision-part", stop=2, **with_checkpoints)
+        try:
+            fit_vision(folder / "vision", world=world)
+        except DataError as error:
+            (folder / f"refusal{world.rank}").write_text(str(error))
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave behind."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_data.save(folder / "data")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    code = "import sys; from pathlib import Path; from tests.test_distributed import work; work(Path(sys.argv[1]))"
+    processes = []
+    for rank in range(2):
+        torchrun = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {name: str(value) for name, value in torchrun.items()} | {
+            "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"
+        }  # fmt: skip
+        command = [sys.executable, "-c", code, str(folder)]
+        processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE))
+    for process in processes:
+        _, errors = process.communicate(timeout=170)
+        assert process.returncode == 0, errors.decode()
+    return folder
+
+
+def test_two_processes_see_the_samples_of_one(folder: Path, tiny_data: PreparedData) -> None:
+    alone = samples(tiny_data, World())
+    first, second = (load(folder / f"samples{rank}.safetensors") for rank in range(2))
+    for name, batch in alone.items():
+        assert torch.equal(torch.cat([first[name], second[name]]), batch), name
+        expected = (3, 0) if len(batch) == 3 else (len(batch) // 2, len(batch) - len(batch) // 2)
+        assert (len(first[name]), len(second[name])) == expected
+    assert any(len(second[name]) == 0 for name in alone)
+
+
+def test_both_hold_the_same_parameters(folder: Path) -> None:
+    first, second = (load(folder / f"parameters{rank}.safetensors") for rank in range(2))
+    assert len(first) > 60
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["row-adam", "adam"])
+def test_two_processes_reach_what_one_does(
+    folder: Path, tiny_data: PreparedData, tmp_path: Path, optimizer: Optimizer
+) -> None:
+    fit_ncf(tiny_data, tmp_path / "alone", optimizer)
+    assert_close(tmp_path / "alone", folder / optimizer)
+    lines, alone = (Run.open(path).metrics() for path in (folder / optimizer, tmp_path / "alone"))
+    assert [line["iterations"] for line in lines] == [line["iterations"] for line in alone]
+    np.testing.assert_allclose([line["loss"] for line in lines], [line["loss"] for line in alone], rtol=1e-4)
+
+
+def assert_close(one: Path, other: Path) -> None:
+    tensors, expected = (load(path / "model.safetensors") for path in (one, other))
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_one_process_goes_on_where_two_stopped(folder: Path) -> None:
+    assert not Run.open(folder / "row-adam-part").finished
+    assert load_tensors(folder / "row-adam-part" / "checkpoint.safetensors")[1]["iteration"] == 7
+    fit_ncf(PreparedData.load(folder / "data"), folder / "row-adam-part", "row-adam", resume=True)
+    assert_close(folder / "row-adam-part", folder / "row-adam")
+    fit_vision(folder / "vision-part", resume=True)
+    assert Run.open(folder / "vision-part").result()["iterations"] == VISION.iterations
+
+
+def test_the_first_process_writes_once(folder: Path) -> None:
+    lines = (folder / "vision" / "mlperf.log").read_text().splitlines()
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
+    assert [event["key"] for event in events].count("run_stop") == 1
+    assert len(Run.open(folder / "vision").metrics()) == 1
+    for rank in range(2):
+        assert "vision already exists" in (folder / f"refusal{rank}").read_text()
+
+
+@given(n=st.integers(2, 200), size=st.integers(1, 9))
+def test_shares_cover_a_batch_and_leave_no_process_one_sample(n: int, size: int) -> None:
+    shares = [World(rank=rank, size=size).share(n) for rank in range(size)]
+    assert [i for share in shares for i in range(n)[share]] == list(range(n))
+    lengths = [len(range(n)[share]) for share in shares]
+    assert 1 not in lengths
+    assert max(lengths) - min(length for length in lengths if length) <= 1
+    assert n < 2 * size or 0 not in lengths
+
+
+def test_a_process_alone_needs_no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # by something else than torchrun
+    with join_world("cpu") as world:
+        assert (world, world.agree(lambda: 7)) == (World(), 7)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_from_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "ppt-vision"]
+    options = ["train", "--iterations", "2", "--batch-size", "32", "--out", str(tmp_path / "run"), "--json"]
+    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["iterations"] == 2
+    assert done.stderr.count("training into") == 1
