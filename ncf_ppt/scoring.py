@@ -1,6 +1,7 @@
 """Scores of (user, item) pairs by a trained network."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,11 +89,10 @@ class NetworkScorer:
             hidden = self._first_activations(users, items)
             last_activation: nn.Module = nn.ReLU()  # once more does no harm where the first is the only one
             if len(model.mlp) > 1:
-                for module in list(model.mlp.children())[1:-1]:
-                    if isinstance(module, BatchNormReLU):
-                        hidden = module.evaluate_in_place(hidden)
-                    else:
-                        hidden = module(hidden)
+                modules: list[Any] = list(model.mlp.children())
+                for module in modules[1:-1]:
+                    fused = isinstance(module, BatchNormReLU)
+                    hidden = module.evaluate_in_place(hidden) if fused else module(hidden)
                 last_activation = model.mlp[-1]
             factor, shift = _folded(last_activation, hidden.shape[1])
         logits = torch.empty(items.shape)
