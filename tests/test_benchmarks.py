@@ -5,7 +5,7 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
-from benchmarks import conv, evaluate, prepare, quality, train_step
+from benchmarks import conv, evaluate, prepare, quality, train_step, vision_step
 from ncf_ppt.interactions import PreparedData
 
 
@@ -35,6 +35,15 @@ def test_train_step_prints_every_row() -> None:
     results = json.loads(run(train_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
     assert all(result["samples_per_second"] > 0 for result in results)
+
+
+def test_vision_step_prints_every_row() -> None:
+    rows = "plain,ppt full fp32,ppt low fp32"
+    options = ["--images", "64", "--turns", "1", "--steps", "1", "--batch-size", "8", "--json"]
+    results = json.loads(run(vision_step.main, "--rows", rows, *options))
+    assert [result["row"] for result in results] == rows.split(",")
+    assert all(result["images_per_second"] > 0 for result in results)
+    assert results[0]["against plain"] == 1
 
 
 @pytest.mark.slow
