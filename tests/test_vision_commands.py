@@ -94,6 +94,7 @@ def test_cifar10_from_archive_to_accuracy(tmp_path: Path) -> None:
                 "phases", "seed"):  # fmt: skip
         assert key in trained
     evaluated = succeed("evaluate", tmp_path / "run")
+    assert evaluated.pop("engine") == "torch"
     assert {key: trained[key] for key in evaluated} == evaluated
 
 
