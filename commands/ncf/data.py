@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 def open_data(path: Path | None) -> "PreparedData":
     """Open the prepared set at ``path``, or the built-in sample."""
-    from data_prep.prepare import sample
     from ncf_ppt.interactions import PreparedData
 
-    return sample() if path is None else PreparedData.load(path)
+    if path is not None:
+        return PreparedData.load(path)
+    from data_prep.prepare import sample  # and pandas, which takes half a second
+
+    return sample()
 
 
 def data_of(run: "Run", path: Path | None) -> "PreparedData":
