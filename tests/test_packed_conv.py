@@ -101,6 +101,23 @@ def test_a_chain_equals_the_simulated_one(
     assert 0 < expected_bits.float().mean() < 1 or n_out == 1
 
 
+def test_large_images_in_blocks_of_rows() -> None:
+    """Enough work to be shared among threads, each image in several parts, in the middle and at the end of a chain."""
+    layers = network(nn.Conv2d(64, 70, 3, stride=(2, 1), padding=1, bias=False), n_in=64, n_out=70)
+    chain, simulated = pack_chain(layers), nn.Sequential(*(layer for _, layer in layers))
+    x = torch.randn(6, 64, 33, 30)
+    n_threads = numba.get_num_threads()
+    with torch.inference_mode():
+        expected, expected_bits = simulated(x), simulated[:4](x) > 0
+        try:
+            for n in (1, n_threads):
+                numba.set_num_threads(n)
+                assert torch.equal(unpack_bits(chain[1](chain[0](x)), 70), expected_bits)
+                assert torch.equal(chain(x), expected)
+        finally:
+            numba.set_num_threads(n_threads)
+
+
 def test_products_next_to_every_threshold() -> None:
     """Windows made up for each channel: one below, at and one above."""
     convolution = nn.Conv2d(24, 40, 3, bias=False)
@@ -198,11 +215,10 @@ def test_a_processor_without_vector_instructions_computes_the_same(tmp_path: Pat
         import numpy as np
         from ppt_core.packed import _kernels
         with np.load(sys.argv[1], allow_pickle=False) as arrays:
-            merged = np.empty((3, 7, 7, 3), np.uint64)
-            _kernels.merge_columns(arrays["bits"], 50, 3, 1, 1, merged)
-            out = np.empty((3, 7, 7, 70), np.float32)
-            _kernels.convolve_bits(merged, arrays["signs"], 1, 1, out)
-        np.save(sys.argv[2], out, allow_pickle=False)
+            out = np.empty((3, 7, 7, 80), np.float32)
+            bits, signs = arrays["bits"].view(np.int64), arrays["signs"].view(np.int64)
+            _kernels.convolve(bits, 50, (3, 3, 1, 1, 1, 1), signs, None, None, out)
+        np.save(sys.argv[2], out[..., :70], allow_pickle=False)
     """
     rng = np.random.default_rng(0)
     bits, weight = rng.random((3, 50, 7, 7)) < 0.5, np.where(rng.random((70, 50, 3, 3)) < 0.5, -1, 1)

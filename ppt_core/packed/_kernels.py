@@ -1,10 +1,12 @@
 """Every Numba kernel of packed layers: private, unchecked, arrays in and results in ``out``."""
 # Numba's decorators carry no types, and annotations would not reach the compiled code.
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-subclassing-any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, prange, types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
 
 
 @intrinsic
@@ -15,6 +17,93 @@ def _popcount(typing_context, word):
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
+
+
+_LANES = 16  # channels side by side: two vectors of 512 bits, four of 256
+_WORDS = ir.VectorType(ir.IntType(64), _LANES)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_BLOCK = 1 << 16  # operations on words of a task: a few microseconds, and rows at an edge, merged twice, do not count
+_SMALL = 1 << 19  # operations that take one thread the 50 us in which another wakes
+
+
+class _Lanes(types.Type):
+    """Type of `_LANES` words, in registers: left to itself LLVM uses half of a register, and memory for the sums."""
+
+    def __init__(self):
+        super().__init__(name="_Lanes")
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _WORDS)
+
+
+def _pointer(context, builder, kind, array, index, vector):
+    """The place of a vector in a flat array."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def _load(context, builder, kind, array, index):
+    return builder.load(_pointer(context, builder, kind, array, index, _WORDS), align=8)
+
+
+@intrinsic
+def _no_bits(typing_context):
+    """Lanes of 0."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_WORDS, [0] * _LANES)
+
+    return _Lanes()(), generate
+
+
+@intrinsic
+def _add_differing(typing_context, counts, word, words, index):
+    """Lanes ``counts + popcount(word ^ words[index : index + _LANES])``."""
+
+    def generate(context, builder, signature, arguments):
+        counts, word, words, index = arguments
+        some = _load(context, builder, signature.args[2], words, index)
+        undefined = ir.Constant(_WORDS, ir.Undefined)
+        first = builder.insert_element(undefined, word, ir.IntType(32)(0))
+        order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        same = builder.shuffle_vector(first, undefined, order)
+        kind = ir.FunctionType(_WORDS, [_WORDS])
+        popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{_LANES}i64")
+        return builder.add(counts, builder.call(popcount, [builder.xor(same, some)]))
+
+    return counts(counts, word, words, index), generate
+
+
+@intrinsic
+def _at_most(typing_context, counts, bounds, index):
+    """Bits ``counts <= bounds[index : index + _LANES]`` as a word."""
+
+    def generate(context, builder, signature, arguments):
+        counts, bounds, index = arguments
+        some = _load(context, builder, signature.args[1], bounds, index)
+        bits = builder.bitcast(builder.icmp_signed("<=", counts, some), ir.IntType(_LANES))
+        return builder.zext(bits, ir.IntType(64))
+
+    return types.uint64(counts, bounds, index), generate
+
+
+@intrinsic
+def _store_difference(typing_context, values, index, counts, floats, place):
+    """Store ``values[index : index + _LANES] - counts`` as floats from ``place`` on."""
+
+    def generate(context, builder, signature, arguments):
+        values, index, counts, floats, place = arguments
+        some = _load(context, builder, signature.args[0], values, index)
+        small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), _LANES))
+        vector = ir.VectorType(ir.FloatType(), _LANES)
+        pointer = _pointer(context, builder, signature.args[3], floats, place, vector)
+        builder.store(builder.sitofp(small, vector), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, index, counts, floats, place), generate
 
 
 @njit(parallel=True, cache=True)
@@ -52,83 +141,131 @@ def pack_above(x, threshold, out):
             out[row, word] = bits
 
 
-@njit(parallel=True, cache=True)
-def merge_columns(bits, n_channels, width, stride, padding, out):
+@njit
+def _or_shifted(source, start, step, left, right, target, place, n):
+    """Shift every ``step``-th word and or it into its place. A step of 1 has a loop of its own, which vectorizes."""
+    if step == _ONE:
+        for column in range(n):
+            target[place + column] |= source[start + column] << left >> right
+    else:
+        for column in range(n):
+            target[place + column] |= source[start + column * step] << left >> right
+
+
+@njit
+def _merge_columns(bits, n_channels, width, stride, padding, image, top, merged):
     """Bits of ``width`` neighbouring columns side by side: a window's row, without gaps, once for all rows it serves.
 
-    ``bits`` is (n, height, columns, words), ``out`` (n, height, columns', words of a window's row). Columns beyond the
-    edge are 0.
+    ``bits`` is (n, height, columns, words), ``merged`` (rows from ``top`` on, words of a window's row, columns'). Rows
+    and columns beyond the edge are 0.
     """
-    _, n_rows, n_columns, n_words = bits.shape
-    for task in prange(len(out) * n_rows):
-        image = task // n_rows
-        row = task % n_rows
-        merged, source = out[image, row], bits[image, row]
-        merged[:] = 0
-        for tap in range(width):  # columns innermost, or nothing would vectorize
+    n_rows, n_words, n_columns = merged.shape
+    _, height, old_width, old_words = bits.shape
+    source, target = bits.view(np.uint64).reshape(-1), merged.reshape(-1)
+    target[:] = 0
+    step = np.uint64(stride * old_words)
+    for row in range(max(0, -top), min(n_rows, height - top)):
+        for tap in range(width):
             first = max(0, -((tap - padding) // stride))
-            last = min(out.shape[2], (n_columns - 1 + padding - tap) // stride + 1)
+            last = min(n_columns, (old_width - 1 + padding - tap) // stride + 1)
+            n = np.uint64(max(0, last - first))
+            left = ((image * height + top + row) * old_width + first * stride - padding + tap) * old_words
+            for word in range(old_words):
+                bit = tap * n_channels + 64 * word
+                start, shift = np.uint64(left + word), np.uint64(bit & 63)
+                place = np.uint64((row * n_words + (bit >> 6)) * n_columns + first)
+                _or_shifted(source, start, step, shift, _ZERO, target, place, n)
+                if shift and (bit >> 6) + 1 < n_words:
+                    place += np.uint64(n_columns)
+                    _or_shifted(source, start, step, _ZERO, np.uint64(64) - shift, target, place, n)
+
+
+@njit
+def _by_lanes(signs):
+    """Signs (rows, words, channels) as (groups of channels, rows * words, lanes), and the ones of each channel."""
+    n_rows, n_words, n_channels = signs.shape
+    n_groups = -(-n_channels // _LANES)
+    weights = np.zeros((n_groups, n_rows * n_words, _LANES), np.uint64)
+    n_ones = np.zeros(n_groups * _LANES, np.int64)
+    for group in range(n_groups):
+        first = group * _LANES
+        for row in range(n_rows):
             for word in range(n_words):
-                place = tap * n_channels + 64 * word
-                shift = np.uint64(place & 63)
-                for column in range(first, last):
-                    merged[column, place >> 6] |= source[column * stride - padding + tap, word] << shift
-                if shift and (place >> 6) + 1 < merged.shape[1]:
-                    for column in range(first, last):
-                        ones = source[column * stride - padding + tap, word]
-                        merged[column, (place >> 6) + 1] |= ones >> (np.uint64(64) - shift)
+                for lane in range(min(_LANES, n_channels - first)):
+                    ones = np.uint64(signs[row, word, first + lane])
+                    weights[group, row * n_words + word, lane] = ones
+                    n_ones[first + lane] += np.int64(_popcount(ones))
+    return weights, n_ones
 
 
-@njit(inline="always")
-def _multiply_window(merged, image, top, column, signs, products):
-    """Products (channels,) of the window whose first row is ``top``; ``signs`` is (rows, words of a row, channels)."""
-    n_ones = np.int64(0)
-    products[:] = 0
-    for row in range(max(0, -top), min(len(signs), merged.shape[1] - top)):
-        for word in range(signs.shape[1]):
-            ones = merged[image, top + row, column, word]
-            n_ones += np.int64(_popcount(ones))
-            for channel in range(len(products)):
-                products[channel] += np.int64(_popcount(ones & signs[row, word, channel]))
-    for channel in range(len(products)):
-        products[channel] = 2 * products[channel] - n_ones
+@njit
+def _most_differing(n_ones, thresholds):
+    """The most bits that differ where ``ones - differing >= threshold``; lanes of no channel have more."""
+    bounds = np.full(len(n_ones), -1, np.int64)
+    for channel in range(len(thresholds)):
+        bounds[channel] = n_ones[channel] - thresholds[channel]
+    return bounds
 
 
-@njit(parallel=True, cache=True)
-def threshold_convolution(merged, signs, thresholds, flipped, stride, padding, out):
-    """Bits ``(convolution >= thresholds) != flipped`` of packed operands.
+@njit
+def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, out):
+    """What `convolve` does, for some rows of one image.
 
-    ``merged`` is what `merge_columns` made, ``signs`` (rows of a window, words of a row, channels), int64
-    ``thresholds``, ``flipped`` a word for 64 channels; ``out`` is (n, height', width', words).
+    Indices are unsigned and arrays flat: wrapping indices and counting references to slices took longer than the work.
     """
-    n_outputs = signs.shape[2]
-    n_rows = out.shape[1]
-    for task in prange(len(out) * n_rows):
-        image = task // n_rows
-        row = task % n_rows
-        products = np.empty(n_outputs, np.int64)
-        for column in range(out.shape[2]):
-            _multiply_window(merged, image, row * stride - padding, column, signs, products)
-            for word in range(out.shape[3]):
-                some, levels = products[64 * word : 64 * word + 64], thresholds[64 * word : 64 * word + 64]
-                found = np.uint64(0)
-                for bit in range(len(some)):
-                    found |= np.uint64(some[bit] >= levels[bit]) << np.uint64(bit)
-                out[image, row, column, word] = found ^ flipped[word]
+    kernel, stride, padding = geometry[:2], geometry[2:4], geometry[4:]
+    n_groups, n_words, _ = weights.shape
+    n_blocks = -(-out.shape[1] // n_rows)
+    image, first = task // n_blocks, task % n_blocks * n_rows
+    n_rows = min(n_rows, out.shape[1] - first)
+    merged = np.empty(((n_rows - 1) * stride[0] + kernel[0], n_words // kernel[0], out.shape[2]), np.uint64)
+    _merge_columns(bits, n_channels, kernel[1], stride[1], padding[1], image, first * stride[0] - padding[0], merged)
+    windows, weights, results = merged.reshape(-1), weights.reshape(-1), out.reshape(-1)
+    n_columns, step = np.uint64(out.shape[2]), np.uint64(out.shape[3])
+    for row in range(n_rows):
+        corner = np.uint64(row * stride[0] * merged.shape[1]) * n_columns
+        place = np.uint64(image * out.shape[1] + first + row) * n_columns * step
+        if flipped is not None:
+            for column in range(n_columns):
+                for word in range(step):
+                    results[place + column * step + word] = flipped[word]
+        for group in range(np.uint64(n_groups)):
+            channel = group * np.uint64(_LANES)
+            weight = channel * np.uint64(n_words)
+            for column in range(n_columns):
+                differing = _no_bits()
+                for word in range(np.uint64(n_words)):
+                    ones = windows[corner + word * n_columns + column]
+                    differing = _add_differing(differing, ones, weights, weight + word * np.uint64(_LANES))
+                if flipped is None:
+                    _store_difference(levels, channel, differing, results, place + column * step + channel)
+                else:
+                    found = np.int64(_at_most(differing, levels, channel) << (channel & np.uint64(63)))
+                    results[place + column * step + (channel >> np.uint64(6))] ^= found
 
 
 @njit(parallel=True, cache=True)
-def convolve_bits(merged, signs, stride, padding, out):
-    """Products of the same operands, integers, as floats ``out`` (n, height', width', channels)."""
-    n_rows = out.shape[1]
-    for task in prange(len(out) * n_rows):
-        image = task // n_rows
-        row = task % n_rows
-        products = np.empty(signs.shape[2], np.int64)
-        for column in range(out.shape[2]):
-            _multiply_window(merged, image, row * stride - padding, column, signs, products)
-            for channel in range(len(products)):
-                out[image, row, column, channel] = np.float32(products[channel])
+def convolve(bits, n_channels, geometry, signs, thresholds, flipped, out):
+    """Bits ``(convolution >= thresholds) != flipped`` of packed operands; without these two, products as floats.
+
+    Words are int64. ``bits`` is (n, height, width, words) of ``n_channels``, ``geometry`` kernel, stride and padding
+    in one tuple, ``signs`` (rows of a window, words of such a row, channels): a set bit is +1; int64 ``thresholds``;
+    ``flipped`` a word for 64 channels. ``out`` is (n, height', width', words), or floats (n, height', width', channels
+    rounded up to a multiple of 16). With x the bits of a window and w those of a channel, the product is
+    2 * popcount(w & x) - popcount(x) = popcount(w) - popcount(w ^ x), which wants no count of x.
+    """
+    weights, levels = _by_lanes(signs)
+    if thresholds is not None:
+        levels = _most_differing(levels, thresholds)
+    work = max(1, weights.size * out.shape[2])  # of a row
+    n_rows = min(out.shape[1], max(1, _BLOCK // work))
+    n_tasks = len(out) * -(-out.shape[1] // n_rows)
+    if len(out) * out.shape[1] * work < _SMALL:
+        for task in range(n_tasks):
+            _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, out)
+    else:
+        for task in prange(n_tasks):
+            _convolve_block(np.int64(task), n_rows, bits, n_channels, geometry, weights, levels, flipped, out)
 
 
 @njit(parallel=True, cache=True)
