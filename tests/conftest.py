@@ -5,6 +5,8 @@ import os
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: a thread that spins takes another's
+    os.environ["GOMP_SPINCOUNT"] = "0"
 
 from collections.abc import Iterator
 from pathlib import Path

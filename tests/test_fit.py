@@ -84,8 +84,8 @@ def test_resumes_bit_for_bit(data: PreparedData, tmp_path: Path, stop: int, at_s
 def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
     """SIGKILL at random moments, as often as it takes, through the command line."""
     data.save(tmp_path / "data")
-    command = [sys.executable, "-m", "cli", "train", "--data", str(tmp_path / "data"), "--epochs", "12",
-               "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "64", "--eval-every", "1"]  # fmt: skip
+    command = [sys.executable, "-m", "cli", "train", "--data", str(tmp_path / "data"), "--epochs", "6",
+               "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "256", "--eval-every", "1"]  # fmt: skip
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     moments = random.Random(0)
     out, n_kills = tmp_path / "killed", 0
