@@ -1,44 +1,22 @@
 import gzip
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
 from cli import main
 from ncf_ppt.interactions import PreparedData
+from tests.command_line import CommandLine
 
 README = Path(__file__).parent.parent / "README.md"
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--epochs", "1", "--batch-size", "512", "--learning-rate", "0.01"]
 
 
-def call(*arguments: Any) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: Any) -> dict[str, Any]:
-    """Run a command with --json and return the object that stands alone on standard output."""
-    result = call(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
-
-
-def fail(*arguments: Any, code: int = 1) -> str:
-    """Run a command that must fail, and return its one line."""
-    result = call(*arguments)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("no --data", "training into"))]
-    assert len(lines) == 1, lines
-    assert "Traceback" not in lines[0]
-    return lines[0]
+PROGRAM = CommandLine(main)
+call, succeed, fail = PROGRAM.call, PROGRAM.succeed, PROGRAM.fail
 
 
 @pytest.fixture(scope="module")

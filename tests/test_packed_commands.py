@@ -1,34 +1,18 @@
 """The commands around a packed file: pack, inspect, and the file in the place of a run."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from cli import main
 from ncf_ppt.interactions import PreparedData
+from tests.command_line import CommandLine
 
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--epochs", "1", "--batch-size", "512", "--learning-rate", "0.01"]
 
 
-def call(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: Any) -> dict[str, Any]:
-    result = call(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
-
-
-def fail(*arguments: Any, code: int = 1) -> str:
-    result = call(*arguments)
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    (line,) = result.stderr.splitlines()
-    return line
+PROGRAM = CommandLine(main)
+call, succeed, fail = PROGRAM.call, PROGRAM.succeed, PROGRAM.fail
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,15 @@
-import json
 import shlex
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from cli import main, vision
 from ncf_ppt.interactions import PreparedData
+from tests.command_line import CommandLine
 from tests.test_cifar import in_folder, small_batches, write_archive
 from vision_ppt.augment import Normalization
 from vision_ppt.images import ImageArray, PreparedImages
@@ -20,28 +18,8 @@ README = Path(__file__).parent.parent / "README.md"
 TINY = ["--iterations", "2", "--batch-size", "16"]
 
 
-def call(*arguments: Any) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(vision, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: Any) -> dict[str, Any]:
-    """Run a command with --json and return the object that stands alone on standard output."""
-    result = call(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
-
-
-def fail(*arguments: Any, code: int = 1) -> str:
-    """Run a command that must fail, and return its one line."""
-    result = call(*arguments)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("no --data", "training into"))]
-    assert len(lines) == 1, lines
-    assert "Traceback" not in lines[0]
-    return lines[0]
+PROGRAM = CommandLine(vision)
+call, succeed, fail = PROGRAM.call, PROGRAM.succeed, PROGRAM.fail
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +101,7 @@ def test_the_other_package_is_named(folder: Path, tiny_data: PreparedData, tmp_p
     tiny_data.save(tmp_path / "ratings")
     assert "is not a prepared set of images" in fail("train", "--data", tmp_path / "ratings", "--out", tmp_path / "x")
     for arguments in (["train", "--data", folder / "data", "--out", tmp_path / "x"], ["evaluate", folder / "run"]):
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        result = CommandLine(main).call(*arguments)
         assert result.exit_code == 1
         assert len(result.stderr.strip().splitlines()) == 1
         assert "ppt-vision" in result.stderr
