@@ -20,6 +20,7 @@ from commands.ncf.train import train
 from commands.vision.evaluate import evaluate as evaluate_images
 from commands.vision.pack import pack as pack_images
 from commands.vision.prepare import prepare as prepare_images
+from commands.vision.study import study as study_images
 from commands.vision.train import train as train_images
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     """
 
 
-@click.group(cls=CommandGroup, commands=[prepare_images, train_images, evaluate_images, pack_images])
+@click.group(cls=CommandGroup, commands=[prepare_images, train_images, evaluate_images, pack_images, study_images])
 @click.version_option(package_name="ppt-ncf")
 def vision() -> None:
     """Train binarized (1-bit) image networks by partial pre-training: ResNet-20, VGG-16, ResNet-34.

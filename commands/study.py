@@ -227,9 +227,9 @@ def _parsed(command: click.Command, options: tuple[str, ...]) -> dict[str, Any]:
         context = command.make_context(command.name, list(options))
     except click.UsageError as error:
         raise ValueError(f"behind --: {error.format_message()}") from None
-    for name in _OF_THE_STUDY:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise ValueError(f"--{name.replace('_', '-')} behind -- is for the study to choose; leave it out there")
+    for option in command.params:
+        if option.name in _OF_THE_STUDY and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
+            raise ValueError(f"{option.opts[0]} behind -- is for the study to choose; leave it out there")
     return {name: value for name, value in context.params.items() if name not in _OF_THE_STUDY}
 
 

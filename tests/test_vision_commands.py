@@ -1,3 +1,4 @@
+import json
 import shlex
 import tarfile
 from pathlib import Path
@@ -170,3 +171,25 @@ def test_readme_names_every_command() -> None:
     text = README.read_text("utf-8")
     for name in vision.commands:
         assert f"`ppt-vision {name} " in text, name
+
+
+def test_a_study_of_images(folder: Path, tmp_path: Path) -> None:
+    """It trains, goes on without training again, and takes the options of `train`, those of the data too."""
+    arguments = ["study", "run", "--data", folder / "data", "--out", tmp_path / "study", "--trials", 1, "--threads", 1]
+    options = ["--", "--batch-size", 16, "--shortcut", "projection"]
+    done = call(*arguments, "--budgets", "0.5,1", "--json", *options)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["trials"] == {"finished": 6, "planned": 6}
+    assert document["metric"] == {"key": "accuracy", "title": "top-1 accuracy"}
+    assert [curve["name"] for curve in document["curves"]] == [
+        "full precision",
+        "partial pre-training",
+        "low precision",
+    ]
+    assert document["speed"]["iterations_per_epoch"] == 3
+    assert "0 trials to run" in call(*arguments, "--budgets", "1", *options).stderr
+    assert "was started with shortcut = projection" in fail(*arguments, "--budgets", "1", *options[:-2])
+    assert "--json behind -- is for the study" in fail(*arguments, "--", "--json", code=2)
+    report = succeed("study", "report", tmp_path / "study")
+    assert "top-1 accuracy" in (Path(report["report"]) / "index.html").read_text()

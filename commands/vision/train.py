@@ -1,7 +1,7 @@
 """`ppt-vision train`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,12 @@ from commands.options import FOLDER, training_options
 from commands.output import print_json, print_training
 from commands.training import data_reference, follow, run_folder
 from commands.vision.data import open_images
+
+if TYPE_CHECKING:
+    from vision_ppt.fit import VisionTrainingConfig
+    from vision_ppt.folders import PreparedFolders
+    from vision_ppt.images import PreparedImages
+    from vision_ppt.networks import NetworkConfig
 
 _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
 
@@ -50,15 +56,12 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
 def train(
     data: Path | None,
     out: Path | None,
-    network: Any,
-    shortcut: Any,
-    recipe: Any,
     workers: int | None,
     root: Path | None,
     resume: bool,
     device: str,
     as_json: bool,
-    **training: Any,
+    **options: Any,
 ) -> None:
     """Train an image network: first at full precision, then binarized.
 
@@ -69,30 +72,23 @@ def train(
       ppt-vision train --data imagenette --network resnet34 --split 0.5 --epochs 2 --batch-size 32
       torchrun --nproc-per-node 4 --no-python ppt-vision train --data imagenet --network resnet34 --device cuda
     """
-    from ppt_core.device import choose_arithmetic
     from ppt_core.distributed import join_world
-    from vision_ppt.fit import VisionTrainingConfig, fit
-    from vision_ppt.images import PreparedImages
-    from vision_ppt.networks import NetworkConfig
-    from vision_ppt.recipes import USUAL_RECIPE
+    from vision_ppt.fit import fit
 
     world = click.get_current_context().with_resource(join_world(device))
     path = run_folder(out, world, resume=resume)
-    if data is None and training["epochs"] is None:
-        training["epochs"] = _SAMPLE_EPOCHS
-    training["arithmetic"] = choose_arithmetic(training["arithmetic"], device)
-    config = VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], **training)
+    if data is None and options["epochs"] is None:
+        options["epochs"] = _SAMPLE_EPOCHS
     images = open_images(data, root)
-    if workers is None:
-        workers = 0 if isinstance(images, PreparedImages) else 2
+    network_config, config = configs(images.n_classes, device=device, **options)
     progress = fit(
         images,
         path,
-        NetworkConfig(network=network, n_classes=images.n_classes, shortcut=shortcut),
+        network_config,
         config,
         data_reference=data_reference(data),
         resume=resume,
-        workers=workers,
+        workers=usual_workers(images) if workers is None else workers,
         world=world,
     )
     result = follow(progress, path, {"accuracy": "accuracy"}, world)
@@ -102,3 +98,26 @@ def train(
         return print_json({"run": str(path), **result})
     print_training(path, result, config.threshold)
     click.echo(f"accuracy {result['accuracy']:.4f} [{result['n_images']:,} test images, top-1; ties lost]")
+
+
+def configs(
+    n_classes: int, *, network: Any, shortcut: Any, recipe: Any, arithmetic: Any, device: str, **training: Any
+) -> tuple["NetworkConfig", "VisionTrainingConfig"]:
+    """What the options say about the network, and how it is trained."""
+    from ppt_core.device import choose_arithmetic
+    from vision_ppt.fit import VisionTrainingConfig
+    from vision_ppt.networks import NetworkConfig
+    from vision_ppt.recipes import USUAL_RECIPE
+
+    arithmetic = choose_arithmetic(arithmetic, device)
+    return (
+        NetworkConfig(network=network, n_classes=n_classes, shortcut=shortcut),
+        VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], arithmetic=arithmetic, **training),
+    )
+
+
+def usual_workers(images: "PreparedImages | PreparedFolders") -> int:
+    """Processes that draw batches: files are decoded beside the training, arrays are faster drawn in it."""
+    from vision_ppt.folders import PreparedFolders
+
+    return 2 if isinstance(images, PreparedFolders) else 0

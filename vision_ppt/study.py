@@ -1,0 +1,38 @@
+"""One training of a study: what processes on other cores and machines call by its name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ppt_core.fit import Progress
+from vision_ppt.fit import VisionTrainingConfig, fit
+from vision_ppt.networks import NetworkConfig
+from vision_ppt.prepared import load_prepared
+
+
+def train(
+    data: Path,
+    root: Path | None,
+    network_config: NetworkConfig,
+    device: str,
+    workers: int,
+    config: VisionTrainingConfig,
+    path: Path,
+    *,
+    resume: bool = False,
+    checkpoint_seconds: float = 60,
+) -> Iterator[Progress]:
+    """Train on the prepared images at ``data`` into ``path``; see `vision_ppt.fit.fit`. All arguments are plain values.
+
+    ``root`` is where image files are, if they moved since they were prepared.
+    """
+    yield from fit(
+        load_prepared(data, root=root),
+        path,
+        network_config,
+        config,
+        data_reference={"path": str(data)},
+        resume=resume,
+        device=device,
+        workers=workers,
+        checkpoint_seconds=checkpoint_seconds,
+    )
