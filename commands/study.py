@@ -196,7 +196,7 @@ def duration(seconds: float) -> str:
 
 def print_report(report: dict[str, Any]) -> None:
     """Print medians, the speed of the steps and the speed-ups."""
-    from ppt_core.study.report import speed_up_text
+    from ppt_core.study.report import COST_NAMES, speed_up_text
 
     title = report["metric"]["title"]
     trials = report["trials"]
@@ -210,13 +210,15 @@ def print_report(report: dict[str, Any]) -> None:
                 f"({point['lowest']:.4f}-{point['highest']:.4f})"
             )
     if report["speed"]:
-        speed = report["speed"]
-        click.echo(
-            f"iterations/s: full precision {speed['full']:.1f}, low precision {speed['low']:.1f}; "
-            f"slowdown {speed['slowdown']:.2f}"
-        )
+        for name, speed in {"": report["speed"], " of plain PyTorch": report["speed"].get("plain")}.items():
+            if speed:
+                click.echo(
+                    f"iterations/s{name}: full precision {speed['full']:.1f}, low precision {speed['low']:.1f}; "
+                    f"slowdown {speed['slowdown']:.2f}"
+                )
     for entry in report["speed_ups"]:
-        click.echo(f"speed-up of {entry['name']} over low precision, in {entry['cost']}: {speed_up_text(entry)}")
+        cost = COST_NAMES[entry["cost"]]
+        click.echo(f"speed-up of {entry['name']} over low precision, in {cost}: {speed_up_text(entry)}")
 
 
 def _parsed(command: click.Command, options: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ppt_core import _kernels
 from ppt_core.binarize import binarize_activation
+from ppt_core.device import has_kernels
 
 
 class BatchNormReLU(nn.BatchNorm1d):
@@ -36,7 +37,7 @@ class BatchNormReLU(nn.BatchNorm1d):
         alpha = self._clipping_level()
         if input.dtype == torch.bfloat16:  # under autocast; statistics need the precision
             input = input.float()
-        if input.device.type != "cpu" or input.dtype != torch.float32:
+        if not has_kernels(input):
             normalized = super().forward(input)
             return F.relu(normalized) if alpha is None else binarize_activation(normalized, alpha)
         if not self.training:

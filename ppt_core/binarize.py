@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppt_core import _kernels
+from ppt_core.device import has_kernels
 
 _ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared among threads
 
@@ -18,7 +19,7 @@ _ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared
 class _BinarizeActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
-        ctx.has_kernels = x.device.type == "cpu" and x.dtype == torch.float32
+        ctx.has_kernels = has_kernels(x)
         if not ctx.has_kernels:
             ctx.save_for_backward(x, alpha)
             return torch.where(x > alpha / 2, alpha, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppt_core import _kernels
+from ppt_core.device import has_kernels
 
 
 def binary_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: Tensor, scale: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class _BinaryLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, alpha: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, scale)
         ctx.has_bias = bias is not None
-        if not _has_kernels(x):
+        if not has_kernels(x):
             product = F.linear((x > 0).to(x.dtype), torch.where(weight > 0, 1.0, -1.0).to(x.dtype)) * (alpha * scale)
             return product if bias is None else product + bias
         bits = np.empty((len(x), -(-x.shape[1] // 64)), np.uint64)
@@ -70,12 +71,8 @@ class _BinaryLinear(torch.autograd.Function):
         return grad_x, grad_weight, grad.sum(0) if ctx.has_bias else None, None, None
 
 
-def _has_kernels(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32
-
-
 def _scaled_signs(weight: Tensor, scale: Tensor) -> Tensor:
-    if not _has_kernels(weight):
+    if not has_kernels(weight):
         return torch.where(weight > 0, scale, -scale)
     signs = torch.empty(weight.shape)
     _kernels.fill_scaled_signs(weight.contiguous().numpy(), np.float32(scale.item()), signs.numpy())
@@ -83,7 +80,7 @@ def _scaled_signs(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _pass_straight_through(grad: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    if not (_has_kernels(weight) and grad.is_contiguous()):
+    if not (has_kernels(weight) and grad.is_contiguous()):
         return grad * ((weight.abs() <= 1) * scale)
     _kernels.pass_straight_through(weight.contiguous().numpy(), np.float32(scale.item()), grad.numpy())
     return grad

@@ -1,10 +1,14 @@
-"""The device that computes, and the number format it multiplies fastest."""
+"""What computes: the device, the number format it multiplies fastest, and kernels or PyTorch's own operations."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Arithmetic = Literal["fp32", "bf16"]
+_kernels_in_use = True
 
 
 def check_device(name: str) -> str:
@@ -33,3 +37,23 @@ def choose_arithmetic(wanted: Literal["auto", "fp32", "bf16"], device: str) -> A
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether a kernel of this project computes on ``x``: it is float32 and on a CPU."""
+    return _kernels_in_use and x.device.type == "cpu" and x.dtype == torch.float32
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Let PyTorch's own operations do in the block what kernels of this project do, in all threads.
+
+    That is how a binarized network is usually simulated, and what the kernels are measured against. Results are the
+    same up to rounding.
+    """
+    global _kernels_in_use
+    before, _kernels_in_use = _kernels_in_use, False
+    try:
+        yield
+    finally:
+        _kernels_in_use = before

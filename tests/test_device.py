@@ -1,7 +1,12 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
-from ppt_core.device import check_device, choose_arithmetic
+from ppt_core import _kernels
+from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.device import check_device, choose_arithmetic, has_kernels, plain_operations
+from ppt_core.layers import set_precision
+from ppt_core.plan import convert
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
@@ -20,3 +25,28 @@ def test_automatic_arithmetic_depends_on_the_processor(monkeypatch: pytest.Monke
     for has_amx, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_amx=has_amx: has_amx)
         assert choose_arithmetic("auto", "cpu") == expected
+
+
+def gradients(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    network.zero_grad()
+    network(x).square().sum().backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+def test_plain_operations_take_the_place_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Linear(9, 70), nn.ReLU(), nn.Linear(70, 65), BatchNormReLU(65), nn.Linear(65, 3))
+    convert(network)
+    set_precision(network, "low")
+    x = torch.randn(8, 9, generator=torch.Generator().manual_seed(0))
+    with_kernels = gradients(network, x)
+    with plain_operations():
+        assert not has_kernels(x)
+        for name in list(vars(_kernels)):
+            monkeypatch.delattr(_kernels, name)  # so that any use of one would fail
+        plain = gradients(network, x)
+    monkeypatch.undo()
+    assert has_kernels(x)
+    assert not has_kernels(x.double())
+    assert plain.keys() == with_kernels.keys()
+    for name, expected in with_kernels.items():
+        torch.testing.assert_close(plain[name], expected, rtol=1e-4, atol=1e-4)

@@ -73,7 +73,7 @@ def test_trials_say_what_and_where_they_were(study: Path, tiny_data: PreparedDat
     speed = Study.open(study).speed()
     assert speed is not None
     assert speed["slowdown"] == pytest.approx(speed["full"] / speed["low"])
-    assert len(speed["by_epoch"]["low"]) == 5
+    assert len(speed["by_epoch"]["low"]) == len(speed["plain"]["by_epoch"]["low"]) == 5
 
 
 def test_finished_trials_are_never_run_again(study: Path, data: Path) -> None:
@@ -95,7 +95,7 @@ def test_report(study: Path) -> None:
         "partial pre-training",
         "low precision",
     ]
-    assert {entry["cost"] for entry in document["speed_ups"]} == {"iterations", "seconds"}
+    assert {entry["cost"] for entry in document["speed_ups"]} == {"iterations", "seconds", "plain_seconds"}
     page = (folder / "index.html").read_text()
     for name in ("figure1", "figure2"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -110,6 +110,9 @@ def test_report(study: Path) -> None:
     assert "currentColor" in page
     text = call("study", "report", study)  # made anew
     assert "speed-up of partial pre-training over low precision, in iterations" in text.stdout
+    assert "over low precision, in seconds of plain PyTorch" in text.stdout
+    assert "iterations/s of plain PyTorch: full precision" in text.stdout
+    assert "plain PyTorch's operations in it" in page.replace("&#x27;", "'")
     assert "already exists" in call("study", "report", study, "--out", folder).stderr
 
 

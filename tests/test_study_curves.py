@@ -18,7 +18,12 @@ def curve(*points: tuple[float, float]) -> Curve:
 
 def cell(iterations: float, *accuracies: float) -> Trials:
     ones = np.ones(len(accuracies))
-    return Trials(iterations * ones, 2 * iterations * ones, np.array(accuracies))
+    return Trials(
+        iterations=iterations * ones,
+        seconds=2 * iterations * ones,
+        accuracy=np.array(accuracies),
+        plain_seconds=3 * iterations * ones,
+    )
 
 
 def test_interpolates_between_neighbouring_points() -> None:
@@ -115,12 +120,16 @@ def test_bootstrap_covers_what_trials_spread() -> None:
 
 def test_cells_hold_the_trials_that_differ_in_their_seed() -> None:
     def record(full: float, low: float, seed: int, value: float) -> dict[str, Any]:
-        return {"full": full, "low": low, "seed": seed, "iterations": 10, "seconds": 1.0, "hit_ratio": value}
+        phases = [{"precision": "full", "iterations": 10 * full}, {"precision": "low", "iterations": 10 * low}]
+        return {"full": full, "low": low, "seed": seed, "iterations": 10, "seconds": 1.0, "hit_ratio": value,
+                "phases": phases}  # fmt: skip
 
-    cells = cells_of([record(1, 1, 1, 0.3), record(1, 1, 0, 0.2), record(2, 0, 0, 0.4), record(0.1, 0.1, 0, 0.1)],
-                     "hit_ratio")  # fmt: skip
+    records = [record(1, 1, 1, 0.3), record(1, 1, 0, 0.2), record(2, 0, 0, 0.4), record(0.1, 0.1, 0, 0.1)]
+    cells = cells_of(records, "hit_ratio", {"full": 5.0, "low": 2.5})
     assert list(cells) == [(0.1, 0.1), (1, 1), (2, 0)]
     assert cells[1, 1].accuracy.tolist() == [0.2, 0.3]
+    assert cells[1, 1].plain_seconds.tolist() == [10 / 5 + 10 / 2.5] * 2
+    assert np.isnan(cells_of(records, "hit_ratio")[2, 0].plain_seconds).all()
     assert [len(found) for found in curve_cells(cells, 0.5)] == [1, 2]
     assert [len(found) for found in curve_cells(cells, 1.0)] == [1]
 

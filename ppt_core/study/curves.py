@@ -1,8 +1,9 @@
 """Accuracy over the cost of training: medians over trials, and how much sooner one curve reaches what another does."""
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 N_TARGETS = 100
 LOWEST_SHARE = 0.5
-Cost = Literal["iterations", "seconds"]
+Cost = Literal["iterations", "seconds", "plain_seconds"]
 Cell = tuple[float, float]
 """(epochs at full precision, epochs at low precision) of the trials that differ in their seed alone."""
 
@@ -23,18 +24,21 @@ class Trials:
         iterations: of each trial, (n,).
         seconds: of each trial, (n,).
         accuracy: of each trial, (n,).
+        plain_seconds: its iterations at the measured rates of steps without kernels, (n,); NaN if not measured.
     """
 
     iterations: NDArray[np.float64]
     seconds: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    plain_seconds: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.accuracy)
 
     def cost(self, cost: Cost) -> NDArray[np.float64]:
-        """Iterations or seconds of each trial, (n,)."""
-        return self.iterations if cost == "iterations" else self.seconds
+        """One of the costs of each trial, (n,)."""
+        costs: NDArray[np.float64] = getattr(self, cost)
+        return costs
 
 
 @dataclass(frozen=True)
@@ -170,17 +174,34 @@ def bootstrap_speed_up(
 
 def _resample(cell: Trials, rng: np.random.Generator) -> Trials:
     drawn = rng.integers(len(cell), size=len(cell))
-    return Trials(cell.iterations[drawn], cell.seconds[drawn], cell.accuracy[drawn])
+    return Trials(**{field.name: getattr(cell, field.name)[drawn] for field in fields(cell)})
 
 
-def cells_of(records: Sequence[dict[str, Any]], metric: str) -> dict[Cell, Trials]:
-    """Group finished trials by cell, in ascending order of budget."""
+def cells_of(
+    records: Sequence[dict[str, Any]], metric: str, plain_rates: Mapping[str, float] | None = None
+) -> dict[Cell, Trials]:
+    """Group finished trials by cell, in ascending order of budget.
+
+    Args:
+        records: as `ppt_core.study.running.run_trial` returns them.
+        metric: the key of their accuracy.
+        plain_rates: iterations per second of steps without kernels, at ``full`` and at ``low`` precision.
+    """
+
+    def plain_seconds(record: dict[str, Any]) -> float:
+        if plain_rates is None:
+            return math.nan
+        return math.fsum(phase["iterations"] / plain_rates[phase["precision"]] for phase in record["phases"])
+
     groups: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
     for record in sorted(records, key=lambda record: (record["full"] + record["low"], record["full"], record["seed"])):
         groups[record["full"], record["low"]].append(record)
     return {
         cell: Trials(
-            *(np.array([record[key] for record in group], np.float64) for key in ("iterations", "seconds", metric))
+            iterations=np.array([record["iterations"] for record in group], np.float64),
+            seconds=np.array([record["seconds"] for record in group], np.float64),
+            accuracy=np.array([record[metric] for record in group], np.float64),
+            plain_seconds=np.array([plain_seconds(record) for record in group]),
         )
         for cell, group in groups.items()
     }

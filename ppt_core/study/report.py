@@ -10,7 +10,11 @@ from ppt_core.study.curves import Cost, Curve, Trials, bootstrap_speed_up, cells
 from ppt_core.study.study import Study
 
 FORMAT_VERSION = 1
-COSTS: tuple[Cost, ...] = ("iterations", "seconds")
+COST_NAMES: dict[Cost, str] = {
+    "iterations": "iterations",
+    "seconds": "seconds",
+    "plain_seconds": "seconds of plain PyTorch",
+}
 _PROVENANCE = ("version", "torch", "numba", "numpy", "python", "system", "cpu", "gpu", "cores", "threads", "mkl_cbwr")
 
 
@@ -18,7 +22,9 @@ def summarize(study: Study) -> dict[str, Any]:
     """Return ``report.json`` of a study, finished or not.
 
     ``curves`` holds for each split that was compared its points in ascending order of budget, ``grid`` every cell of
-    (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision, in iterations and in seconds.
+    (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision, in iterations, in seconds, and
+    in the seconds that the same iterations take at the rates of `ppt_core.device.plain_operations`, which say how
+    much of the gain hangs on this project's own low-precision step.
 
     Raises `DataError` if no trial has finished.
     """
@@ -26,7 +32,9 @@ def summarize(study: Study) -> dict[str, Any]:
     if not records:
         raise DataError(f"no trial of {study.path} has finished; run `study run --out {study.path}` again")
     plan, metric = study.plan(), study.settings["metric"]
-    cells = cells_of(records, metric["key"])
+    speed = study.speed()
+    plain_rates = speed and speed.get("plain")
+    cells = cells_of(records, metric["key"], plain_rates)
     curves = {split: curve_cells(cells, split) for split in plan["splits"]}
     return {
         "format_version": FORMAT_VERSION,
@@ -44,9 +52,10 @@ def summarize(study: Study) -> dict[str, Any]:
             {"split": split, "name": method_name(split), "cost": cost, **_speed_up(found, curves.get(0.0, []), cost)}
             for split, found in curves.items()
             if 0 < split < 1
-            for cost in COSTS
+            for cost in COST_NAMES
+            if cost != "plain_seconds" or plain_rates
         ],
-        "speed": study.speed(),
+        "speed": speed,
         "wall_clock": records[0]["wall_clock"],
         "provenance": _distinct(records),
         "n_resumed": sum(record["resumed"] for record in records),

@@ -1,9 +1,12 @@
 """Iterations per second of both precisions: the source's Table 2."""
 
 import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from ppt_core.device import plain_operations
 from ppt_core.fit import TrainingConfig
 from ppt_core.study.running import Train, limited_threads, provenance, step_seconds
 
@@ -12,8 +15,9 @@ IGNORED = 3
 _SHORTEST, _LONGEST = 10, 100
 RULE = (
     f"mean of {EPOCHS} epochs, the first {IGNORED} iterations of each ignored (Renda and Fromm 2020, Table 2); an "
-    f"epoch is cut to {_LONGEST} iterations, or goes on to {_SHORTEST}; the precisions take turns, epoch by epoch"
+    f"epoch is cut to {_LONGEST} iterations, or goes on to {_SHORTEST}; what is compared takes turns, epoch by epoch"
 )
+_STEPS: dict[str, Callable[[], AbstractContextManager[None]]] = {"kernels": nullcontext, "plain": plain_operations}
 
 
 def measure_speed(
@@ -26,31 +30,36 @@ def measure_speed(
 
     Returns:
         ``full`` and ``low``: iterations per second; ``slowdown``: full / low, above 1 where low precision is slower;
-        ``by_epoch``: the rates of each epoch; and how it was measured.
+        ``by_epoch``: the rates of each epoch; ``plain``: those four where PyTorch's own operations take the place of
+        this project's kernels (`ppt_core.device.plain_operations`); and how it was measured.
     """
     timed = min(max(iterations_per_epoch - IGNORED, _SHORTEST), _LONGEST)
     n_steps = epochs * (IGNORED + timed)
-    rates: dict[str, list[float]] = {"full": [], "low": []}
+    rates: dict[str, dict[str, list[float]]] = {step: {"full": [], "low": []} for step in _STEPS}
     with limited_threads(threads):
-        steps = {
-            name: step_seconds(train, replace(config, split=split), n_steps)
+        trainings = {
+            (step, name): step_seconds(train, replace(config, split=split), n_steps)
+            for step in _STEPS
             for name, split in (("full", 1.0), ("low", 0.0))
         }
         for _ in range(epochs):
-            for name, seconds in steps.items():
-                epoch = [next(seconds) for _ in range(IGNORED + timed)]
-                rates[name].append(timed / sum(epoch[IGNORED:]))
-        for seconds in steps.values():
+            for (step, name), seconds in trainings.items():
+                with _STEPS[step]():
+                    epoch = [next(seconds) for _ in range(IGNORED + timed)]
+                rates[step][name].append(timed / sum(epoch[IGNORED:]))
+        for seconds in trainings.values():
             next(seconds, None)  # lets it clean up
-    full, low = (statistics.mean(rates[name]) for name in ("full", "low"))
     return {
-        "full": full,
-        "low": low,
-        "slowdown": full / low,
-        "by_epoch": rates,
+        **_summary(rates["kernels"]),
+        "plain": _summary(rates["plain"]),
         "batch_size": config.batch_size,
         "iterations_per_epoch": iterations_per_epoch,
         "rule": RULE,
         "threads": threads,
         **provenance(),
     }
+
+
+def _summary(rates: dict[str, list[float]]) -> dict[str, Any]:
+    full, low = (statistics.mean(rates[name]) for name in ("full", "low"))
+    return {"full": full, "low": low, "slowdown": full / low, "by_epoch": rates}

@@ -142,7 +142,7 @@ def run_study(
     where: dict[str, Any] = {"workers": workers, "threads": threads, "dask_address": dask_address}
     missing = study.missing(trials)
     speed = study.speed()
-    if missing and speed is None:
+    if speed is None:
         (speed,) = run_jobs(measure_speed, [(train, config, iterations_per_epoch, threads)], **where | {"workers": 1})
         write_json(study.path / "speed.json", {"format_version": FORMAT_VERSION, **speed})
     jobs = [(train, config, trial, study.trial_path(trial), threads) for trial in missing]
