@@ -4,7 +4,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -100,7 +100,7 @@ def probe(train: Train, config: TrainingConfig) -> tuple[dict[str, Any], int]:
     return settings, first.iterations
 
 
-def step_seconds(train: Train, config: TrainingConfig, n_steps: int) -> Iterator[float]:
+def step_seconds(train: Train, config: TrainingConfig, n_steps: int) -> Generator[float, None, None]:
     """Yield the seconds of each of ``n_steps`` iterations of a training that is then thrown away.
 
     The first ones compile and allocate. Raises what ``train`` raises.

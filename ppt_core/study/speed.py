@@ -1,7 +1,7 @@
 """Iterations per second of both precisions: the source's Table 2."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,11 @@ from ppt_core.study.running import Train, limited_threads, provenance, step_seco
 
 EPOCHS = 5
 IGNORED = 3
-_SHORTEST, _LONGEST = 10, 100
+_SHORTEST, _LONGEST, _LONGEST_SECONDS = 10, 100, 5
 RULE = (
     f"mean of {EPOCHS} epochs, the first {IGNORED} iterations of each ignored (Renda and Fromm 2020, Table 2); an "
-    f"epoch is cut to {_LONGEST} iterations, or goes on to {_SHORTEST}; what is compared takes turns, epoch by epoch"
+    f"epoch is cut to {_LONGEST} iterations or {_LONGEST_SECONDS} s, or goes on to {_SHORTEST} iterations; what is "
+    "compared takes turns, epoch by epoch"
 )
 _STEPS: dict[str, Callable[[], AbstractContextManager[None]]] = {"kernels": nullcontext, "plain": plain_operations}
 
@@ -45,10 +46,9 @@ def measure_speed(
         for _ in range(epochs):
             for (step, name), seconds in trainings.items():
                 with _STEPS[step]():
-                    epoch = [next(seconds) for _ in range(IGNORED + timed)]
-                rates[step][name].append(timed / sum(epoch[IGNORED:]))
+                    rates[step][name].append(_rate(seconds, timed))
         for seconds in trainings.values():
-            next(seconds, None)  # lets it clean up
+            seconds.close()
     return {
         **_summary(rates["kernels"]),
         "plain": _summary(rates["plain"]),
@@ -58,6 +58,16 @@ def measure_speed(
         "threads": threads,
         **provenance(),
     }
+
+
+def _rate(seconds: Iterator[float], n_steps: int) -> float:
+    """Iterations per second of the next epoch."""
+    for _ in range(IGNORED):
+        next(seconds)
+    taken: list[float] = []
+    while len(taken) < _SHORTEST or (len(taken) < n_steps and sum(taken) < _LONGEST_SECONDS):
+        taken.append(next(seconds))
+    return len(taken) / sum(taken)
 
 
 def _summary(rates: dict[str, list[float]]) -> dict[str, Any]:
