@@ -196,7 +196,7 @@ def duration(seconds: float) -> str:
 
 def print_report(report: dict[str, Any]) -> None:
     """Print medians, the speed of the steps and the speed-ups."""
-    from ppt_core.study.report import COST_NAMES, speed_up_text
+    from ppt_core.study.report import COST_NAMES, range_text, speed_up_text
 
     title = report["metric"]["title"]
     trials = report["trials"]
@@ -205,10 +205,7 @@ def print_report(report: dict[str, Any]) -> None:
     for curve in report["curves"]:
         click.echo(f"{curve['name']}:")
         for point in curve["points"]:
-            click.echo(
-                f"  {point['iterations']:>9,.0f} iterations {point['seconds']:>8,.1f} s   {point['median']:.4f} "
-                f"({point['lowest']:.4f}-{point['highest']:.4f})"
-            )
+            click.echo(f"  {point['iterations']:>9,.0f} iterations {point['seconds']:>8,.1f} s   {range_text(point)}")
     if report["speed"]:
         for name, speed in {"": report["speed"], " of plain PyTorch": report["speed"].get("plain")}.items():
             if speed:
@@ -216,6 +213,11 @@ def print_report(report: dict[str, Any]) -> None:
                     f"iterations/s{name}: full precision {speed['full']:.1f}, low precision {speed['low']:.1f}; "
                     f"slowdown {speed['slowdown']:.2f}"
                 )
+    for entry in report["splits"]:
+        half = f"; split 0.5 {range_text(entry['half'])}" if entry["half"] else ""
+        click.echo(
+            f"best split at {entry['epochs']:g} epochs: {entry['best']['split']:.2g}, {range_text(entry['best'])}{half}"
+        )
     for entry in report["speed_ups"]:
         cost = COST_NAMES[entry["cost"]]
         click.echo(f"speed-up of {entry['name']} over low precision, in {cost}: {speed_up_text(entry)}")

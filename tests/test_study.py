@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,21 @@ def test_report(study: Path) -> None:
     assert "iterations/s of plain PyTorch: full precision" in text.stdout
     assert "plain PyTorch's operations in it" in page.replace("&#x27;", "'")
     assert "already exists" in call("study", "report", study, "--out", folder).stderr
+
+
+def test_a_third_split_says_which_was_best(study: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    options = ["--budgets", "1", "--splits", "0.25", "--trials", 1, "--threads", 1]
+    done = call("study", "run", "--data", data, "--out", tmp_path / "study", *options, *TINY)
+    assert done.exit_code == 0, done.output
+    document = json.loads(call("study", "report", tmp_path / "study", "--json").stdout)
+    (found,) = document["splits"]
+    medians = {cell["full"]: cell["median"] for cell in document["grid"] if cell["full"] + cell["low"] == 1}
+    assert found["epochs"] == 1
+    assert found["half"]["median"] == medians[0.5]
+    assert found["best"]["median"] == medians[found["best"]["split"]] == max(medians[f] for f in (0, 0.25, 0.5))
+    assert "best split at 1 epochs: " in done.stdout
+    assert "Which split was best" in (Path(document["report"]) / "index.html").read_text()
 
 
 def test_the_grid_and_its_diagonals_are_drawn() -> None:

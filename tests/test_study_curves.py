@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppt_core.study.curves import Curve, Trials, bootstrap_speed_up, cells_of, curve_cells, speed_up
+from ppt_core.study.curves import Curve, Trials, best_splits, bootstrap_speed_up, cells_of, curve_cells, speed_up
 from ppt_core.study.trials import Trial, curve_trials, grid_trials, in_order
 
 
@@ -132,6 +132,21 @@ def test_cells_hold_the_trials_that_differ_in_their_seed() -> None:
     assert np.isnan(cells_of(records, "hit_ratio")[2, 0].plain_seconds).all()
     assert [len(found) for found in curve_cells(cells, 0.5)] == [1, 2]
     assert [len(found) for found in curve_cells(cells, 1.0)] == [1]
+
+
+def test_the_best_split_of_each_budget() -> None:
+    cells = {
+        (0.0, 1.0): cell(10, 0.5),
+        (1.0, 0.0): cell(10, 0.9),  # not binarized
+        (0.5, 0.5): cell(10, 0.6),  # two ways only
+        (0.0, 2.0): cell(20, 0.5, 0.6, 0.9),
+        (1.0, 1.0): cell(20, 0.6, 0.6, 0.6),
+        (1.5, 0.5): cell(20, 0.6, 0.6, 0.6),  # as good, and further from the middle
+        (0.0, 4.0): cell(40, 0.7),
+        (1.0, 3.0): cell(40, 0.8),
+        (2.0, 2.0): cell(40, 0.7),
+    }
+    assert best_splits(cells) == {2.0: (0.5, (1.0, 1.0)), 4.0: (0.25, (1.0, 3.0))}
 
 
 def test_a_plan_holds_each_trial_once() -> None:

@@ -210,3 +210,24 @@ def cells_of(
 def curve_cells(cells: dict[Cell, Trials], split: float) -> list[Trials]:
     """The cells that spend the fraction ``split`` of their budget at full precision, in ascending order of budget."""
     return [trials for (full, low), trials in cells.items() if abs(full - split * (full + low)) < 1e-9 * (full + low)]
+
+
+def best_splits(cells: dict[Cell, Trials]) -> dict[float, tuple[float, Cell]]:
+    """The split of the best median accuracy at each budget, in epochs, that was split in three ways at least.
+
+    Splits that end in a binarized network alone: full-precision training is no choice of one. Of equal medians the
+    split nearest to 0.5 wins. The choice is made on the test set, so it bounds what any rule could gain.
+
+    Returns:
+        for each budget, in ascending order, the best split and its cell.
+    """
+    budgets: dict[float, list[Cell]] = defaultdict(list)
+    for full, low in cells:
+        if low > 0:
+            budgets[round(full + low, 9)].append((full, low))
+    best = {}
+    for budget, found in sorted(budgets.items()):
+        if len(found) >= 3:
+            cell = max(found, key=lambda cell: (float(np.median(cells[cell].accuracy)), -abs(cell[0] - cell[1])))
+            best[budget] = cell[0] / sum(cell), cell
+    return best

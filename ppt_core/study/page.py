@@ -10,7 +10,7 @@ from typing import Any
 from ppt_core.files import new_directory, refuse_existing
 from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
 from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
-from ppt_core.study.report import COST_NAMES, speed_up_text
+from ppt_core.study.report import COST_NAMES, range_text, speed_up_text
 
 _STYLE = """
 :root { color-scheme: light dark; --full: #0072b2; --ppt: #c35400; --low: #00805d; --line: #8884; --soft: #8881; }
@@ -111,7 +111,13 @@ def page(report: dict[str, Any], drawings: dict[str, str]) -> str:
         parts.append(f"<h2>{escape(title)}</h2><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
         if name == "figure2":
             parts += _curve_table(report)
-    parts += [*_speed_table(report), *_speed_ups(report), *_origin(report), "</main></body></html>"]
+    parts += [
+        *_split_table(report),
+        *_speed_table(report),
+        *_speed_ups(report),
+        *_origin(report),
+        "</main></body></html>",
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -139,6 +145,21 @@ def _curve_table(report: dict[str, Any]) -> Iterator[str]:
         for curve in report["curves"] for p in curve["points"]
     ]  # fmt: skip
     yield f"<details><summary>The numbers behind both figures</summary>{_table(head, rows)}</details>"
+
+
+def _split_table(report: dict[str, Any]) -> Iterator[str]:
+    if report["splits"]:
+        yield "<h2>Which split was best</h2>"
+        rows = [
+            (f"{e['epochs']:g} epochs", f"{e['best']['split']:.2g}", range_text(e["best"]),
+             range_text(e["half"]) if e["half"] else "")
+            for e in report["splits"]
+        ]  # fmt: skip
+        yield _table(("", "best split", "its median (lowest-highest)", "split 0.5"), rows)
+        yield (
+            "<p><small>Of the splits that end in a binarized network. The best is chosen by the test set, so it bounds "
+            "what a rule for choosing the split could gain.</small></p>"
+        )
 
 
 def _speed_table(report: dict[str, Any]) -> Iterator[str]:

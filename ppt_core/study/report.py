@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 
 from ppt_core.errors import DataError
-from ppt_core.study.curves import Cost, Curve, Trials, bootstrap_speed_up, cells_of, curve_cells, speed_up
+from ppt_core.study.curves import (
+    Cell,
+    Cost,
+    Curve,
+    Trials,
+    best_splits,
+    bootstrap_speed_up,
+    cells_of,
+    curve_cells,
+    speed_up,
+)
 from ppt_core.study.study import Study
 
 FORMAT_VERSION = 1
@@ -24,7 +34,8 @@ def summarize(study: Study) -> dict[str, Any]:
     ``curves`` holds for each split that was compared its points in ascending order of budget, ``grid`` every cell of
     (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision, in iterations, in seconds, and
     in the seconds that the same iterations take at the rates of `ppt_core.device.plain_operations`, which say how
-    much of the gain hangs on this project's own low-precision step.
+    much of the gain hangs on this project's own low-precision step. ``splits`` holds for each budget that was split
+    in three ways or more the best split, beside split 0.5.
 
     Raises `DataError` if no trial has finished.
     """
@@ -55,6 +66,7 @@ def summarize(study: Study) -> dict[str, Any]:
             for cost in COST_NAMES
             if cost != "plain_seconds" or plain_rates
         ],
+        "splits": _splits(cells),
         "speed": speed,
         "wall_clock": records[0]["wall_clock"],
         "provenance": _distinct(records),
@@ -77,6 +89,11 @@ def speed_up_text(entry: dict[str, Any]) -> str:
     within = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
     note = f" ({entry['note']})" if entry["note"] else ""
     return f"{entry['factor']:.2f}x{within}{note}"
+
+
+def range_text(point: dict[str, Any]) -> str:
+    """Median, lowest and highest accuracy of a point."""
+    return f"{point['median']:.4f} ({point['lowest']:.4f}-{point['highest']:.4f})"
 
 
 def _point(cell: Trials) -> dict[str, Any]:
@@ -106,6 +123,19 @@ def _speed_up(ppt: Sequence[Trials], low: Sequence[Trials], cost: Cost) -> dict[
     if spread["interval"] is None and spread["n_resamples"]:
         notes.append(f"no interval: {spread['n_without']} of {spread['n_resamples']} resamples have nothing to compare")
     return {**vars(found), **spread, "note": "; ".join(notes)}
+
+
+def _splits(cells: dict[Cell, Trials]) -> list[dict[str, Any]]:
+    """The best split at each budget and split 0.5, or None where that was not trained."""
+    halves = {round(full + low, 9): trials for (full, low), trials in cells.items() if full == low}
+    return [
+        {
+            "epochs": epochs,
+            "best": {"split": split, **_point(cells[cell])},
+            "half": _point(halves[epochs]) if epochs in halves else None,
+        }
+        for epochs, (split, cell) in best_splits(cells).items()
+    ]
 
 
 def _distinct(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
