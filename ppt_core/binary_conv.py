@@ -2,12 +2,20 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ppt_core.binarize import binarize_weight
+from ppt_core.binary_linear import pack_signs
+from ppt_core.device import has_kernels
+from ppt_core.packed import _kernels
 
 Pair = tuple[int, ...]
+Words = NDArray[np.int64]
+Geometry = tuple[int, int, int, int, int, int]
+"""Height and width of the kernel, of the stride and of the padding."""
 
 
 def binary_conv2d(
@@ -30,7 +38,8 @@ def binary_conv2d(
     d / d bias      ``grad`` summed over images and positions
     ==============  =====================================================================
 
-    The bits times the signs are summed as floats, and exactly: in float32 always, in bfloat16 up to 256.
+    On a CPU the product counts bits, without groups and dilation; elsewhere it is summed as floats. Both are exact: in
+    float32 always, in bfloat16 up to 256.
 
     Args:
         x: float (n, in_channels, height, width), each value 0 or ``alpha``; zeros beyond its edges.
@@ -59,10 +68,16 @@ class _BinaryConv2d(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, scale)
         ctx.geometry, ctx.has_bias = geometry, bias is not None
-        signs = binarize_weight(weight).to(x.dtype)
-        # alpha / alpha is exactly 1.
-        output: Tensor = torch.ops.aten.convolution(x / alpha.to(x.dtype), signs, None, *geometry)
-        output *= (alpha * scale).to(x.dtype)
+        stride, padding, dilation, _, _, groups = geometry
+        if has_kernels(x) and groups == 1 and max(dilation) == 1:
+            windows = (*weight.shape[2:], *stride, *padding)
+            signs = pack_window_signs(weight)
+            output = multiply_windows(pack_images(x, 0.0), x.shape[1], signs, windows, (alpha * scale).item())
+            output = in_layout_of(x, output)
+        else:
+            bits = x / alpha.to(x.dtype)  # alpha / alpha is exactly 1
+            output = torch.ops.aten.convolution(bits, binarize_weight(weight).to(x.dtype), None, *geometry)
+            output *= (alpha * scale).to(x.dtype)
         return output if bias is None else output + bias.to(x.dtype)[:, None, None]
 
     @staticmethod
@@ -79,3 +94,63 @@ class _BinaryConv2d(torch.autograd.Function):
         if grad_bias is not None:
             grad_bias = grad_bias.to(weight.dtype)
         return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def pack_images(x: Tensor, threshold: float) -> Words:
+    """Pack the bits ``x > threshold`` of float32 images (n, channels, height, width), of any layout.
+
+    Returns:
+        int64 (n, height, width, words): bit b of word w is channel 64 w + b; bits of no channel are 0.
+    """
+    n, n_channels, height, width = x.shape
+    rows = x.detach().permute(0, 2, 3, 1).reshape(-1, n_channels).contiguous().numpy()
+    out = np.empty((n, height, width, -(-n_channels // 64)), np.uint64)
+    _kernels.pack_above(rows, np.float32(threshold), out.reshape(len(rows), out.shape[3]))
+    return out.view(np.int64)
+
+
+def pack_window_signs(weight: Tensor) -> Words:
+    """Pack the signs of ``weight`` (out_channels, in_channels, height, width): a set bit is +1.
+
+    Returns:
+        int64 (rows of a window, words of such a row, out_channels). Bits of a row follow each other column by column,
+        and a row begins with a word.
+    """
+    rows = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (rows, out_channels, columns * in_channels)
+    return np.stack([pack_signs(row) for row in rows]).view(np.int64)
+
+
+def multiply_windows(bits: Words, in_channels: int, signs: Words, geometry: Geometry, factor: float) -> Tensor:
+    """Return ``factor`` times the convolution of packed bits with packed signs, an exact integer.
+
+    Args:
+        bits: of images with ``in_channels`` channels, see `pack_images`.
+        in_channels: as above.
+        signs: see `pack_window_signs`.
+        geometry: of the windows.
+        factor: taken as float32.
+
+    Returns:
+        float32 (n, out_channels, height', width'), channels last in memory.
+    """
+    n, height, width, _ = bits.shape
+    out_channels = signs.shape[2]
+    out = torch.empty(n, *new_size((height, width), geometry), -(-out_channels // 16) * 16)
+    _kernels.convolve(bits, in_channels, geometry, signs, None, None, np.float32(factor), out.numpy())
+    return out[..., :out_channels].contiguous().permute(0, 3, 1, 2)
+
+
+def in_layout_of(x: Tensor, output: Tensor) -> Tensor:
+    """Return ``output`` in the layout that PyTorch's own convolution of ``x`` would have: channels last or usual."""
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return output.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
+
+
+def new_size(size: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """Height and width behind a convolution or pooling. Raises ValueError if the image is smaller than a window."""
+    kernel_size, stride, padding = geometry[:2], geometry[2:4], geometry[4:]
+    height = (size[0] + 2 * padding[0] - kernel_size[0]) // stride[0] + 1
+    width = (size[1] + 2 * padding[1] - kernel_size[1]) // stride[1] + 1
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {size[0]} x {size[1]} is smaller than a window of {kernel_size}")
+    return height, width

@@ -6,6 +6,7 @@ from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.device import check_device, choose_arithmetic, has_kernels, plain_operations
 from ppt_core.layers import set_precision
+from ppt_core.packed import _kernels as packed_kernels
 from ppt_core.plan import convert
 
 
@@ -34,10 +35,11 @@ def gradients(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def test_plain_operations_take_the_place_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(9, 70), nn.ReLU(), nn.Linear(70, 65), BatchNormReLU(65), nn.Linear(65, 3))
     convert(network)
     set_precision(network, "low")
-    x = torch.randn(8, 9, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(200, 9)
     with_kernels = gradients(network, x)
     with plain_operations():
         assert not has_kernels(x)
@@ -50,3 +52,17 @@ def test_plain_operations_take_the_place_of_kernels(monkeypatch: pytest.MonkeyPa
     assert plain.keys() == with_kernels.keys()
     for name, expected in with_kernels.items():
         torch.testing.assert_close(plain[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_convolutions_do_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 9, 3), nn.ReLU(), nn.Conv2d(9, 17, 3), nn.Flatten(), nn.Linear(17 * 4, 3))
+    convert(network)
+    set_precision(network, "low")
+    images = torch.randn(5, 2, 6, 6).contiguous(memory_format=torch.channels_last)
+    with_kernels = network(images)
+    with plain_operations():
+        monkeypatch.delattr(packed_kernels, "convolve")
+        torch.testing.assert_close(network(images), with_kernels, rtol=1e-5, atol=1e-5)
+    with pytest.raises(AttributeError):
+        network(images)

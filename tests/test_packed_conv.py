@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.binary_linear import pack_signs
+from ppt_core.device import plain_operations
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, set_precision
 from ppt_core.packed.boundaries import boundary_inputs
@@ -85,8 +86,10 @@ def test_a_chain_equals_the_simulated_one(
     x = inputs(n_in)
     n_threads = numba.get_num_threads()
     with torch.inference_mode():
-        expected = simulated(x)
-        expected_bits = simulated[: 3 + batch_norm](x) > 0
+        with plain_operations():
+            expected = simulated(x)
+            expected_bits = simulated[: 3 + batch_norm](x) > 0
+        assert torch.equal(simulated(x), expected)
         try:
             for n in (1, n_threads):
                 numba.set_num_threads(n)
@@ -108,7 +111,8 @@ def test_large_images_in_blocks_of_rows() -> None:
     x = torch.randn(6, 64, 33, 30)
     n_threads = numba.get_num_threads()
     with torch.inference_mode():
-        expected, expected_bits = simulated(x), simulated[:4](x) > 0
+        with plain_operations():
+            expected, expected_bits = simulated(x), simulated[:4](x) > 0
         try:
             for n in (1, n_threads):
                 numba.set_num_threads(n)
@@ -133,7 +137,8 @@ def test_products_next_to_every_threshold() -> None:
     assert min(n_met) > 20
     images = torch.from_numpy(windows).float().view(-1, 24, 3, 3) * convolution.input_activation.alpha.detach()
     with torch.inference_mode():
-        expected = nn.Sequential(*(layer for _, layer in layers[1:4]))(images) > 0
+        with plain_operations():
+            expected = nn.Sequential(*(layer for _, layer in layers[1:4]))(images) > 0
         found = packed(PackBits(convolution.input_activation, name="")(images))
     assert torch.equal(unpack_bits(found, 40), expected)
     assert len({*packed.thresholds.clamp(-217, 218).tolist()} & {-216, 217}) == 2, "constant channels of both kinds"
@@ -217,7 +222,7 @@ def test_a_processor_without_vector_instructions_computes_the_same(tmp_path: Pat
         with np.load(sys.argv[1], allow_pickle=False) as arrays:
             out = np.empty((3, 7, 7, 80), np.float32)
             bits, signs = arrays["bits"].view(np.int64), arrays["signs"].view(np.int64)
-            _kernels.convolve(bits, 50, (3, 3, 1, 1, 1, 1), signs, None, None, out)
+            _kernels.convolve(bits, 50, (3, 3, 1, 1, 1, 1), signs, None, None, np.float32(1), out)
         np.save(sys.argv[2], out[..., :70], allow_pickle=False)
     """
     rng = np.random.default_rng(0)

@@ -91,19 +91,23 @@ def _at_most(typing_context, counts, bounds, index):
 
 
 @intrinsic
-def _store_difference(typing_context, values, index, counts, floats, place):
-    """Store ``values[index : index + _LANES] - counts`` as floats from ``place`` on."""
+def _store_difference(typing_context, values, index, counts, factor, floats, place):
+    """Store ``(values[index : index + _LANES] - counts) * factor`` as floats from ``place`` on."""
 
     def generate(context, builder, signature, arguments):
-        values, index, counts, floats, place = arguments
+        values, index, counts, factor, floats, place = arguments
         some = _load(context, builder, signature.args[0], values, index)
         small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), _LANES))
         vector = ir.VectorType(ir.FloatType(), _LANES)
-        pointer = _pointer(context, builder, signature.args[3], floats, place, vector)
-        builder.store(builder.sitofp(small, vector), pointer, align=4)
+        pointer = _pointer(context, builder, signature.args[4], floats, place, vector)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(undefined, factor, ir.IntType(32)(0))
+        order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        factors = builder.shuffle_vector(first, undefined, order)
+        builder.store(builder.fmul(builder.sitofp(small, vector), factors), pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(values, index, counts, floats, place), generate
+    return types.void(values, index, counts, types.float32, floats, place), generate
 
 
 @njit(parallel=True, cache=True)
@@ -208,7 +212,7 @@ def _most_differing(n_ones, thresholds):
 
 
 @njit
-def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, out):
+def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out):
     """What `convolve` does, for some rows of one image.
 
     Indices are unsigned and arrays flat: wrapping indices and counting references to slices took longer than the work.
@@ -238,15 +242,15 @@ def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, f
                     ones = windows[corner + word * n_columns + column]
                     differing = _add_differing(differing, ones, weights, weight + word * np.uint64(_LANES))
                 if flipped is None:
-                    _store_difference(levels, channel, differing, results, place + column * step + channel)
+                    _store_difference(levels, channel, differing, factor, results, place + column * step + channel)
                 else:
                     found = np.int64(_at_most(differing, levels, channel) << (channel & np.uint64(63)))
                     results[place + column * step + (channel >> np.uint64(6))] ^= found
 
 
 @njit(parallel=True, cache=True)
-def convolve(bits, n_channels, geometry, signs, thresholds, flipped, out):
-    """Bits ``(convolution >= thresholds) != flipped`` of packed operands; without these two, products as floats.
+def convolve(bits, n_channels, geometry, signs, thresholds, flipped, factor, out):
+    """Bits ``(product >= thresholds) != flipped`` of packed operands; without these two ``factor * product``.
 
     Words are int64. ``bits`` is (n, height, width, words) of ``n_channels``, ``geometry`` kernel, stride and padding
     in one tuple, ``signs`` (rows of a window, words of such a row, channels): a set bit is +1; int64 ``thresholds``;
@@ -262,10 +266,10 @@ def convolve(bits, n_channels, geometry, signs, thresholds, flipped, out):
     n_tasks = len(out) * -(-out.shape[1] // n_rows)
     if len(out) * out.shape[1] * work < _SMALL:
         for task in range(n_tasks):
-            _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, out)
+            _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
     else:
         for task in prange(n_tasks):
-            _convolve_block(np.int64(task), n_rows, bits, n_channels, geometry, weights, levels, flipped, out)
+            _convolve_block(np.int64(task), n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
 
 
 @njit(parallel=True, cache=True)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
+from ppt_core.binary_conv import in_layout_of
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryReLU
 from ppt_core.packed.conv import PackBits, PackedConv2d, PackedMaxPool2d, PackedProducts2d
@@ -16,9 +16,7 @@ class PackedChain(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map float32 (n, channels, height, width), of any layout, through all layers."""
-        is_channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-        output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
-        return output.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
+        return in_layout_of(input, super().forward(input))  # type: ignore[no-untyped-call]
 
 
 def pack_chain(layers: list[tuple[str, nn.Module]]) -> PackedChain:

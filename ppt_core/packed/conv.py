@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppt_core.binary_conv import binary_conv2d
+from ppt_core.binary_conv import binary_conv2d, multiply_windows, new_size, pack_images, pack_window_signs
 from ppt_core.binary_linear import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d
@@ -35,20 +35,14 @@ class PackBits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 (n, channels, height, width) to bits (n, height, width, words)."""
-        n, n_channels, height, width = x.shape
-        rows = x.detach().permute(0, 2, 3, 1).reshape(-1, n_channels).numpy()
-        out = np.empty((n, height, width, -(-n_channels // 64)), np.uint64)
-        threshold = np.float32(self.threshold.item())
-        _kernels.pack_above(np.ascontiguousarray(rows), threshold, out.reshape(len(rows), out.shape[3]))
-        return torch.from_numpy(out.view(np.int64))
+        return torch.from_numpy(pack_images(x, self.threshold.item()))
 
 
 class _PackedWeights(nn.Module):
     """Signs of a 1-bit convolution and its geometry.
 
     Attributes:
-        signs: int64 (rows of a window, words of such a row, out_channels), a set bit is +1. Bits of a row follow each
-            other column by column, and a row begins with a word.
+        signs: int64 (rows of a window, words of such a row, out_channels), see `pack_window_signs`.
     """
 
     signs: Tensor
@@ -62,9 +56,7 @@ class _PackedWeights(nn.Module):
         self.stride = _pair(layer.stride)
         self.padding = _pair(layer.padding)  # type: ignore[arg-type]
         self.geometry = (*self.kernel_size, *self.stride, *self.padding)
-        rows = layer.weight.detach().permute(2, 0, 3, 1).flatten(2)  # (rows, out_channels, columns * in_channels)
-        words = np.stack([pack_signs(row) for row in rows])
-        self.register_buffer("signs", torch.from_numpy(words.view(np.int64)))
+        self.register_buffer("signs", torch.from_numpy(pack_window_signs(layer.weight)))
 
     def _arrays(self) -> list[NDArray[Any]]:
         """The buffers in the order of their registration; by attribute each would take 1 us of some 12."""
@@ -75,7 +67,7 @@ class _PackedWeights(nn.Module):
         n, height, width, n_words = bits.shape
         if n_words != -(-self.in_channels // 64):
             raise ValueError(f"the bits have {n_words} words; those of {self.in_channels} channels have another number")
-        return n, *_new_size((height, width), self.kernel_size, self.stride, self.padding)
+        return n, *new_size((height, width), self.geometry)
 
     def extra_repr(self) -> str:
         """What `print` says."""
@@ -110,7 +102,7 @@ class PackedConv2d(_PackedWeights):
         signs, thresholds, flipped = self._arrays()
         out = np.empty((*self._new_shape(bits), len(flipped)), np.int64)
         words = bits.contiguous().numpy()
-        _kernels.convolve(words, self.in_channels, self.geometry, signs, thresholds, flipped, out)
+        _kernels.convolve(words, self.in_channels, self.geometry, signs, thresholds, flipped, np.float32(1), out)
         return torch.from_numpy(out)
 
 
@@ -134,10 +126,9 @@ class PackedProducts2d(_PackedWeights):
 
     def forward(self, bits: Tensor) -> Tensor:
         """Map bits (n, height, width, words) to float32 (n, out_channels, height', width'), channels last in memory."""
-        out = np.empty((*self._new_shape(bits), -(-self.out_channels // 16) * 16), np.float32)
-        words = bits.contiguous().numpy()
-        _kernels.convolve(words, self.in_channels, self.geometry, self._arrays()[0], None, None, out)
-        products = torch.from_numpy(out)[..., : self.out_channels].contiguous().permute(0, 3, 1, 2).mul_(self.scale)
+        self._new_shape(bits)
+        words, signs = bits.contiguous().numpy(), self._arrays()[0]
+        products = multiply_windows(words, self.in_channels, signs, self.geometry, self.scale.item())
         return products if self.bias is None else products + self.bias[:, None, None]
 
 
@@ -157,7 +148,7 @@ class PackedMaxPool2d(nn.Module):
         """Map bits (n, height, width, words) to bits (n, height', width', words)."""
         words = bits.contiguous().numpy().view(np.uint64)
         n, height, width, n_words = words.shape
-        new_height, new_width = _new_size((height, width), self.kernel_size, self.stride, self.padding)
+        new_height, new_width = new_size((height, width), (*self.kernel_size, *self.stride, *self.padding))
         out = np.empty((n, new_height, new_width, n_words), np.uint64)
         _kernels.max_pool_bits(words, self.kernel_size, self.stride, self.padding, out)
         return torch.from_numpy(out.view(np.int64))
@@ -216,16 +207,6 @@ def _checked(layer: BinaryConv2d, name: str) -> BinaryConv2d:
     if not layer.input_activation.alpha > 0:
         raise DataError(f"alpha of the input of layer {name} is not above 0; train the network again")
     return layer
-
-
-def _new_size(
-    size: tuple[int, int], kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> tuple[int, int]:
-    height = (size[0] + 2 * padding[0] - kernel_size[0]) // stride[0] + 1
-    width = (size[1] + 2 * padding[1] - kernel_size[1]) // stride[1] + 1
-    if height < 1 or width < 1:
-        raise ValueError(f"an image of {size[0]} x {size[1]} is smaller than a window of {kernel_size}")
-    return height, width
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

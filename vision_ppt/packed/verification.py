@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppt_core.device import plain_operations
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryConv2d
 from ppt_core.packed.boundaries import boundary_inputs
@@ -71,7 +72,8 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
                 _compare_boundaries(layer, network) for layer in layers if isinstance(layer, PackedConv2d)
             )
             names = [layer.names[-1] for layer in layers]
-            expected, logits = _outputs(network, {name: network.get_submodule(name) for name in names}, images)
+            with plain_operations():  # the simulated network may count bits, too: here it sums floats
+                expected, logits = _outputs(network, {name: network.get_submodule(name) for name in names}, images)
             found, packed_logits = _outputs(packed, dict(zip(names, layers, strict=True)), images)
             n_bits = n_sums = 0
             for name in names:
@@ -127,7 +129,8 @@ def _compare_boundaries(packed: PackedConv2d, network: nn.Module) -> int:
         block = torch.from_numpy(windows[start : start + _WINDOWS]).float()
         images = torch.zeros(len(block), layer.in_channels, first[0] + kernel[0], first[1] + kernel[1])
         images[:, :, first[0] :, first[1] :] = block.view(len(block), layer.in_channels, *kernel)
-        expected = simulated(images * alpha) > 0
+        with plain_operations():
+            expected = simulated(images * alpha) > 0
         found = unpack_bits(packed(PackBits(layer.input_activation, name="")(images * alpha)), packed.out_channels)
         _compare(expected, found, packed.names[0])
         n_bits += expected.numel()
