@@ -5,7 +5,8 @@
 The rows take turns, and every figure is the median over the turns of the mean of their steps. All train the same
 network with SGD and momentum on batches of the same synthetic images, padded, cropped, mirrored and normalized:
 
-  plain  a DataLoader that changes one image at a time, as torchvision's transforms do, then the usual loop
+  plain  a DataLoader that changes one image at a time, as torchvision's transforms do, then the usual loop, at full
+         precision and with 1-bit layers simulated by PyTorch's own operations
   ppt    this project, full and low precision, fp32 and bf16
 """
 
@@ -16,9 +17,11 @@ from ppt_core.environment import ENVIRONMENT
 os.environ.update({**ENVIRONMENT, **os.environ})
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import click
 import numpy as np
@@ -28,14 +31,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_prep.synthetic_images import synthesize_images
-from ppt_core.layers import clamp_alphas, set_precision
+from ppt_core.device import plain_operations
+from ppt_core.layers import alpha_penalty, clamp_alphas, set_precision
 from vision_ppt.batches import training_batches
 from vision_ppt.fit import VisionTrainingConfig, loss_function, new_network
 from vision_ppt.images import PreparedImages
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.sampling import ImageBatch, training_sampler
 
-ROWS = ("plain", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
+ROWS = ("plain full", "plain low", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
 
 
 class TransformedImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
@@ -72,21 +76,19 @@ def plain_batches(data: PreparedImages, batch_size: int, workers: int) -> Iterat
 def make_stepper(row: str, data: PreparedImages, batch_size: int, workers: int) -> Callable[[], tuple[float, float]]:
     """Return a function that takes one step and returns the seconds until the batch was there and those of the step."""
     config = VisionTrainingConfig(batch_size=batch_size, arithmetic="bf16" if row.endswith("bf16") else "fp32")
-    model: nn.Module
     batches: Iterator[Sequence[Tensor]]
     loss: Callable[[nn.Module, Sequence[Tensor]], Tensor]
-    if row == "plain":
-        model = new_network(data, NetworkConfig(), VisionTrainingConfig(split=1))
+    model = new_network(data, NetworkConfig(), config)
+    if " low" in row:
+        set_precision(model, "low")
+    if row.startswith("plain"):
         batches = plain_batches(data, batch_size, workers)
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
         def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-            return F.cross_entropy(model(batch[0]), batch[1])
+            return F.cross_entropy(model(batch[0]), batch[1]) + alpha_penalty(model)
 
     else:
-        model = new_network(data, NetworkConfig(), config)
-        if " low " in row:
-            set_precision(model, "low")
         batches = training_batches(training_sampler(data, seed=0), batch_size, workers=0)
         optimizer = config.compressible_recipe().make_optimizer(model)
         ppt_loss = loss_function(data.normalization, config.arithmetic, "cpu")
@@ -99,9 +101,10 @@ def make_stepper(row: str, data: PreparedImages, batch_size: int, workers: int) 
         batch = next(batches)
         drawn = time.perf_counter()
         model.train()
-        value = loss(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        with plain_operations() if row.startswith("plain") else nullcontext():
+            value = loss(model, batch)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         clamp_alphas(model)
         return drawn - start, time.perf_counter() - drawn
@@ -136,7 +139,7 @@ def main(batch_size: int, turns: int, steps: int, workers: int, rows: str, image
             "images_per_second": batch_size / totals[name],
             "loading ms": 1e3 * statistics.median(parts[0] for parts in seconds[name]),
             "step ms": 1e3 * statistics.median(parts[1] for parts in seconds[name]),
-            f"against {names[0]}": totals[names[0]] / totals[name],
+            "against plain": totals.get(f"plain {name.split()[1]}", math.nan) / totals[name],
         }
         for name in names
     ]

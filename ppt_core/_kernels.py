@@ -189,10 +189,11 @@ def multiply_bits(bits, weights, scale, bias, out):
 
 
 @njit(parallel=True, cache=True)
-def binarize_activations(x, alpha, out, out_codes):
-    """``out`` is 0 or ``alpha`` (n,). Bit 0 of a code says that the gradient reaches x, bit 1 that it reaches alpha.
+def binarize_activations(x, alpha, out, out_codes, out_real):
+    """``out`` is 0 or ``alpha`` (n,), and ``out_real``, if it is no None, the ReLU of x.
 
-    A code is a byte for the backward pass in the place of x: it reads a quarter.
+    A code is a byte for the backward pass in the place of x: it reads a quarter. Bit 0 says that the gradient of
+    ``out`` reaches x, bit 1 that it reaches alpha, bit 2 that the gradient of ``out_real`` reaches x.
     """
     n = len(x)
     half = alpha * np.float32(0.5)
@@ -205,13 +206,17 @@ def binarize_activations(x, alpha, out, out_codes):
             binary[i] = alpha if value > half else zero
             to_x = np.uint8(1) if (value >= zero) & (value <= alpha) else np.uint8(0)
             to_alpha = np.uint8(2) if value >= alpha else np.uint8(0)
-            codes[i] = to_x | to_alpha
+            codes[i] = to_x | to_alpha | (np.uint8(0) if value <= zero else np.uint8(4))
+        if out_real is not None:
+            real = out_real[first:last]
+            for i in range(last - first):
+                real[i] = zero if values[i] <= zero else values[i]
 
 
 # Within a block the sum may take any order that makes it vector instructions; it is the same one each time.
 @njit(parallel=True, cache=True, fastmath={"reassoc", "nsz"})
-def binarize_activations_backward(grad, codes, block_sums, out_grad_x, out_grad_alpha):
-    """Gradients of `binarize_activations` (n,); ``block_sums`` is (blocks,) of scratch."""
+def binarize_activations_backward(grad, codes, grad_real, block_sums, out_grad_x, out_grad_alpha):
+    """Gradients of `binarize_activations` (n,), ``grad_real`` or None; ``block_sums`` is (blocks,) of scratch."""
     n = len(grad)
     zero = np.float32(0)
     for block in prange(len(block_sums)):
@@ -223,6 +228,10 @@ def binarize_activations_backward(grad, codes, block_sums, out_grad_x, out_grad_
             code = block_codes[i]
             passed[i] = value if code & np.uint8(1) else zero
             total += value if code & np.uint8(2) else zero
+        if grad_real is not None:
+            reals = grad_real[first:last]
+            for i in range(last - first):
+                passed[i] += reals[i] if block_codes[i] & np.uint8(4) else zero
         block_sums[block] = total
     grad_alpha = 0.0
     for block in range(len(block_sums)):

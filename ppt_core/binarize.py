@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from ppt_core import _kernels
 from ppt_core.device import has_kernels
@@ -17,33 +18,44 @@ _ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared
 
 
 class _BinarizeActivation(torch.autograd.Function):
+    """Bits of x, and its ReLU where ``with_real``, which costs no further pass over x."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, with_real: bool) -> tuple[Tensor, Tensor | None]:
         ctx.has_kernels = has_kernels(x)
         if not ctx.has_kernels:
             ctx.save_for_backward(x, alpha)
-            return torch.where(x > alpha / 2, alpha, torch.zeros((), dtype=x.dtype, device=x.device))
+            bits = torch.where(x > alpha / 2, alpha, torch.zeros((), dtype=x.dtype, device=x.device))
+            return bits, F.relu(x) if with_real else None
         # `empty_like` keeps the order of the dimensions in memory, channels last say, and closes gaps.
-        output = torch.empty_like(x)
+        output, real = torch.empty_like(x), torch.empty_like(x) if with_real else None
         codes = torch.empty_like(x, dtype=torch.uint8)
         values = _in_order_of(output, x)
-        _kernels.binarize_activations(values.numpy(), np.float32(alpha.item()), _flat(output), _flat(codes))
+        _kernels.binarize_activations(
+            values.numpy(), np.float32(alpha.item()), _flat(output), _flat(codes), None if real is None else _flat(real)
+        )
         ctx.save_for_backward(codes)
-        return output
+        return output, real
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (grad,) = grads
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None]:
+        grad, grad_real = grads
+        assert grad is not None
         if not ctx.has_kernels:
             x, alpha = ctx.saved_tensors
-            return grad * ((x >= 0) & (x <= alpha)), _sum_in_one_order(grad * (x >= alpha))
+            grad_x = grad * ((x >= 0) & (x <= alpha))
+            if grad_real is not None:
+                grad_x = grad_x + grad_real.masked_fill(x <= 0, 0)
+            return grad_x, _sum_in_one_order(grad * (x >= alpha)), None
         (codes,) = ctx.saved_tensors
         grad_x, grad_alpha = torch.empty_like(codes, dtype=grad.dtype), torch.empty(1)
         sums = np.empty(-(-codes.numel() // _kernels.BLOCK_VALUES), np.float32)
         _kernels.binarize_activations_backward(
-            _in_order_of(codes, grad).numpy(), _flat(codes), sums, _flat(grad_x), grad_alpha.numpy()
-        )
-        return grad_x, grad_alpha.reshape(())
+            _in_order_of(codes, grad).numpy(), _flat(codes),
+            None if grad_real is None else _in_order_of(codes, grad_real).numpy(),
+            sums, _flat(grad_x), grad_alpha.numpy(),
+        )  # fmt: skip
+        return grad_x, grad_alpha.reshape(()), None
 
 
 def _sum_in_one_order(values: Tensor) -> Tensor:
@@ -91,8 +103,14 @@ def binarize_activation(x: Tensor, alpha: Tensor) -> Tensor:
     Source: Choi et al. 2018, "PACT: Parameterized Clipping Activation for Quantized Neural Networks", at one bit,
     as used by Renda and Fromm 2020.
     """
-    result: Tensor = _BinarizeActivation.apply(x, alpha)  # type: ignore[no-untyped-call]
+    result: Tensor = _BinarizeActivation.apply(x, alpha, False)[0]  # type: ignore[no-untyped-call]
     return result
+
+
+def binarize_and_rectify(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `binarize_activation` of ``x`` and its ReLU, in one pass over memory, and in one back."""
+    bits, real = _BinarizeActivation.apply(x, alpha, True)  # type: ignore[no-untyped-call]
+    return bits, real
 
 
 class _BinarizeWeight(torch.autograd.Function):

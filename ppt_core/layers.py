@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.binarize import binarize_activation, binarize_rows
+from ppt_core.binarize import binarize_activation, binarize_and_rectify, binarize_rows
 from ppt_core.binary_conv import binary_conv2d
 from ppt_core.binary_linear import binary_linear
 from ppt_core.schedule import Precision
@@ -19,7 +19,7 @@ MIN_ALPHA = 1e-3  # at or below 0 the threshold alpha / 2 would leave the range 
 
 
 class BinaryActivation(nn.Module):
-    """What both one-bit activations have; both stand in the place of a ReLU.
+    """What one-bit activations have; each stands in the place of a ReLU.
 
     Attributes:
         alpha: the trainable clipping level, shape ``()``, initially 3. Unused (no gradient) in full precision.
@@ -38,6 +38,26 @@ class BinaryReLU(BinaryActivation, nn.ReLU):
         if self.precision == "full":
             return super().forward(input)
         return binarize_activation(input, self.alpha)
+
+
+class ForkedReLU(nn.Module):
+    """The ReLU of a sum in a residual network, read by the next branch and by the shortcut beside it.
+
+    Binarized (`BinaryForkedReLU`), it gives bits to the branch and keeps real numbers on the shortcut.
+    """
+
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``max(input, 0)`` for the branch and for the shortcut."""
+        real = F.relu(input)
+        return real, real
+
+
+class BinaryForkedReLU(BinaryActivation, ForkedReLU):
+    """`ForkedReLU` in full precision; in low precision one-bit PACT for the branch, ReLU for the shortcut."""
+
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the branch and what the shortcut reads."""
+        return super().forward(input) if self.precision == "full" else binarize_and_rectify(input, self.alpha)
 
 
 class BinaryBatchNormReLU(BinaryActivation, BatchNormReLU):

@@ -1,5 +1,6 @@
 """Which layers become 1-bit, and why the others do not: a plan to read before it is applied."""
 
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +13,19 @@ from ppt_core.layers import (
     BinaryBatchNormReLU,
     BinaryConv2d,
     BinaryEmbedding,
+    BinaryForkedReLU,
     BinaryLinear,
     BinaryReLU,
+    ForkedReLU,
     check_finite,
 )
 
-_ACTIVATIONS = (nn.ReLU, BatchNormReLU)
+_SWITCHABLE: dict[type[nn.Module], type[BinaryActivation]] = {
+    nn.ReLU: BinaryReLU,
+    ForkedReLU: BinaryForkedReLU,
+    BatchNormReLU: BinaryBatchNormReLU,
+}
+_ACTIVATIONS = tuple(_SWITCHABLE)
 _WEIGHTED = (nn.Linear, nn.Conv2d)
 # Modules that pass {0, alpha} on as {0, alpha}, in another arrangement.
 _TRANSPARENT = (nn.Flatten, nn.Identity, nn.MaxPool2d)
@@ -84,10 +92,10 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
             decisions[node] = (False, "last layer")
         elif type(modules[node]) not in _WEIGHTED:
             decisions[node] = (False, f"a class of its own: {type(modules[node]).__name__} is not binarized")
-        elif sources[node] is None:
-            decisions[node] = (False, "its input is real-valued: not the output of a ReLU module")
         elif _is_projection(node, modules):
             decisions[node] = (False, "projection shortcut")
+        elif sources[node] is None:
+            decisions[node] = (False, "its input is real-valued: not the output of a ReLU module")
         else:
             decisions[node] = (True, f"its input is {_target(sources[node])}, 1 bit")
     binary_sources = {sources[node] for node in weighted if decisions[node][0]}
@@ -148,7 +156,7 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
         if entry.binarize and isinstance(module := modules[entry.name], _ACTIVATIONS):
             if isinstance(module, nn.ReLU):
                 module.inplace = False
-            module.__class__ = BinaryReLU if isinstance(module, nn.ReLU) else BinaryBatchNormReLU
+            module.__class__ = next(new for old, new in _SWITCHABLE.items() if isinstance(module, old))
             assert isinstance(module, BinaryActivation)
             module.alpha = nn.Parameter(next(model.parameters()).new_tensor(INITIAL_ALPHA))
             module.precision = "full"
@@ -206,6 +214,8 @@ def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.N
     (source,) = node.all_input_nodes
     while True:
         module = modules.get(source)
+        if _forked(source, modules) is not None:
+            return _forked(source, modules) if source.args[1] == 0 else None
         if type(module) in _ACTIVATIONS:
             return source
         if (
@@ -218,12 +228,21 @@ def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.N
             return None
 
 
+def _forked(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | None:
+    """The `ForkedReLU` that ``node`` is one output of, or None."""
+    if node.op == "call_function" and node.target is operator.getitem:
+        (source,) = node.all_input_nodes
+        return source if isinstance(modules.get(source), ForkedReLU) else None
+    return None
+
+
 def _is_projection(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> bool:
     """Whether a 1x1 convolution stands alone (with a ReLU and a BatchNorm of its own) between a branch and a sum."""
     module = modules[node]
-    if not (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
+    if not (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)) or len(node.all_input_nodes) != 1:
         return False
     (source,) = node.all_input_nodes
+    source = _forked(source, modules) or source
     if isinstance(modules.get(source), nn.ReLU) and len(source.users) == 1:
         (source,) = source.all_input_nodes
     consumer = node

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from torch import Tensor
+from torch.nn import functional as F
 
-from ppt_core.binarize import binarize_activation, binarize_weight
+from ppt_core.binarize import binarize_activation, binarize_and_rectify, binarize_weight
 from tests import reference
 
 DTYPES = [np.float32, np.float64]
@@ -46,6 +48,39 @@ def check_activation(x: reference.Floats, alpha: float, grad: reference.Floats) 
     np.testing.assert_array_equal(output.detach().numpy(), expected)
     np.testing.assert_array_equal(inputs.grad.numpy(), expected_grad)
     assert level.grad.item() == expected_alpha
+
+
+def check_with_real(x: Tensor, grads: tuple[Tensor, Tensor], used: tuple[bool, bool]) -> None:
+    """Both outputs, or one of them, against the two operations one by one: equal bit for bit."""
+    results = []
+    for together in (True, False):
+        inputs = x.detach().requires_grad_()
+        level = torch.tensor(0.5, dtype=x.dtype, requires_grad=True)
+        if together:
+            outputs = binarize_and_rectify(inputs, level)
+        else:
+            outputs = binarize_activation(inputs, level), F.relu(inputs)
+        torch.autograd.backward(
+            [output for output, use in zip(outputs, used, strict=True) if use],
+            [grad for grad, use in zip(grads, used, strict=True) if use],
+        )
+        level_grad = torch.zeros_like(level) if level.grad is None else level.grad
+        results.append((*outputs, inputs.grad, level_grad))
+    for found, expected in zip(*results, strict=True):
+        assert found is not None
+        assert expected is not None
+        np.testing.assert_array_equal(found.detach().numpy(), expected.detach().numpy())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("used", [(True, True), (True, False), (False, True)])
+def test_bits_and_relu_in_one(dtype: type, used: tuple[bool, bool]) -> None:
+    corners = torch.from_numpy(edges(0.5, dtype))
+    grads = torch.from_numpy(gradients((2, len(corners)), dtype))
+    check_with_real(corners, (grads[0], grads[1]), used)
+    torch.manual_seed(0)
+    images = torch.randn(3, 5, 40, 50, dtype=corners.dtype).contiguous(memory_format=torch.channels_last)
+    check_with_real(images, (torch.ones_like(images), torch.randn(images.shape, dtype=images.dtype)), used)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryLinear, set_precision
+from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryLinear, ForkedReLU, set_precision
 from ppt_core.plan import BinarizationPlan, PlannedLayer, convert, plan_binarization
 
 
@@ -363,3 +363,29 @@ def test_a_sum_written_as_a_method_is_one_too(name: str) -> None:
             return self.classify(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
 
     assert reason(plan_binarization(Shortcut()), "shortcut.0") == "projection shortcut"
+
+
+def test_a_fork_gives_bits_to_the_branch_alone() -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.branch, self.shortcut = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(5, 6)
+            self.relu, self.last = ForkedReLU(), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            bits, real = self.relu(self.first(x))
+            return self.last(self.branch(bits) + self.shortcut(real))  # type: ignore[no-any-return]
+
+    model = Forked()
+    x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    expected = model(x)
+    plan = convert(model)
+    assert one_bit(plan) == {"relu": None, "branch": "relu"}
+    assert reason(plan, "shortcut") == "its input is real-valued: not the output of a ReLU module"
+    assert torch.equal(model(x), expected)
+    set_precision(model, "low")
+    with torch.no_grad():
+        model.relu.alpha.fill_(0.5)  # type: ignore[operator]
+        hidden = model.first(x)
+        bits = (hidden > 0.25) * 0.5
+        assert torch.equal(model(x), model.last(model.branch(bits) + model.shortcut(hidden.relu())))

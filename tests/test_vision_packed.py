@@ -67,7 +67,7 @@ def test_verification_names_the_layer() -> None:
     network = low(NETWORKS["identity"]())
     for part, change in (("thresholds", 1), ("signs", 4)):
         packed = pack(network)
-        layer = chains(packed)["stages.1.0.relu1"][1]
+        layer = chains(packed)["stages.1.0.relu1.chain"][1]
         assert isinstance(layer, PackedConv2d)
         getattr(layer, part).bitwise_xor_(change)
         with pytest.raises(DataError, match=r"behind layer stages\.1\.0\.conv1 differ"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppt_core.layers import ForkedReLU
 from vision_ppt.initialize import initialize
 
 Shortcut = Literal["identity", "projection"]
@@ -60,12 +61,12 @@ class ResNet(nn.Module):
 
     Convolutions have no bias, since BatchNorm follows. Initial weights: `vision_ppt.initialize.initialize`.
 
-    The ReLU behind a sum is read by a convolution and by a shortcut; here each has one of its own, at the entry of
-    the next block. In full precision this is the published function. In low precision the convolutions' becomes
-    one-bit and the shortcuts' stays a ReLU: projections keep their real input, and so do identities, as in the
-    models of Riptide (Fromm et al. 2020, by an author of partial pre-training). With one-bit identities as well a
-    network of this depth hardly learns: 400 steps of 128 CIFAR-10 images, halved to 16x16, took ResNet-20 in low
-    precision to an accuracy of .15 with them and to .28 without.
+    The ReLU behind a sum stands at the entry of the next block, where a convolution and a shortcut read it
+    (`ppt_core.layers.ForkedReLU`). In full precision this is the published function. In low precision the
+    convolution reads bits and the shortcut real numbers: projections keep their real input, and so do identities, as
+    in the models of Riptide (Fromm et al. 2020, by an author of partial pre-training). With one-bit identities as
+    well a network of this depth hardly learns: 400 steps of 128 CIFAR-10 images, halved to 16x16, took ResNet-20 in
+    low precision to an accuracy of .15 with them and to .28 without.
 
     Args:
         config: the shape of the network.
@@ -112,13 +113,13 @@ class _Block(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
-        self.relu1 = nn.ReLU()
+        self.relu1 = ForkedReLU()
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(n_out)
         self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(n_out)
-        self.shortcut = nn.Sequential(nn.ReLU())
+        self.shortcut = nn.Sequential()
         if n_in != n_out and shortcut == "identity":
             self.shortcut.append(_PaddedIdentity(n_out - n_in, stride))
         elif n_in != n_out:
@@ -127,8 +128,9 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a sum, its ReLU yet to come, to the next one."""
-        residual = self.bn2(self.conv2(self.relu2(self.bn1(self.conv1(self.relu1(x))))))
-        output: Tensor = residual + self.shortcut(x)
+        branch, real = self.relu1(x)
+        residual = self.bn2(self.conv2(self.relu2(self.bn1(self.conv1(branch)))))
+        output: Tensor = residual + self.shortcut(real)
         return output
 
 

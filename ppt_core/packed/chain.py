@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ppt_core.binary_conv import in_layout_of
 from ppt_core.errors import DataError
-from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryReLU
+from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryForkedReLU, BinaryReLU
 from ppt_core.packed.conv import PackBits, PackedConv2d, PackedMaxPool2d, PackedProducts2d
 
 
@@ -69,7 +69,7 @@ def pack_chain(layers: list[tuple[str, nn.Module]]) -> PackedChain:
 
 
 def _check_activation(layer: BinaryActivation, name: str) -> None:
-    if not isinstance(layer, BinaryReLU) or layer.precision == "full":
+    if not isinstance(layer, (BinaryReLU, BinaryForkedReLU)) or layer.precision == "full":
         raise DataError(
             f"layer {name} is no 1-bit activation in low precision; train the network to the end of its low-precision "
             "phase first"

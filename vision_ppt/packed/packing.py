@@ -8,7 +8,8 @@ included.
 
 import copy
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryConv2d, check_finite
@@ -40,10 +41,22 @@ def pack(network: ResNet | VGG) -> ResNet | VGG:
     for name, block in list(packed.named_modules()):
         if hasattr(block, "conv2"):
             chain = pack_chain([(f"{name}.{part}", block.get_submodule(part)) for part in _BLOCK])
-            block.add_module("relu1", chain)
+            block.add_module("relu1", _PackedBranch(chain))
             for part in _BLOCK[1:]:
                 block.add_module(part, nn.Identity())
     return packed
+
+
+class _PackedBranch(nn.Module):
+    """A packed branch in the place of the `ForkedReLU` that it begins with: its result, and the shortcut's input."""
+
+    def __init__(self, chain: PackedChain) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Map a sum to the branch's part of the next and to its own ReLU."""
+        return self.chain(input), F.relu(input)
 
 
 def chains(packed: ResNet | VGG) -> dict[str, PackedChain]:

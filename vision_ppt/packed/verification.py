@@ -100,7 +100,10 @@ def _outputs(network: nn.Module, layers: dict[str, nn.Module], images: Tensor) -
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, inputs, output: outputs.__setitem__(name, output)
+        # A `ForkedReLU` gives the branch's input first.
+        return lambda module, inputs, output: outputs.__setitem__(
+            name, output[0] if isinstance(output, tuple) else output
+        )
 
     handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
     try:
