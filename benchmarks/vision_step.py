@@ -124,6 +124,8 @@ def main(batch_size: int, turns: int, steps: int, workers: int, rows: str, image
     """Measure and print the table."""
     data = synthesize_images(images, 10)
     names = rows.split(",")
+    if not set(names) <= set(ROWS):
+        raise click.BadParameter(f"{rows}: choose from {','.join(ROWS)}", param_hint="--rows")
     steppers = {name: make_stepper(name, data, batch_size, workers) for name in names}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(turns + 1):
