@@ -109,6 +109,8 @@ def test_report(study: Path) -> None:
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
     assert "var(--ppt)" in page
     assert "currentColor" in page
+    assert str(study.parent) not in page
+    assert "path" not in document["settings"]["data"]
     text = call("study", "report", study)  # made anew
     assert "speed-up of partial pre-training over low precision, in iterations" in text.stdout
     assert "over low precision, in seconds of plain PyTorch" in text.stdout

@@ -50,7 +50,7 @@ def summarize(study: Study) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "metric": metric,
-        "settings": study.settings,
+        "settings": _published(study.settings),
         "protocol": records[0].get("protocol"),
         "trials": {"finished": len(records), "planned": len({*plan["trials"], *(r["name"] for r in records)})},
         "curves": [
@@ -72,6 +72,12 @@ def summarize(study: Study) -> dict[str, Any]:
         "provenance": _distinct(records),
         "n_resumed": sum(record["resumed"] for record in records),
     }
+
+
+def _published(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without where on this machine the data lie: what they are, their checksum says."""
+    data = {key: value for key, value in settings.get("data", {}).items() if key != "path"}
+    return {**settings, "data": data} if "data" in settings else settings
 
 
 def method_name(split: float) -> str:
