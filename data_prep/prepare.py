@@ -7,20 +7,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.download import KNOWN_DATASETS, fetch
+from data_prep.download import KNOWN_DATASETS
 from data_prep.leave_one_out import have_three_items, have_two_items, leave_one_out, number, without_items
 from data_prep.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings import Ids, Ratings
-from data_prep.readers import read_ratings
-from data_prep.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
+from data_prep.sources import SYNTHETIC, read_source
+from data_prep.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.sampling import draw_test_negatives
 from ppt_core.errors import DataError
-from ppt_core.files import file_sha256, refuse_existing
+from ppt_core.files import refuse_existing
 
 MIN_RATINGS = 20
 N_NEGATIVES = 999
-SYNTHETIC = "synthetic"
 TIE_RULE = "a user's rows are ordered by time, equal times by their order in the file; the last one is held out"
 
 VALIDATION_RULE = "the item before the held-out one, in the same order, is held out of training too, for validation"
@@ -126,7 +125,7 @@ def prepare(
 
 def sample() -> PreparedData:
     """The built-in sample: synthetic interactions of a fixed seed, prepared with the defaults."""
-    ratings, origin = _read_source(
+    ratings, origin = read_source(
         SYNTHETIC,
         seed=0,
         source_file=None,
@@ -202,7 +201,7 @@ def prepare_source(
             )
         data = read_ncf_files(Path(source))
     else:
-        ratings, origin = _read_source(
+        ratings, origin = read_source(
             source,
             seed=seed,
             source_file=source_file,
@@ -225,45 +224,6 @@ def prepare_source(
         )
     data.save(out)
     return data
-
-
-def _read_source(
-    source: str,
-    *,
-    seed: int,
-    source_file: Path | None,
-    sizes: tuple[int, int, int],
-    cache: Path | None,
-    progress: bool,
-) -> tuple[Ratings, dict[str, Any]]:
-    """Return the ratings and where they came from. Base names only: the same file gives the same manifest."""
-    if source == SYNTHETIC:
-        n_users, n_items, n_interactions = sizes
-        return synthesize(n_users, n_items, n_interactions, seed=seed), {
-            "name": SYNTHETIC,
-            "n_users": n_users,
-            "n_items": n_items,
-            "n_interactions": n_interactions,
-            "seed": seed,
-        }
-    if source in KNOWN_DATASETS:
-        dataset = KNOWN_DATASETS[source]
-        path = fetch(dataset, cache=cache, progress=progress) if source_file is None else source_file
-        ratings = read_ratings(path)
-        digest = file_sha256(path)
-        return ratings, {
-            "name": source,
-            "file": path.name,
-            "sha256": digest,
-            "is_official": digest == dataset.sha256,
-        }
-    path = Path(source)
-    if not path.exists():
-        raise DataError(
-            f"{source!r} is neither a file nor a known data set; known: {', '.join(KNOWN_DATASETS)}, {SYNTHETIC}"
-        )
-    ratings = read_ratings(path)
-    return ratings, {"name": path.name, "file": path.name, "sha256": file_sha256(path)}
 
 
 def _check_options(min_ratings: int, negatives: int, protocol: str, seed: int) -> None:

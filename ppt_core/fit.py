@@ -176,7 +176,7 @@ def _open(path: Path, settings: dict[str, Any], *, resume: bool) -> bool:
         Run.create(path, settings)
         return False
     run = Run.open(path)
-    _refuse_other_settings(run, settings)
+    run.refuse_other_settings(settings)
     return run.finished
 
 
@@ -298,16 +298,3 @@ def _timing(schedule: PhaseSchedule, done: int, seconds: list[float], task: Task
         "samples_per_second": epochs * task.samples_per_epoch / sum(seconds),
         "phases": phases,
     }
-
-
-def _refuse_other_settings(run: Run, settings: dict[str, Any]) -> None:
-    for group, values in settings.items():
-        found = run.config.get(group)
-        names = values if isinstance(values, dict) else {group: values}
-        olds = found if isinstance(found, dict) else {group: found}
-        for name, value in names.items():
-            if olds.get(name) != value and name != "path":
-                raise DataError(
-                    f"{run.path} was started with {name} = {olds.get(name)}, not {value}; resume with the same "
-                    "settings and data, or train into a new folder"
-                )

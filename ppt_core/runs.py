@@ -57,6 +57,19 @@ class Run:
         """The trained model."""
         return self.path / "model.safetensors"
 
+    def refuse_other_settings(self, settings: dict[str, Any]) -> None:
+        """Raise `DataError`, naming the first that differs, unless the run was started with these settings and data."""
+        for group, values in settings.items():
+            found = self.config.get(group)
+            names = values if isinstance(values, dict) else {group: values}
+            olds = found if isinstance(found, dict) else {group: found}
+            for name, value in names.items():
+                if olds.get(name) != value and name != "path":
+                    raise DataError(
+                        f"{self.path} was started with {name} = {olds.get(name)}, not {value}; resume with the same "
+                        "settings and data, or train into a new folder"
+                    )
+
     @property
     def finished(self) -> bool:
         """Whether training has reached its end."""

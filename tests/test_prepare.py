@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import prepare as prepare_module
+from data_prep import sources
 from data_prep.download import KnownDataset
 from data_prep.prepare import TIE_RULE, prepare, prepare_source, sample
 from data_prep.ratings import Ratings
@@ -265,7 +265,7 @@ class TestSources:
         (tmp_path / "ml-1m.zip").write_text(CSV)
         digest = file_sha256(tmp_path / "ml-1m.zip")
         known = {"ml-1m": KnownDataset(name="ml-1m", sha256=digest, urls=())}
-        monkeypatch.setattr(prepare_module, "KNOWN_DATASETS", known)
+        monkeypatch.setattr(sources, "KNOWN_DATASETS", known)
         data = prepare_source("ml-1m", tmp_path / "out", cache=tmp_path, **OPTIONS)
         assert data.manifest["source"]["is_official"] is True
         assert data.n_users == 2
