@@ -44,7 +44,11 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
     help="How the learning rate falls in each phase; step: as the recipe says.",
 )
 @click.option("--image-size", default=224, show_default=True, help="What image files are cropped to.")
-@click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: 2 for image files, else 0]")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that decode.  [default: 2, or the cores, for image files, else 0]",
+)
 @click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
 @training_options(
     epochs="the recipe's: cifar 182, imagenet 90; 4 on the sample",
@@ -118,6 +122,7 @@ def configs(
 
 def usual_workers(images: "PreparedImages | PreparedFolders") -> int:
     """Processes that draw batches: files are decoded beside the training, arrays are faster drawn in it."""
+    from ppt_core.study.jobs import usable_cores
     from vision_ppt.folders import PreparedFolders
 
-    return 2 if isinstance(images, PreparedFolders) else 0
+    return min(2, usable_cores()) if isinstance(images, PreparedFolders) else 0
