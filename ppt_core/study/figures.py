@@ -17,6 +17,7 @@ _MORE = ("#cc79a7", "#b08d00", "#56b4e9")
 _MARKERS = {"full": "s", "ppt": "o", "low": "^"}
 INK = "#1c1d1f"
 WIDE, NARROW = 7.6, 3.9
+_MOST = 0.6  # of a row or a column of the grid; 0 with 0 is never there
 _STYLE: Any = {
     "font.size": 10,
     "svg.fonttype": "none",  # text stays text
@@ -135,22 +136,30 @@ def _label_ends(axes: "Axes", labels: list[tuple[float, float, str, str]], *, na
 
 
 def _is_grid(report: dict[str, Any]) -> bool:
-    return len(_lengths(report, "full")) >= 3 and len(_lengths(report, "low")) >= 3 and len(report["grid"]) >= 8
+    return len(report["grid"]) >= 8 and all(len(lengths) >= 3 for lengths in _lengths(report))
 
 
-def _lengths(report: dict[str, Any], phase: str) -> list[float]:
-    """Lengths of a phase that were combined with several of the other: the grid's, not those of the curves alone."""
-    other = {"full": "low", "low": "full"}[phase]
-    partners: dict[float, set[float]] = {}
-    for cell in report["grid"]:
-        partners.setdefault(cell[phase], set()).add(cell[other])
-    return sorted(length for length, found in partners.items() if len(found) >= 3)
+def _lengths(report: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Lengths of the two phases that were combined with most of the other's: the grid's, not those of the curves."""
+    cells = {(cell["full"], cell["low"]) for cell in report["grid"]}
+    phases = [sorted({cell[phase] for cell in cells}) for phase in (0, 1)]
+    while all(phases):
+        shares = [
+            (sum((full, low) in cells for full in phases[0] for low in phases[1] if length == (full, low)[phase])
+             / len(phases[1 - phase]), length, phase)
+            for phase in (0, 1) for length in phases[phase]
+        ]  # fmt: skip
+        share, length, phase = min(shares)
+        if share >= _MOST:
+            break
+        phases[phase].remove(length)
+    return phases[0], phases[1]
 
 
 def _grid(report: dict[str, Any], width: float) -> "Figure":
     import numpy as np
 
-    columns, rows = _lengths(report, "full"), _lengths(report, "low")
+    columns, rows = _lengths(report)
     values = np.full((len(rows), len(columns)), np.nan)
     for cell in report["grid"]:
         if cell["full"] in columns and cell["low"] in rows:

@@ -10,7 +10,7 @@ from typing import Any
 from ppt_core.files import new_directory, refuse_existing
 from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
 from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
-from ppt_core.study.report import COST_NAMES, range_text, speed_up_text
+from ppt_core.study.report import COST_NAMES, speed_up_text
 
 _STYLE = """
 :root { color-scheme: light dark; --full: #0072b2; --ppt: #c35400; --low: #00805d; --line: #8884; --soft: #8881; }
@@ -93,7 +93,7 @@ def page(report: dict[str, Any], drawings: dict[str, str]) -> str:
     protocol = f", {report['protocol']}" if report["protocol"] else ""
     about = (
         f"{trials['finished']} of {trials['planned']} trials finished. Accuracy is {report['metric']['title']} on the "
-        f"test set{protocol}. Data: {Path(data.get('path') or '').name}"
+        f"test set{protocol}. Data: {data.get('name') or ''}"
     )
     parts = [
         "<!doctype html>",
@@ -124,6 +124,8 @@ def page(report: dict[str, Any], drawings: dict[str, str]) -> str:
 def _cards(report: dict[str, Any]) -> Iterator[str]:
     yield '<div class="cards">'
     for entry in report["speed_ups"]:
+        if entry["split"] != report["speed_ups"][0]["split"]:
+            break  # the others stand in the table
         factor = "none" if entry["factor"] is None else f"{entry['factor']:.2f}×"
         what = f"speed-up in {COST_NAMES[entry['cost']]}"
         interval = entry.get("interval")
@@ -151,15 +153,21 @@ def _split_table(report: dict[str, Any]) -> Iterator[str]:
     if report["splits"]:
         yield "<h2>Which split was best</h2>"
         rows = [
-            (f"{e['epochs']:g} epochs", f"{e['best']['split']:.2g}", range_text(e["best"]),
-             range_text(e["half"]) if e["half"] else "")
+            (f"{e['epochs']:g} epochs", f"{e['best']['split']:.2g}", *map(_short_range, (e["best"], e["half"])))
             for e in report["splits"]
-        ]  # fmt: skip
-        yield _table(("", "best split", "its median (lowest-highest)", "split 0.5"), rows)
+        ]
+        yield _table(("", "best split", "its accuracy", "split 0.5"), rows)
         yield (
-            "<p><small>Of the splits that end in a binarized network. The best is chosen by the test set, so it bounds "
-            "what a rule for choosing the split could gain.</small></p>"
+            "<p><small>Medians (lowest-highest) of the splits that end in a binarized network. The best is chosen by "
+            "the test set, so it bounds what a rule for choosing the split could gain.</small></p>"
         )
+
+
+def _short_range(point: dict[str, Any] | None) -> str:
+    if point is None:
+        return ""
+    median, lowest, highest = (f"{point[key]:.3f}".lstrip("0") for key in ("median", "lowest", "highest"))
+    return f"{median} ({lowest}-{highest})"
 
 
 def _speed_table(report: dict[str, Any]) -> Iterator[str]:

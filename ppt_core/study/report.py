@@ -1,6 +1,7 @@
 """What a study shows, as numbers: medians, speed-ups, speed of the steps, and how all that came about."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ _PROVENANCE = ("version", "torch", "numba", "numpy", "python", "system", "cpu", 
 def summarize(study: Study) -> dict[str, Any]:
     """Return ``report.json`` of a study, finished or not.
 
-    ``curves`` holds for each split that was compared its points in ascending order of budget, ``grid`` every cell of
+    ``curves`` holds for each split that was compared, 0.5 before others of its kind, its points in ascending order of
+    budget, ``grid`` every cell of
     (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision, in iterations, in seconds, and
     in the seconds that the same iterations take at the rates of `ppt_core.device.plain_operations`, which say how
     much of the gain hangs on this project's own low-precision step. ``splits`` holds for each budget that was split
@@ -46,7 +48,7 @@ def summarize(study: Study) -> dict[str, Any]:
     speed = study.speed()
     plain_rates = speed and speed.get("plain")
     cells = cells_of(records, metric["key"], plain_rates)
-    curves = {split: curve_cells(cells, split) for split in plan["splits"]}
+    curves = {split: curve_cells(cells, split) for split in sorted(plan["splits"], key=_place)}
     return {
         "format_version": FORMAT_VERSION,
         "metric": metric,
@@ -74,10 +76,16 @@ def summarize(study: Study) -> dict[str, Any]:
     }
 
 
+def _place(split: float) -> tuple[float, float, float]:
+    """Full precision first, low precision last, and between them what is nearest to split 0.5 first."""
+    return {1.0: 0, 0.0: 2}.get(split, 1), abs(split - 0.5), -split
+
+
 def _published(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without where on this machine the data lie: what they are, their checksum says."""
-    data = {key: value for key, value in settings.get("data", {}).items() if key != "path"}
-    return {**settings, "data": data} if "data" in settings else settings
+    """Settings with the name of the data's folder in place of its path, which is this machine's own business."""
+    data = dict(settings.get("data", {}))
+    path = data.pop("path", None)
+    return {**settings, "data": {"name": path and Path(path).name, **data}}
 
 
 def method_name(split: float) -> str:
