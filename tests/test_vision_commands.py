@@ -162,6 +162,8 @@ def test_readme_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         arguments = shlex.split(line.split("#")[0])[1:]
         if arguments[0] == "train":
             arguments += ["--iterations", "2"]
+        if arguments[:2] == ["study", "run"]:
+            arguments += ["--budgets", "1", "--trials", "1", "--threads", "1", "--", "--batch-size", "8"]
         done = call(*arguments)
         assert done.exit_code == 0, (line, done.stderr)
         assert done.stdout
