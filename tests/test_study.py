@@ -20,6 +20,7 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ppt_core.errors import DataError
 from ppt_core.study.running import run_trial
+from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
 from ppt_core.study.trials import Trial
 
@@ -75,6 +76,14 @@ def test_trials_say_what_and_where_they_were(study: Path, tiny_data: PreparedDat
     assert speed is not None
     assert speed["slowdown"] == pytest.approx(speed["full"] / speed["low"])
     assert len(speed["by_epoch"]["low"]) == len(speed["plain"]["by_epoch"]["low"]) == 5
+
+
+@pytest.mark.parametrize(("seconds", "n_taken"), [(0.01, 40), (0.3, 17), (2.0, 10)])
+def test_slow_iterations_are_measured_for_seconds(seconds: float, n_taken: int) -> None:
+    """40 of them, or as many as take 5 s, but 10 at least; the first three are not counted."""
+    taken = iter([9.0] * 3 + [seconds] * 100)
+    assert _rate(taken, 40) == pytest.approx(1 / seconds)
+    assert len(list(taken)) == 100 - n_taken
 
 
 def test_finished_trials_are_never_run_again(study: Path, data: Path) -> None:
