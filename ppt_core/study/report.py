@@ -33,11 +33,10 @@ def summarize(study: Study) -> dict[str, Any]:
     """Return ``report.json`` of a study, finished or not.
 
     ``curves`` holds for each split that was compared, 0.5 before others of its kind, its points in ascending order of
-    budget, ``grid`` every cell of
-    (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision, in iterations, in seconds, and
-    in the seconds that the same iterations take at the rates of `ppt_core.device.plain_operations`, which say how
-    much of the gain hangs on this project's own low-precision step. ``splits`` holds for each budget that was split
-    in three ways or more the best split, beside split 0.5.
+    budget, ``grid`` every cell of (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision,
+    in iterations, in seconds, and in the seconds that the same iterations take at the rates of
+    `ppt_core.device.plain_operations`, which say how much of the gain hangs on this project's own low-precision step.
+    ``splits`` holds for each budget that was split in three ways or more the best split, beside split 0.5.
 
     Raises `DataError` if no trial has finished.
     """
