@@ -27,6 +27,8 @@ class CommandGroup(click.Group):
             _fail(str(error), 1)
         except ValueError as error:
             _fail(str(error), 2)
+        except BrokenPipeError:
+            raise  # whoever read the output has enough: click ends without a word
         except OSError as error:
             _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
 

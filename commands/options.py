@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ def _check_device(_context: click.Context, _option: click.Parameter, name: str) 
 DEVICE_OPTION = click.option(
     "--device", default="cpu", show_default=True, callback=_check_device, help="cpu, cuda or cuda:N."
 )
+
+
+def _in_bytes(_context: click.Context, _option: click.Parameter, megabytes: float) -> int:
+    if not 0 < megabytes < math.inf:
+        raise click.BadParameter(f"{megabytes:g} is not a number of MB above 0")
+    return int(megabytes * 1e6)
+
+
 RANKING_OPTION = click.option(
     "--ranking",
     type=click.Choice(["sampled", "full"]),
@@ -35,10 +44,11 @@ ENGINE_OPTION = click.option(
 )
 MEMORY_OPTION = click.option(
     "--memory",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
+    callback=_in_bytes,
     default=64,
     show_default=True,
-    help="MB of catalogue scores held at a time, one user's at least; results do not depend on it.",
+    help="MB of catalogue scores held at a time, one user's at least, beside the results, which do not depend on it.",
 )
 K_OPTION = click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Length of the lists.")
 

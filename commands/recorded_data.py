@@ -23,12 +23,19 @@ def recorded_data(run: "Run", path: Path | None, open_data: Callable[[Path | Non
     """Open the data that a run was trained on, or its copy at ``path``."""
     from ppt_core.errors import DataError
 
-    recorded = run.config["data"]["path"]
-    if path is None and recorded is not None:
-        path = Path(recorded)
+    recorded = run.config["data"]
+    if path is None and "path" not in recorded:
+        raise DataError(f"{run.path} does not say where its data are, since Python trained it; name them with --data")
+    if path is not None and recorded["sha256"] is None:
+        raise DataError(
+            f"{run.path} was trained on data that no folder holds, so {path} cannot be them; save a set, train on what "
+            "PreparedData.load makes of it, and use that run"
+        )
+    if path is None and recorded["path"] is not None:
+        path = Path(recorded["path"])
         if not path.exists():
             raise DataError(f"{path}, the data of {run.path}, is gone; say where it is now with --data")
     data = open_data(path)
-    if data.manifest.get("sha256") != run.config["data"]["sha256"]:
+    if data.manifest.get("sha256") != recorded["sha256"]:
         raise DataError(f"{path} is not the data that {run.path} was trained on (another checksum); name that one")
     return data

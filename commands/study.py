@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ppt_core.study.running import Train
     from ppt_core.study.trials import Trial
 
+COUNT = click.IntRange(min=1)
 _OF_THE_STUDY = (
     "data",
     "out",
@@ -38,11 +39,13 @@ class Experiment:
         train: see `ppt_core.study.running.Train`.
         config: the recipe that the trials share.
         metric: its key in a run's result, and its title.
+        execution: what the seconds of a trial depend on, and its result does not.
     """
 
     train: "Train"
     config: "TrainingConfig"
     metric: tuple[str, str]
+    execution: dict[str, Any]
 
 
 def study_group(
@@ -86,10 +89,12 @@ def study_group(
     @click.option(
         "--splits", default="1,0.5,0", show_default=True, help="Fractions at full precision, tried at each budget."
     )
-    @click.option("--trials", "n_trials", default=3, show_default=True, help="Trials of each kind: seeds 0, 1, ...")
+    @click.option(
+        "--trials", "n_trials", type=COUNT, default=3, show_default=True, help="Trials of each kind: seeds 0, 1, ..."
+    )
     @click.option("--grid", help="Epochs, e.g. 1,2,3,4: also every pair of them (and 0) at full and low precision.")
-    @click.option("--workers", default=1, show_default=True, help="Trials at a time, each on cores of its own.")
-    @click.option("--threads", type=int, help="Threads of each trial.  [default: cores / workers; 1 with Dask]")
+    @click.option("--workers", type=COUNT, help="Trials at a time, which share no cores.  [default: 1; all of Dask's]")
+    @click.option("--threads", type=COUNT, help="Threads of each trial.  [default: cores / workers; 1 with Dask]")
     @click.option("--dask-address", help="Run on the workers of this Dask scheduler, like tcp://host:8786.")
     @click.option("--dry-run", is_flag=True, help="Say which trials would run and how long that takes.")
     @JSON_OPTION
@@ -101,36 +106,34 @@ def study_group(
         splits: str,
         n_trials: int,
         grid: str | None,
-        workers: int,
+        workers: int | None,
         threads: int | None,
         dask_address: str | None,
         dry_run: bool,
         as_json: bool,
         train_options: tuple[str, ...],
     ) -> None:
-        from ppt_core.study.jobs import threads_of_a_job
         from ppt_core.study.report import summarize
-        from ppt_core.study.running import probe
+        from ppt_core.study.running import probe, refuse_empty_phases
         from ppt_core.study.study import Study, run_study
         from ppt_core.study.trials import curve_trials, grid_trials
 
-        if n_trials < 1:
-            raise ValueError(f"--trials is {n_trials}; it must be at least 1")
         compared = numbers("--splits", splits)
         trials = curve_trials(numbers("--budgets", budgets), compared, n_trials)
         trials += grid_trials(numbers("--grid", grid), n_trials) if grid else []
-        threads = threads_of_a_job(workers, threads) if dask_address is None else threads or 1
         options = _parsed(train_command, train_options)
+        workers, threads = _places(workers, threads, dask_address, options["device"])
         found = experiment(data.resolve(), options)
         settings, per_epoch = probe(found.train, found.config)
-        settings |= {"metric": dict(zip(("key", "title"), found.metric, strict=True)), "device": options["device"]}
+        refuse_empty_phases(found.config, trials, per_epoch)
+        settings |= {"metric": dict(zip(("key", "title"), found.metric, strict=True)), **found.execution}
         if dry_run:
             study = Study.create(out, settings) if out.exists() else Study(out, settings)
             return _print_cost(study, trials, found, per_epoch, workers, threads, as_json)
         study = Study.create(out.resolve(), settings)
         study.extend_plan(trials, compared)
         missing = study.missing(trials)
-        tell(f"{len(missing)} trials to run into {out}, {workers} at a time with {threads} threads each")
+        tell(f"{len(missing)} trials to run into {out}, {workers} at a time; threads of each: {threads}")
         for progress in run_study(
             study,
             trials,
@@ -221,6 +224,20 @@ def print_report(report: dict[str, Any]) -> None:
     for entry in report["speed_ups"]:
         cost = COST_NAMES[entry["cost"]]
         click.echo(f"speed-up of {entry['name']} over low precision, in {cost}: {speed_up_text(entry)}")
+
+
+def _places(workers: int | None, threads: int | None, dask_address: str | None, device: str) -> tuple[int, int]:
+    """How many trials run at a time, and the threads of each."""
+    from ppt_core.study.jobs import cluster_workers, threads_of_a_job
+
+    if dask_address is not None:
+        if workers is not None:
+            raise ValueError(f"--workers is {workers} beside --dask-address; a cluster runs as many as it has")
+        return cluster_workers(dask_address), threads or 1
+    workers = workers or 1
+    if workers > 1 and device != "cpu":
+        raise ValueError(f"--workers is {workers} on {device}; trials that share a GPU would not be timed, so use 1")
+    return workers, threads_of_a_job(workers, threads)
 
 
 def _parsed(command: click.Command, options: tuple[str, ...]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Source:
                 stream = self._enter(stack)
             except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, password
                 raise DataError(f"{self} cannot be unpacked ({error}); unpack it yourself and name the file") from None
+            except zipfile.BadZipFile as error:
+                raise DataError(f"{self} is truncated or damaged ({error}); fetch it again") from None
             except OSError as error:
                 raise DataError(f"{self} cannot be read ({error.strerror or error})") from None
             try:

@@ -1,6 +1,7 @@
 """From raw ratings to a prepared set: filter, number, hold out each user's last item, draw its negatives."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,10 @@ from data_prep.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings import Ids, Ratings
 from data_prep.sources import SYNTHETIC, read_source
 from data_prep.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS
-from ncf_ppt.interactions import Interactions, PreparedData
+from ncf_ppt.interactions import FORMAT_VERSION, Interactions, PreparedData
 from ncf_ppt.sampling import draw_test_negatives
 from ppt_core.errors import DataError
-from ppt_core.files import refuse_existing
+from ppt_core.files import read_json, refuse_existing
 
 MIN_RATINGS = 20
 N_NEGATIVES = 999
@@ -223,7 +224,7 @@ def prepare_source(
             source=origin,
         )
     data.save(out)
-    return data
+    return replace(data, manifest=read_json(out / "manifest.json", format_version=FORMAT_VERSION))
 
 
 def _check_options(min_ratings: int, negatives: int, protocol: str, seed: int) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_prep.archives import Source, find_source
 from data_prep.ratings import Ids, Ratings, number_ids
-from data_prep.text_tables import Kind, TextLayout, is_number, read_text, shorten
+from data_prep.text_tables import MISSING, Kind, TextLayout, is_number, read_text, shorten
 from ppt_core.errors import DataError
 
 # Compared in lower case, without underscores, and without a RecBole type such as ":token".
@@ -208,9 +208,10 @@ def _parquet_ids(source: Source, role: str, column: pa.ChunkedArray) -> tuple[ND
             return number_ids(column.cast(pa.int64()).to_numpy())
         except pa.ArrowInvalid as error:
             raise DataError(f"{source}: the {role} ids are numbers, and not all are integers ({error})") from None
-    if "string" in str(column.type):  # string, large_string, string_view
+    if str(column.type) in ("string", "large_string", "string_view"):
         column = column.cast(pa.large_string())
-        _refuse_row(source, pc.equal(pc.utf8_trim_whitespace(column), ""), f"has no {role} (an empty string)")
+        missing = pc.is_in(pc.utf8_trim_whitespace(column), pa.array(MISSING, pa.large_string()))
+        _refuse_row(source, missing, f"has no {role} (an empty string, nan, None or the like)")
         return _number_column(column.dictionary_encode(), integers=False)
     raise DataError(f"{source}: the {role} column holds {column.type}; ids must be integers or strings")
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ class NCFTrainingConfig(core.TrainingConfig):
         optimizer: ``row-adam`` is Adam at the cost of the rows that a batch touches (`ncf_ppt.row_adam.RowAdam`);
             ``adam`` is PyTorch's, over dense gradients; None takes the first on a CPU.
         arithmetic: of the matrix products of 32-bit layers: ``fp32``, or ``bf16`` by autocast. Products of 1-bit
-            layers are exact in both.
+            layers are exact in both on a CPU; elsewhere bf16 rounds them, too.
     """
 
     learning_rate: float = 5e-4
@@ -90,6 +90,7 @@ def fit(
     """
     world = world or World(device=device)
     device = world.device
+    config = replace(config, optimizer=config.optimizer or usual_optimizer(device))  # one run has one, wherever resumed
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
     network = new_model(data, model_config, config, device=device)
 
@@ -218,6 +219,11 @@ def loss_function(arithmetic: str, device: str) -> Callable[[nn.Module, tuple[Te
     return autocast_loss
 
 
+def usual_optimizer(device: str) -> Literal["row-adam", "adam"]:
+    """The faster one on a device."""
+    return "row-adam" if torch.device(device).type == "cpu" else "adam"
+
+
 def optimizer_factory(
     config: NCFTrainingConfig,
     device: str,
@@ -225,7 +231,7 @@ def optimizer_factory(
     world: World = World(),  # noqa: B008 (frozen)
 ) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """What builds the optimizer of a phase from the model."""
-    name = config.optimizer or ("row-adam" if torch.device(device).type == "cpu" else "adam")
+    name = config.optimizer or usual_optimizer(device)
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
         if name == "adam":

@@ -144,8 +144,12 @@ class PreparedData:
     @property
     def protocol_label(self) -> str:
         """What a printed metric must carry, e.g. ``leave-one-out, 999 negatives, strict``."""
-        validation = "" if self.validation_items is None else ", the item before it held out too"
-        return f"leave-one-out{validation}, {self.n_negatives} negatives, {self.protocol}"
+        return f"{self.split_label}, {self.n_negatives} negatives, {self.protocol}"
+
+    @property
+    def split_label(self) -> str:
+        """What is held out, for any metric."""
+        return "leave-one-out" + ("" if self.validation_items is None else ", the item before it held out too")
 
     def known(self) -> Interactions:
         """What is known of each user before the test item: train positives and the validation item, if any."""
@@ -242,7 +246,7 @@ def id_column(ids: NDArray[Any]) -> Any:
     """Original ids, int64 or str objects (n,), as a pyarrow array of the same type."""
     import pyarrow as pa
 
-    return pa.array(ids.tolist(), pa.int64() if ids.dtype.kind == "i" else pa.string())
+    return pa.array(ids, pa.int64()) if ids.dtype.kind == "i" else pa.array(ids.tolist(), pa.string())
 
 
 def _read_ids(path: Path) -> NDArray[Any]:

@@ -150,8 +150,8 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
     )
 
 
-def save_ranks(ranks: Ranks, data: PreparedData, path: Path) -> None:
-    """Write one row for each user to the new Parquet file ``path``.
+def save_ranks(ranks: Ranks, data: PreparedData, path: Path, *, protocol: str) -> None:
+    """Write one row for each user to the new Parquet file ``path``, and ``protocol`` into its metadata.
 
     Columns: ``user_id`` and ``item_id`` (of the held-out item) as in the source, int64 ``above`` and ``equal`` as in
     `Ranks`, and int64 ``rank``, from 0, when the held-out item loses every tie. Raises `DataError` if ``path`` exists.
@@ -170,4 +170,4 @@ def save_ranks(ranks: Ranks, data: PreparedData, path: Path) -> None:
         }
     )
     with replaced_file(path) as partial:
-        pq.write_table(table.replace_schema_metadata({"protocol": data.protocol_label}), partial)
+        pq.write_table(table.replace_schema_metadata({"protocol": protocol}), partial)

@@ -104,8 +104,8 @@ def recommend(
         data: what the model was trained on.
         users: original ids in any order, as `find_users` takes them; None is every user of ``data``.
         k: items in a list; a list is shorter where fewer are left.
-        exclude_seen: leave out the user's train positives. The held-out item is never left out: training did not
-            see it, and to recommend it is what the metrics ask for.
+        exclude_seen: leave out the user's train positives, and validation item. The held-out item is never left
+            out: training did not see it, and to recommend it is what the metrics ask for.
         new_users: what a user unknown to ``data`` gets: an error, or the items with the most train positives.
         memory: bytes of catalogue scores held at a time, one user's at least.
 
@@ -133,7 +133,7 @@ def recommend(
     nothing = Interactions(
         offsets=np.zeros(data.n_users + 1, np.int64), items=np.empty(0, np.int32), n_items=data.n_items
     )
-    seen = data.train if exclude_seen else nothing
+    seen = data.known() if exclude_seen else nothing
     for start in range(0, len(known), rows_per_tile):
         rows = known[start : start + rows_per_tile]
         tile = score_catalogue(score, numbers[rows], data.n_items)

@@ -84,9 +84,9 @@ class RowAdam(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        if not (0 <= betas[0] < betas[1] ** 1.5 < 1 and eps > 0):
+        if not (0 < betas[0] < betas[1] ** 1.5 < 1 and eps > 0):
             raise ValueError(
-                f"betas are {betas} and eps is {eps}; RowAdam needs 0 <= beta1 < beta2**1.5 < 1 and eps > 0"
+                f"betas are {betas} and eps is {eps}; RowAdam needs 0 < beta1 < beta2**1.5 < 1 and eps > 0"
             )
         self._embeddings = list(embeddings)
         groups: list[dict[str, Any]] = [{"params": [e.weight for e in self._embeddings]}, {"params": list(parameters)}]
@@ -139,7 +139,7 @@ class RowAdam(torch.optim.Adam):
         super().load_state_dict(state_dict)
         for number, weight in enumerate(self.param_groups[0]["params"]):
             # The base class makes floats of everything.
-            self.state[weight]["last_step"] = state_dict["state"][number]["last_step"].clone()
+            self.state[weight]["last_step"] = state_dict["state"][number]["last_step"].to(weight.device, copy=True)
             self.state[weight]["step"] = state_dict["state"][number]["step"].clone()
         self._learning_rate = self.param_groups[0]["lr"]
 

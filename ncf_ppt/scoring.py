@@ -43,7 +43,7 @@ class NetworkScorer:
         self.device = model.last.weight.device
         # A network without one of the two parts has vectors of size 0 in its place.
         n_users, n_items = (table.num_embeddings for table in model.tables()[:2])
-        self.user_factors, self.item_factors = torch.empty(n_users, 0), torch.empty(n_items, 0)
+        self.user_factors, self.item_factors = (torch.empty(n, 0, device=self.device) for n in (n_users, n_items))
         self.user_half, self.item_half = self.user_factors, self.item_factors
         with torch.inference_mode():
             if model.config.model != "mlp":

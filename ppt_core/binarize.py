@@ -46,7 +46,7 @@ class _BinarizeActivation(torch.autograd.Function):
             grad_x = grad * ((x >= 0) & (x <= alpha))
             if grad_real is not None:
                 grad_x = grad_x + grad_real.masked_fill(x <= 0, 0)
-            return grad_x, _sum_in_one_order(grad * (x >= alpha)), None
+            return grad_x, sum_in_one_order(grad * (x >= alpha)), None
         (codes,) = ctx.saved_tensors
         grad_x, grad_alpha = torch.empty_like(codes, dtype=grad.dtype), torch.empty(1)
         sums = np.empty(-(-codes.numel() // _kernels.BLOCK_VALUES), np.float32)
@@ -58,7 +58,7 @@ class _BinarizeActivation(torch.autograd.Function):
         return grad_x, grad_alpha.reshape(()), None
 
 
-def _sum_in_one_order(values: Tensor) -> Tensor:
+def sum_in_one_order(values: Tensor) -> Tensor:
     """Sum of all elements, the same bit for bit on any number of threads.
 
     `Tensor.sum` adds one partial sum for each thread, and a sum over rows splits its columns where the threads

@@ -20,7 +20,8 @@ def binary_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: Tens
     d / d bias      ``grad`` summed over rows
     ==============  =====================================================================
 
-    On a CPU the product counts bits, elsewhere it multiplies floats; both give the same integer exactly.
+    On a CPU the product counts bits, elsewhere it multiplies floats: the same integers exactly, but for autocast to
+    bf16, which rounds those above 256 and what is scaled.
 
     Args:
         x: float (rows, in_features), each value 0 or ``alpha``.

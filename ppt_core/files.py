@@ -131,10 +131,10 @@ def verify_checksums(folder: Path, checksums: dict[str, str]) -> None:
     for name, digest in checksums.items():
         file = folder / name
         if not file.exists():
-            raise DataError(f"{file} is missing; prepare the data again")
+            raise DataError(f"{file} is missing; make the folder again")
         if file_sha256(file) != digest:
             raise DataError(
-                f"{file} was changed after it was written (its checksum does not match); prepare the data again"
+                f"{file} was changed after it was written (its checksum does not match); make the folder again"
             )
 
 

@@ -65,6 +65,7 @@ class TrainingConfig:
             ("threshold", self.threshold is None or 0 < self.threshold <= 1, "above 0 and at most 1"),
             ("eval_every", 0 <= self.eval_every < math.inf, "0 (only at the end) or above"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1"),
+            ("eval_every", self.patience is None or self.eval_every > 0, "above 0 where patience counts evaluations"),
             ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
         ]
 
@@ -216,11 +217,14 @@ def _train(
     reached = stalled = False
     for step in steps:
         done = step.iteration + 1
+        is_evaluated = done % eval_every == 0 or done == iterations
+        if is_evaluated:
+            step.loss.item()  # waits for a GPU, whose work counts
         seconds[step.phase] += -clock + (clock := time.perf_counter())
         metrics = None
         if done % per_epoch == 0:
             log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
-        if done % eval_every == 0 or done == iterations:
+        if is_evaluated:
             metrics = _evaluate(task, log, step.loss, done)
             reached = config.threshold is not None and metrics[task.metric] >= config.threshold
             metrics |= {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.binarize import binarize_activation, binarize_and_rectify, binarize_rows
+from ppt_core.binarize import binarize_activation, binarize_and_rectify, binarize_rows, sum_in_one_order
 from ppt_core.binary_conv import binary_conv2d
 from ppt_core.binary_linear import binary_linear
 from ppt_core.schedule import Precision
@@ -167,8 +167,13 @@ def set_precision(model: nn.Module, precision: Precision, *, scale: Literal["sta
                 if isinstance(layer, BinaryActivation):
                     layer.alpha.fill_(INITIAL_ALPHA)
                 elif isinstance(layer, _BinaryWeights):
-                    layer.scale.fill_(layer.weight.abs().mean().item() if scale == "static" else 1.0)
+                    layer.scale.fill_(_mean_magnitude(layer.weight) if scale == "static" else 1.0)
         layer.precision = precision
+
+
+def _mean_magnitude(weight: Tensor) -> float:
+    """Mean |w|, the same bit for bit on any number of threads."""
+    return sum_in_one_order(weight.abs()).item() / weight.numel()
 
 
 def check_finite(model: nn.Module) -> None:

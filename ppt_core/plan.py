@@ -145,6 +145,9 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
     planned = plan_binarization(model)
     plan = planned if plan is None else plan
     possible, wanted = ({entry.name for entry in p.layers if entry.binarize} for p in (planned, plan))
+    for entry in planned.layers:
+        if isinstance(model.get_submodule(entry.name), BinaryEmbedding) and entry.name not in wanted:
+            raise ValueError(f"{entry.name} is 1-bit by its class; to keep 32 bits make it an nn.Embedding")
     for entry in plan.layers:
         if entry.binarize and not {entry.name, entry.input_activation or entry.name} <= possible & wanted:
             raise ValueError(

@@ -63,11 +63,11 @@ class Run:
             found = self.config.get(group)
             names = values if isinstance(values, dict) else {group: values}
             olds = found if isinstance(found, dict) else {group: found}
-            for name, value in names.items():
-                if olds.get(name) != value and name != "path":
+            for name in {**names, **olds}:  # a setting that only one of them has is another one, too
+                if olds.get(name) != names.get(name) and name != "path":
                     raise DataError(
-                        f"{self.path} was started with {name} = {olds.get(name)}, not {value}; resume with the same "
-                        "settings and data, or train into a new folder"
+                        f"{self.path} was started with {name} = {olds.get(name)}, not {names.get(name)}; resume with "
+                        "the same settings and data, or train into a new folder"
                     )
 
     @property

@@ -63,6 +63,16 @@ def test_a_zip_that_needs_another_tool_says_so(
         find_source(path)
 
 
+def test_a_zip_with_a_hole_is_damaged(tmp_path: Path) -> None:
+    """Its directory, at the end, is there, and the header of its member is not."""
+    path = write_zip(tmp_path / "x.zip", readme_txt=b"read me", a_csv=CSV)
+    content = path.read_bytes()
+    start = content.rindex(b"PK\x03\x04")
+    path.write_bytes(content[:start] + bytes(30) + content[start + 30 :])
+    with pytest.raises(DataError, match=r"x\.zip \(a\.csv\) is truncated or damaged \(.*fetch it again"):
+        read(path)
+
+
 def test_empty_files_and_members_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(DataError, match="empty is empty"):

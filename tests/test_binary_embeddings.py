@@ -1,5 +1,6 @@
 """1-bit embeddings: the operator, the switch, training through `RowAdam`, evaluation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ncf_ppt.row_adam import BinaryRowEmbedding, RowAdam
 from ncf_ppt.scoring import scorer
 from ppt_core.binarize import binarize_rows
 from ppt_core.layers import set_precision
-from ppt_core.plan import plan_binarization
+from ppt_core.plan import BinarizationPlan, convert, plan_binarization
 from ppt_core.runs import Run
 
 CONFIG = NCFConfig(factors=4, layers=(16, 32, 64, 8), binarize_embeddings=True)
@@ -58,6 +59,11 @@ def test_the_plan_says_which_embeddings_are_1_bit(tiny_data: PreparedData) -> No
     fates = {layer.name: layer.binarize for layer in plan_binarization(NCF(5, 6, CONFIG, seed=0)).layers}
     assert fates["gmf_user"]
     assert fates["mlp_item"]
+    model = NCF(5, 6, CONFIG, seed=0)
+    layers = plan_binarization(model).layers
+    edited = BinarizationPlan(tuple(replace(e, binarize=e.binarize and e.name != "gmf_user") for e in layers))
+    with pytest.raises(ValueError, match="gmf_user is 1-bit by its class"):
+        convert(model, edited)
     assert not fates["first"]
     gmf = new_model(tiny_data, NCFConfig(model="gmf", binarize_embeddings=True), NCFTrainingConfig())
     set_precision(gmf, "low")

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import shlex
 from pathlib import Path
@@ -6,8 +7,10 @@ import click
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from cli import main
+from commands.group import CommandGroup
 from ncf_ppt.interactions import PreparedData
 from tests.command_line import CommandLine
 
@@ -155,6 +158,16 @@ def test_errors_are_one_line(folder: Path, ratings: Path, tmp_path: Path) -> Non
     assert "already exists" in fail("train", "--data", data, "--out", run)
     assert "--resume needs --out" in fail("train", "--resume")
     assert "is not a folder" in fail("train", "--data", tmp_path / "none", "--out", tmp_path / "x")
+    assert "--binarize-embeddings has no effect" in fail(
+        "train", "--data", data, "--split", 1, "--binarize-embeddings", "--out", tmp_path / "x", code=2
+    )
+    assert "--rescore is 5 without --candidates" in fail("recommend", run, "--user", 1, "--rescore", 5, code=2)
+    for value in ("inf", "nan", "0"):
+        done = call("evaluate", run, "--memory", value)
+        assert done.exit_code == 2
+        assert f"{value} is not a number of MB above 0" in done.stderr
+    (tmp_path / "users.txt").write_bytes("1".encode("utf-16"))
+    assert "users.txt is not UTF-8 text" in fail("recommend", run, "--users", tmp_path / "users.txt")
     assert "not a run folder" in fail("evaluate", data)
     assert "user '999' is unknown" in fail("recommend", run, "--user", "999").replace("user 999", "user '999'")
     assert "name the users by one of" in fail("recommend", run)
@@ -163,6 +176,32 @@ def test_errors_are_one_line(folder: Path, ratings: Path, tmp_path: Path) -> Non
     (tmp_path / "empty.csv").write_text("")
     assert "is empty" in fail("prepare", tmp_path / "empty.csv", "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_file_of_users_may_begin_with_a_byte_order_mark(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_bytes("1\n2\n".encode("utf-8-sig"))
+    document = succeed("recommend", folder / "run", "--users", tmp_path / "users.txt")
+    assert [entry["user_id"] for entry in document["recommendations"]] == [1, 2]
+
+
+def test_ranks_in_the_whole_catalogue_are_labelled_so(folder: Path, tmp_path: Path) -> None:
+    for command in (("evaluate", folder / "run"), ("baseline", "popular", "--data", folder / "data")):
+        path = tmp_path / f"{command[0]}.parquet"
+        metrics = succeed(*command, "--ranking", "full", "--per-user", path)
+        assert "whole catalogue" in metrics["protocol"]
+        assert pq.read_schema(path).metadata[b"protocol"].decode() == metrics["protocol"]
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """As in `ppt-ncf recommend run --all | head`."""
+    group = CommandGroup("ppt-ncf")
+
+    @group.command()
+    def say() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    done = CliRunner().invoke(group, ["say"])
+    assert (done.exit_code, done.output) == (1, "")
 
 
 def test_an_unfinished_run_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from click.testing import CliRunner, Result
 
 from cli import main
 from ncf_ppt.comparison import paired_difference, per_user
+from ncf_ppt.fit import NCFTrainingConfig, fit
 from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import Ranks
 
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--epochs", "0.5", "--json"]
@@ -82,3 +84,17 @@ def test_compare_runs(tiny_data: PreparedData, tmp_path: Path) -> None:
     (line,) = refused.stderr.splitlines()
     assert "cannot be compared: their protocol is leave-one-out, 50 negatives, strict and leave-one-out, 999" in line
     assert "two runs at least" in call("compare", runs[0]).stderr
+
+    config = NCFTrainingConfig(iterations=2, batch_size=512)
+    for _ in fit(tiny_data, tmp_path / "python", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
+        pass
+    refused = call("compare", tmp_path / "python", tmp_path / "python")
+    assert refused.exit_code == 1
+    assert "does not say where its data are, since Python trained it; name them with --data" in refused.stderr
+    unsaved = call("compare", tmp_path / "python", tmp_path / "python", "--data", tmp_path / "data")
+    assert "was trained on data that no folder holds" in unsaved.stderr
+    for _ in fit(
+        PreparedData.load(tmp_path / "data"), tmp_path / "loaded", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config
+    ):
+        pass
+    assert call("pack", tmp_path / "loaded", "--data", tmp_path / "data", "--out", tmp_path / "p").exit_code == 0

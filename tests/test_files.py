@@ -360,4 +360,4 @@ def test_checksums_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b").unlink()
     with pytest.raises(DataError) as raised:
         verify_checksums(tmp_path, checksums)
-    assert one_line(raised) == f"{tmp_path / 'b'} is missing; prepare the data again"
+    assert one_line(raised) == f"{tmp_path / 'b'} is missing; make the folder again"

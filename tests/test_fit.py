@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,9 @@ def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path) -> None:
             torch.set_num_threads(threads)
             numba.set_num_threads(threads)
             settings = config(iterations=6, batch_size=2048)
-            models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
+            # 1-bit layers of more weights than one thread sums
+            network = NCFConfig(layers=(256, 256, 256, 64))
+            models.append(train(data, tmp_path / str(threads), settings, model=network))
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])
@@ -192,6 +195,13 @@ def test_refuses_to_resume_with_other_settings(data: PreparedData, tmp_path: Pat
         train(data, tmp_path / "run", config(epochs=1, batch_size=128), resume=True)
     with pytest.raises(DataError, match=r"was started with factors = 4, not 5"):
         train(data, tmp_path / "run", config(epochs=1), model=NCFConfig(factors=5, layers=(8, 8, 8, 4)), resume=True)
+    binarized = replace(SMALL, binarize_embeddings=True)
+    train(data, tmp_path / "binarized", config(epochs=1), model=binarized)
+    with pytest.raises(DataError, match=r"was started with binarize_embeddings = True, not None"):
+        train(data, tmp_path / "binarized", config(epochs=1), resume=True)
+    assert Run.open(tmp_path / "run").config["training"]["optimizer"] == "row-adam"  # what a device resumes with
+    with pytest.raises(DataError, match=r"was started with optimizer = row-adam, not adam"):
+        train(data, tmp_path / "run", config(epochs=1, optimizer="adam"), resume=True)
     with pytest.raises(DataError, match="already exists"):
         train(data, tmp_path / "run", config(epochs=1))
 

@@ -1,3 +1,4 @@
+import multiprocessing
 from itertools import islice
 from pathlib import Path
 
@@ -91,6 +92,15 @@ def test_any_number_of_workers_gives_the_same_batches(files: ImageFiles) -> None
             assert torch.equal(found.labels, batch.labels)
         stream.close()  # type: ignore[attr-defined]
     tested = evaluation_batches(FileSampler(source=files, training=False, image_size=8), 4, workers=1)
+    assert torch.cat([batch.labels for batch in tested]).tolist() == list(range(9))
+
+
+def test_a_process_that_may_have_none_of_its_own_draws_itself(
+    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the workers of a Dask cluster are."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    tested = evaluation_batches(FileSampler(source=files, training=False, image_size=8), 4, workers=2)
     assert torch.cat([batch.labels for batch in tested]).tolist() == list(range(9))
 
 

@@ -79,7 +79,7 @@ def test_a_changed_or_missing_file_is_named(folder: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name} was changed after it was written"):
         load_prepared(folder)
     (folder / name).unlink()
-    with pytest.raises(DataError, match=f"{name} is missing; prepare the data again"):
+    with pytest.raises(DataError, match=f"{name} is missing; make the folder again"):
         load_prepared(folder)
 
 

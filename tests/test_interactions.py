@@ -189,7 +189,7 @@ def test_saving_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None
 
 def test_ranks_of_every_user_carry_the_original_ids(tmp_path: Path) -> None:
     ranks = Ranks(above=np.array([0, 1, 2]), equal=np.array([0, 2, 0]))
-    save_ranks(ranks, prepared(STRING_IDS), tmp_path / "ranks.parquet")
+    save_ranks(ranks, prepared(STRING_IDS), tmp_path / "ranks.parquet", protocol="leave-one-out, whole catalogue")
     table = pq.read_table(tmp_path / "ranks.parquet")
     assert table.to_pydict() == {
         "user_id": STRING_IDS.tolist(),
@@ -198,6 +198,6 @@ def test_ranks_of_every_user_carry_the_original_ids(tmp_path: Path) -> None:
         "equal": [0, 2, 0],
         "rank": [0, 3, 2],
     }
-    assert table.schema.metadata == {b"protocol": b"leave-one-out, 2 negatives, strict"}
+    assert table.schema.metadata == {b"protocol": b"leave-one-out, whole catalogue"}
     with pytest.raises(DataError, match="already exists"):
-        save_ranks(ranks, prepared(), tmp_path / "ranks.parquet")
+        save_ranks(ranks, prepared(), tmp_path / "ranks.parquet", protocol="")

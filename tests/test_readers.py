@@ -244,6 +244,8 @@ PARQUET_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "text time": ({"time": ["noon", "1", "2"]}, "time column holds string \\(first value 'noon'\\)"),
     "huge time": ({"time": pa.array([2**64 - 1, 1, 1], pa.uint64())}, "a time is too large"),
     "empty id": ({"item": ["a", " ", "b"]}, "row 2 has no item"),
+    "text of a missing id": ({"user": ["a", "nan", "None"]}, "row 2 has no user .*, like 1 more"),
+    "ids in lists": ({"item": [["a"], ["b"], []]}, "the item column holds list<.*>; ids must be integers or strings"),
     "fractional id": ({"item": [1.0, 1.5, 2.0]}, "the item ids are numbers, and not all are integers"),
     "truth ids": ({"user": [True, False, True]}, "the user column holds bool"),
     "other names": ({"user": None, "item": None, "time": None, "a": [1]}, "its columns: 'a'"),

@@ -150,10 +150,11 @@ def test_does_not_depend_on_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("betas", "eps"), [((0.9, 0.9), 1e-8), ((0.9, 1.0), 1e-8), ((-0.1, 0.9), 1e-8), ((0.9, 0.999), 0)]
+    ("betas", "eps"),
+    [((0.9, 0.9), 1e-8), ((0.9, 1.0), 1e-8), ((-0.1, 0.9), 1e-8), ((0.0, 0.9), 1e-8), ((0.9, 0.999), 0)],
 )
 def test_refuses_what_its_sums_cannot_do(betas: tuple[float, float], eps: float) -> None:
-    with pytest.raises(ValueError, match="RowAdam needs 0 <= beta1"):
+    with pytest.raises(ValueError, match="RowAdam needs 0 < beta1"):
         RowAdam([twins()[0]], [], betas=betas, eps=eps)
 
 

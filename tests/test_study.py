@@ -19,6 +19,8 @@ from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ppt_core.errors import DataError
+from ppt_core.files import write_json
+from ppt_core.study.figures import COLORS
 from ppt_core.study.running import run_trial
 from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
@@ -116,8 +118,10 @@ def test_report(study: Path) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
-    assert "var(--ppt)" in page
-    assert "currentColor" in page
+    drawings = page[page.index("<svg") :]
+    assert "var(--ppt)" in drawings
+    assert COLORS["ppt"] not in drawings
+    assert "currentColor" in drawings
     assert str(study.parent) not in page
     assert "path" not in document["settings"]["data"]
     text = call("study", "report", study)  # made anew
@@ -143,6 +147,23 @@ def test_a_third_split_says_which_was_best(study: Path, data: Path, tmp_path: Pa
     assert "Which split was best" in (Path(document["report"]) / "index.html").read_text()
 
 
+def test_a_study_that_has_just_begun_has_a_report(study: Path, tmp_path: Path) -> None:
+    """Of one trial at low precision, and then of one that is on no curve."""
+    path = tmp_path / "study"
+    shutil.copytree(study, path)
+    for trial in (path / "trials").iterdir():
+        if trial.name != "full0-low0.5-seed0":
+            shutil.rmtree(trial)
+    document = json.loads(call("study", "report", path, "--json").stdout)
+    assert [curve["name"] for curve in document["curves"]] == ["low precision"]
+    assert document["speed_ups"] == []
+    write_json(path / "plan.json", {**Study.open(path).plan(), "splits": [0.75]})
+    done = call("study", "report", path)
+    assert done.exit_code == 0, done.output
+    assert "1 of 6 trials finished" in done.stdout
+    assert sorted(file.name for file in (path / "report").iterdir()) == ["index.html", "report.json"]
+
+
 def test_the_grid_and_its_diagonals_are_drawn() -> None:
     from ppt_core.study.figures import NARROW, diagonals, draw, to_svg
 
@@ -159,6 +180,9 @@ def test_the_grid_and_its_diagonals_are_drawn() -> None:
     drawing = to_svg(figures["figure3a"], "grid")
     assert ">.350<" in drawing  # of 2 + 3 epochs
     assert ">3 epochs<" in to_svg(figures["figure3b"], "diagonals")
+    # Budgets 1, 2, 4, 8 of three splits overlap in some cells and are no grid.
+    report["grid"] = [point(full * n, low * n) for n in (1, 2, 4, 8) for full, low in ((0, 1), (0.5, 0.5), (1, 0))]
+    assert list(draw(report, NARROW)) == ["figure1", "figure2", "figure3b"]
 
 
 def test_a_dry_run_trains_nothing(data: Path, tmp_path: Path) -> None:
@@ -184,6 +208,11 @@ def test_refuses_in_one_line(data: Path, study: Path, tmp_path: Path) -> None:
     assert "--budgets is '1;2'" in fail("--out", new, "--budgets", "1;2", code=2)
     assert "split is 2" in fail("--out", new, "--splits", "2", code=2)
     assert "need" in fail("--out", new, "--workers", 1000, code=2)
+    assert "a grid with -1 epochs" in fail("--out", new, "--grid", "1,-1", code=2)
+    assert "as many as it has" in fail("--out", new, "--workers", 2, "--dask-address", "tcp://127.0.0.1:1", code=2)
+    for budgets, splits in (("0.01", "0"), ("0.1", "0.99")):  # less than an iteration, and no low one
+        line = fail("--out", new, "--budgets", budgets, "--splits", splits, *TINY, code=2)
+        assert "is too short: an epoch has 38 iterations and each part needs one" in line
     assert "not a study" in fail("--out", data, *TINY, code=1)
     assert not new.exists()
     assert "not a study" in call("study", "report", data).stderr

@@ -160,6 +160,21 @@ def test_a_plan_holds_each_trial_once() -> None:
     assert Trial.of(3, 1 / 3, 0).split == pytest.approx(1 / 3)
 
 
+def test_a_trial_is_what_its_name_says() -> None:
+    """A grid's trial and a curve's are one where their names are, and both curves have it."""
+    assert Trial.of(3, 0.1, 0) == Trial(full=0.3, low=2.7, seed=0)
+    found = Trial.of(3, 0.66666667, 0)
+    assert found == Trial(full=2, low=1, seed=0)
+    assert len(curve_cells({(found.full, found.low): cell(30, 0.5)}, 0.66666667)) == 1
+    assert not curve_cells({(found.full, found.low): cell(30, 0.5)}, 0.6666)
+
+
+@pytest.mark.parametrize("length", [-1, math.nan, math.inf])
+def test_refuses_a_grid_that_cannot_be(length: float) -> None:
+    with pytest.raises(ValueError, match="a grid with"):
+        grid_trials([1, length], 1)
+
+
 @pytest.mark.parametrize("bad", [(0, 0, 0), (-1, 2, 0), (math.nan, 1, 0), (math.inf, 1, 0), (1, 1, -1)])
 def test_refuses_trials_that_cannot_be(bad: tuple[float, float, int]) -> None:
     with pytest.raises(ValueError, match=r"cannot be|seed is"):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ppt_core.study.jobs import run_jobs, threads_of_a_job, usable_cores
+from ppt_core.study.jobs import cluster_workers, run_jobs, threads_of_a_job, usable_cores
 
 
 def where(number: int) -> tuple[int, int]:
@@ -22,6 +22,7 @@ def test_jobs_run_in_processes_of_their_own() -> None:
 
 
 def test_a_dask_cluster_takes_the_same_jobs(cluster: str) -> None:
+    assert cluster_workers(cluster) == 2
     found = dict(run_jobs(where, [(number,) for number in range(4)], dask_address=cluster))
     assert sorted(found) == [0, 1, 2, 3]
     assert len(set(found.values())) == 2

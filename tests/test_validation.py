@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands.ncf.data import description
 from data_prep.prepare import prepare, prepare_source
 from data_prep.synthetic import synthesize
 from ncf_ppt.catalogue import rank_catalogue
@@ -50,7 +51,9 @@ def test_the_test_set_stays_what_it_was(pair: tuple[PreparedData, PreparedData])
     np.testing.assert_array_equal(known.items, plain.train.items)
     assert plain.known() is plain.train
     assert held.protocol_label != plain.protocol_label
-    assert "the item before it held out too" in held.protocol_label
+    for ranking in ("sampled", "full"):
+        assert "the item before it held out too" in description(held, ranking, "torch")["protocol"]
+        assert "the item before it" not in description(plain, ranking, "torch")["protocol"]
     scores = np.random.default_rng(0).random((120, 150), dtype=np.float32)
     ranks = [rank_catalogue(lambda users, items: scores[users[:, np.newaxis], items], data) for data in pair]
     np.testing.assert_array_equal(ranks[0].above, ranks[1].above)
@@ -105,6 +108,7 @@ def test_users_of_two_items_cannot_be_validated(tmp_path: Path) -> None:
 def test_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(CSV)
     data = prepare_source(str(tmp_path / "ratings.csv"), tmp_path / "out", **OPTIONS, validation=True)
+    assert data.manifest == PreparedData.load(tmp_path / "out").manifest
     assert PreparedData.load(tmp_path / "out").validation_items is not None
     assert replace(data, validation_items=None).protocol_label == "leave-one-out, 1 negatives, strict"
 
@@ -135,5 +139,7 @@ def test_training_stops_on_validation_alone(tmp_path: Path, pair: tuple[Prepared
         pass
     assert (tmp_path / "part" / "model.safetensors").read_bytes() == run.model_path.read_bytes()
 
+    with pytest.raises(ValueError, match=r"eval_every is 0; it must be above 0 where patience counts evaluations"):
+        replace(config, eval_every=0)
     with pytest.raises(DataError, match="patience is 2, but the data hold no validation set"):
         next(fit(plain, tmp_path / "plain", network, config))

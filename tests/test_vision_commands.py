@@ -134,6 +134,9 @@ def test_errors_are_one_line(folder: Path, jpegs: Path, tmp_path: Path) -> None:
     assert "vgg16 has no shortcuts" in fail(
         "train", "--data", data, "--out", out, "--network", "vgg16", "--shortcut", "identity", code=2
     )
+    for option, value in (("--image-size", 64), ("--root", tmp_path)):
+        line = fail("train", "--data", data, "--out", out, option, value, code=2)
+        assert f"{option} is {value}, which is for image files; these images are arrays" in line
     assert "already exists" in fail("train", "--data", data, "--out", folder / "run")
     assert "--resume needs --out" in fail("train", "--resume")
     assert "is not a folder" in fail("train", "--data", tmp_path / "none", "--out", out)

@@ -15,6 +15,7 @@ from vision_ppt.augment import Normalization
 from vision_ppt.fit import VisionTrainingConfig, evaluate, fit, load_network, new_network
 from vision_ppt.images import ImageArray, PreparedImages
 from vision_ppt.networks import NetworkConfig
+from vision_ppt.recipes import RecipeName
 from vision_ppt.sampling import ImageBatch
 
 TIMES = ("seconds", "samples_per_second", "phases")
@@ -70,9 +71,13 @@ def test_learns_and_is_read_back(data: PreparedImages, tmp_path: Path, split: fl
     assert low == (set() if split == 1 else {"low"})
 
 
-@pytest.mark.parametrize(("stop", "at_switch"), [(4, "keep"), (6, "reset")])
-def test_resumes_bit_for_bit(data: PreparedImages, tmp_path: Path, stop: int, at_switch: AtSwitch) -> None:
-    settings = config(iterations=8, eval_every=0.5, at_switch=at_switch)
+@pytest.mark.parametrize(
+    ("stop", "at_switch", "recipe"), [(4, "keep", "cifar"), (6, "reset", "cifar"), (6, "keep", "imagenet")]
+)
+def test_resumes_bit_for_bit(
+    data: PreparedImages, tmp_path: Path, stop: int, at_switch: AtSwitch, recipe: RecipeName
+) -> None:
+    settings = config(iterations=8, eval_every=0.5, at_switch=at_switch, recipe=recipe)
     whole = train(data, tmp_path / "whole", settings)
     for progress in fit(data, tmp_path / "part", NETWORK, settings, checkpoint_seconds=0):
         if progress.iteration == stop:

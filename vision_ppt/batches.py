@@ -1,5 +1,6 @@
 """Streams of batches: where batches begin and end, and worker processes that decode them ahead."""
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -75,13 +76,14 @@ def draw_blocks(sampler: ImageSampler, blocks: Iterable[Block], *, workers: int 
         sampler: draws them.
         blocks: any number, or without end.
         workers: processes that draw whole batches ahead, two each. 0 draws in this process, when asked. The
-            batches are the same for any number.
+            batches are the same for any number. A process that may have none of its own, as a worker of a Dask
+            cluster, draws them itself.
 
     Raises `DataError` for a file that cannot be read.
     """
     if workers < 0:
         raise ValueError(f"workers is {workers}; it must be 0 or above")
-    if workers == 0:
+    if workers == 0 or multiprocessing.current_process().daemon:
         for block in blocks:
             yield sampler.draw(*block)
         return

@@ -61,14 +61,17 @@ class Recipe:
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Build the optimizer of a phase over all parameters. The learning rate is set at each step.
 
-        Alphas do not decay: their penalty is a part of the loss (`ppt_core.layers.alpha_penalty`).
+        Alphas do not decay: their penalty is a part of the loss (`ppt_core.layers.alpha_penalty`). They are a group
+        of their own, since fused SGD wants momentum of all of a group or of none, and theirs begins at the switch.
         """
-        undecayed = {id(module.alpha) for module in model.modules() if isinstance(module, BinaryActivation)}
-        if not self.decays_batch_norm:
-            undecayed |= {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+        alphas = {id(module.alpha) for module in model.modules() if isinstance(module, BinaryActivation)}
+        norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+        undecayed = set() if self.decays_batch_norm else norms
+        others = [p for p in model.parameters() if id(p) not in alphas]
         groups = [
-            {"params": [p for p in model.parameters() if id(p) not in undecayed], "weight_decay": self.weight_decay},
-            {"params": [p for p in model.parameters() if id(p) in undecayed], "weight_decay": 0.0},
+            {"params": [p for p in others if id(p) not in undecayed], "weight_decay": self.weight_decay},
+            {"params": [p for p in others if id(p) in undecayed], "weight_decay": 0.0},
+            {"params": [p for p in model.parameters() if id(p) in alphas], "weight_decay": 0.0},
         ]
         return torch.optim.SGD(
             [group for group in groups if group["params"]], lr=0.0, momentum=self.momentum, fused=True

@@ -25,7 +25,7 @@ def baseline(
     seed: int,
     ranking: str,
     k: int,
-    memory: float,
+    memory: int,
     as_json: bool,
 ) -> None:
     """Train a simple recommender and measure it as `evaluate` does.
@@ -51,10 +51,11 @@ def baseline(
     if ranking == "sampled":
         ranks = rank_test_items(score, prepared)
     else:
-        ranks = rank_catalogue(score, prepared, k=k, memory=int(memory * 1e6))
+        ranks = rank_catalogue(score, prepared, k=k, memory=memory)
+    about = description(prepared, ranking, "implicit")
     if per_user is not None:
-        save_ranks(ranks, prepared, per_user)
-    metrics = {**description(prepared, ranking, "implicit"), **ranks.metrics(k), "seconds": seconds, "seed": seed}
+        save_ranks(ranks, prepared, per_user, protocol=about["protocol"])
+    metrics = {**about, **ranks.metrics(k), "seconds": seconds, "seed": seed}
     if as_json:
         return print_json({"baseline": name, **metrics})
     print_metrics({name: metrics}, metrics["protocol"])

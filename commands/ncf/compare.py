@@ -15,7 +15,7 @@ _TITLES = {"hit_ratio": "HR", "ndcg": "NDCG"}
 @click.command()
 @click.argument("runs", metavar="RUN RUN ...", type=FOLDER, nargs=-1, required=True)
 @RANKING_OPTION
-@click.option("--seed", default=0, show_default=True, help="Of the resamples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 @K_OPTION
 @DATA_OPTION

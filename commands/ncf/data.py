@@ -46,5 +46,5 @@ def description(data: "PreparedData", ranking: str, engine: str) -> dict[str, An
         "n_negatives": None if full else data.n_negatives,
         "ranking": ranking,
         "engine": engine,
-        "protocol": "leave-one-out, whole catalogue without train items" if full else data.protocol_label,
+        "protocol": f"{data.split_label}, whole catalogue without train items" if full else data.protocol_label,
     }

@@ -35,7 +35,7 @@ def evaluate(
     engine: str | None,
     per_user: Path | None,
     k: int,
-    memory: float,
+    memory: int,
     data: Path | None,
     device: str,
     as_json: bool,
@@ -62,10 +62,11 @@ def evaluate(
     if ranking == "sampled":
         ranks = rank_test_items(score, prepared)
     else:
-        ranks = rank_catalogue(score, prepared, k=k, memory=int(memory * 1e6))
+        ranks = rank_catalogue(score, prepared, k=k, memory=memory)
+    about = description(prepared, ranking, trained.engine)
     if per_user is not None:
-        save_ranks(ranks, prepared, per_user)
-    metrics = {**description(prepared, ranking, trained.engine), **ranks.metrics(k), "run": str(path)}
+        save_ranks(ranks, prepared, per_user, protocol=about["protocol"])
+    metrics = {**about, **ranks.metrics(k), "run": str(path)}
     if as_json:
         return print_json({**metrics, **trained.training})
     print_metrics({str(path): metrics}, metrics["protocol"])

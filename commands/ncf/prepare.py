@@ -54,6 +54,8 @@ def prepare(source: str, as_json: bool, out: Path, **options: Any) -> None:
         return print_json({"out": str(out), **_counts(data), "manifest": manifest})
     click.echo(f"{out}: {data.n_users:,} users x {data.n_items:,} items, {len(data.train):,} train positives")
     click.echo(f"test: {data.protocol_label}")
+    if manifest["source"].get("is_official") is False:
+        click.echo("the bytes are not the published ones (a copy in another form, say); the manifest has their SHA-256")
     for line in _dropped(manifest):
         click.echo(line)
 

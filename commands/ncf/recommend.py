@@ -39,8 +39,7 @@ from commands.output import print_json, tell
 @click.option(
     "--rescore",
     type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
+    show_default="100",
     help="Candidates that the network scores for each user, with --candidates.",
 )
 @ENGINE_OPTION
@@ -57,9 +56,9 @@ def recommend(
     out: Path | None,
     new_users: str,
     candidates: Path | None,
-    rescore: int,
+    rescore: int | None,
     k: int,
-    memory: float,
+    memory: int,
     data: Path | None,
     engine: str | None,
     device: str,
@@ -83,14 +82,21 @@ def recommend(
 
     if sum((bool(users), users_file is not None, all_users)) != 1:
         raise DataError("name the users by one of --user, --users or --all")
+    if rescore is not None and candidates is None:
+        raise ValueError(f"--rescore is {rescore} without --candidates; name the folder whose vectors find candidates")
     if out is not None:
         refuse_existing(out)
     trained = open_trained(path, data, engine=engine, device=device)
     if users_file is not None:
-        users = tuple(line.strip() for line in users_file.read_text("utf-8").splitlines() if line.strip())
+        try:
+            lines = users_file.read_text("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise DataError(f"{users_file} is not UTF-8 text; convert the file") from None
+        users = tuple(line.strip() for line in lines if line.strip())
     wanted = None if all_users else list(users)
     score = trained.score
     if candidates is not None:
+        rescore = 100 if rescore is None else rescore
         if rescore < k:
             raise ValueError(f"--rescore is {rescore}; it must be at least the length of the lists, {k}")
         search = open_vectors(candidates, trained.data)
@@ -101,7 +107,7 @@ def recommend(
         wanted,
         k=k,
         new_users=new_users,  # type: ignore[arg-type]
-        memory=int(memory * 1e6),
+        memory=memory,
     )
     if lists.n_new_users:
         tell(f"{lists.n_new_users} unknown users got what is most popular")

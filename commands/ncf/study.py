@@ -18,7 +18,7 @@ def experiment(data: Path, options: dict[str, Any]) -> Experiment:
     usual = NCFTrainingConfig()
     chosen = {name: getattr(usual, name) for name in ("split", "epochs", "seed", "eval_every")}
     model_config, config = configs(**options, **chosen)
-    return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"))
+    return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"), {"device": device})
 
 
 study = study_group("ppt-ncf", train_command, experiment)

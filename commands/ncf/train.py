@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--patience",
     type=int,
-    help="Stop after so many evaluations without a better HR@10 on validation items (prepare --validation).",
+    help="Stop after so many evaluations of the last phase without a better HR@10 on validation items "
+    "(prepare --validation).",
 )
 @click.option(
     "--model",
@@ -62,6 +63,8 @@ def train(
     from ppt_core.distributed import join_world
 
     world = click.get_current_context().with_resource(join_world(device))
+    if options["binarize_embeddings"] and options["split"] == 1:
+        raise ValueError("--binarize-embeddings has no effect at --split 1, where nothing is binarized; leave it out")
     path = run_folder(out, world, resume=resume)
     model_config, config = configs(device=device, **options)
     prepared = open_data(data)

@@ -64,6 +64,6 @@ def data_of_packed(packed: "PackedNCF", path: Path, data: Path | None) -> "Prepa
 
 def provenance(run: "Run") -> dict[str, Any]:
     """What a packed file keeps of the run it was made from: no place of this machine, no timing."""
-    data = {"sha256": run.config["data"]["sha256"], "is_sample": run.config["data"]["path"] is None}
+    data = {"sha256": run.config["data"]["sha256"], "is_sample": run.config["data"].get("path", "") is None}
     result = {key: run.result()[key] for key in _FROM_FILE}
     return {"model": run.config["model"], "training": run.config["training"], "data": data, "result": result}

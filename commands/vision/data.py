@@ -13,4 +13,14 @@ def open_images(path: Path | None, root: Path | None = None) -> "PreparedImages 
     from data_prep.synthetic_images import synthesize_images
     from vision_ppt.prepared import load_prepared
 
-    return synthesize_images() if path is None else load_prepared(path, root=root)
+    images = synthesize_images() if path is None else load_prepared(path, root=root)
+    refuse_for_arrays(images, "--root", root)
+    return images
+
+
+def refuse_for_arrays(images: "PreparedImages | PreparedFolders", option: str, value: object) -> None:
+    """Raise ValueError if an option of image files is given and the images are no files."""
+    from vision_ppt.images import PreparedImages
+
+    if value is not None and isinstance(images, PreparedImages):
+        raise ValueError(f"{option} is {value}, which is for image files; these images are arrays, so leave it out")

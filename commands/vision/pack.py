@@ -59,7 +59,10 @@ def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | No
         class_names=tuple(prepared.class_names),
         provenance={
             "training": opened.config["training"],
-            "data": {"sha256": opened.config["data"]["sha256"], "is_sample": opened.config["data"]["path"] is None},
+            "data": {
+                "sha256": opened.config["data"]["sha256"],
+                "is_sample": opened.config["data"].get("path", "") is None,
+            },
             "result": result,
         },
     )

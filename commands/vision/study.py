@@ -6,22 +6,27 @@ from typing import Any
 
 from commands.study import Experiment, study_group
 from commands.vision.data import open_images
-from commands.vision.train import configs, usual_workers
+from commands.vision.train import configs
 from commands.vision.train import train as train_command
 
 
 def experiment(data: Path, options: dict[str, Any]) -> Experiment:
-    """Train on the prepared images at ``data`` as the options of `ppt-vision train` say."""
+    """Train on the prepared images at ``data`` as the options of `ppt-vision train` say.
+
+    A trial decodes its images itself unless ``--workers`` says otherwise: helpers would take time from trials
+    beside it.
+    """
     from vision_ppt.study import train
 
-    root, device, workers = options.pop("root"), options["device"], options.pop("workers")
+    root, device, workers = options.pop("root"), options["device"], options.pop("workers") or 0
     images = open_images(data, root)
-    network_config, config = configs(images.n_classes, **options)
-    if workers is None:
-        workers = usual_workers(images)
+    network_config, config = configs(images, **options)
     root = root and root.resolve()
     return Experiment(
-        partial(train, data, root, network_config, device, workers), config, ("accuracy", "top-1 accuracy")
+        partial(train, data, root, network_config, device, workers),
+        config,
+        ("accuracy", "top-1 accuracy"),
+        {"device": device, "decoding_workers": workers},
     )
 
 

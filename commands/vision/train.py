@@ -8,7 +8,7 @@ import click
 from commands.options import FOLDER, training_options
 from commands.output import print_json, print_training
 from commands.training import data_reference, follow, run_folder
-from commands.vision.data import open_images
+from commands.vision.data import open_images, refuse_for_arrays
 
 if TYPE_CHECKING:
     from vision_ppt.fit import VisionTrainingConfig
@@ -43,7 +43,7 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
     show_default=True,
     help="How the learning rate falls in each phase; step: as the recipe says.",
 )
-@click.option("--image-size", default=224, show_default=True, help="What image files are cropped to.")
+@click.option("--image-size", type=int, show_default="224", help="What image files are cropped to.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
@@ -84,7 +84,7 @@ def train(
     if data is None and options["epochs"] is None:
         options["epochs"] = _SAMPLE_EPOCHS
     images = open_images(data, root)
-    network_config, config = configs(images.n_classes, device=device, **options)
+    network_config, config = configs(images, device=device, **options)
     progress = fit(
         images,
         path,
@@ -105,7 +105,15 @@ def train(
 
 
 def configs(
-    n_classes: int, *, network: Any, shortcut: Any, recipe: Any, arithmetic: Any, device: str, **training: Any
+    images: "PreparedImages | PreparedFolders",
+    *,
+    network: Any,
+    shortcut: Any,
+    recipe: Any,
+    image_size: int | None,
+    arithmetic: Any,
+    device: str,
+    **training: Any,
 ) -> tuple["NetworkConfig", "VisionTrainingConfig"]:
     """What the options say about the network, and how it is trained."""
     from ppt_core.device import choose_arithmetic
@@ -113,10 +121,11 @@ def configs(
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.recipes import USUAL_RECIPE
 
-    arithmetic = choose_arithmetic(arithmetic, device)
+    refuse_for_arrays(images, "--image-size", image_size)
+    training |= {"arithmetic": choose_arithmetic(arithmetic, device), "image_size": image_size}
     return (
-        NetworkConfig(network=network, n_classes=n_classes, shortcut=shortcut),
-        VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], arithmetic=arithmetic, **training),
+        NetworkConfig(network=network, n_classes=images.n_classes, shortcut=shortcut),
+        VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], **training),
     )
 
 

@@ -209,7 +209,10 @@ def cells_of(
 
 def curve_cells(cells: dict[Cell, Trials], split: float) -> list[Trials]:
     """The cells that spend the fraction ``split`` of their budget at full precision, in ascending order of budget."""
-    return [trials for (full, low), trials in cells.items() if abs(full - split * (full + low)) < 1e-9 * (full + low)]
+    tolerance = 1e-5  # of the budget; trials have 6 digits
+    return [
+        trials for (full, low), trials in cells.items() if abs(full - split * (full + low)) < tolerance * (full + low)
+    ]
 
 
 def best_splits(cells: dict[Cell, Trials]) -> dict[float, tuple[float, Cell]]:

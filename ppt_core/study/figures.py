@@ -17,7 +17,7 @@ _MORE = ("#cc79a7", "#b08d00", "#56b4e9")
 _MARKERS = {"full": "s", "ppt": "o", "low": "^"}
 INK = "#1c1d1f"
 WIDE, NARROW = 7.6, 3.9
-_MOST = 0.6  # of a row or a column of the grid; 0 with 0 is never there
+_MOST = 0.75  # of a row or a column of the grid
 _STYLE: Any = {
     "font.size": 10,
     "svg.fonttype": "none",  # text stays text
@@ -38,10 +38,12 @@ def draw(report: dict[str, Any], width: float) -> dict[str, "Figure"]:
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figures = {
-            "figure1": _curves(report, "iterations", width),
-            "figure2": _curves(report, "seconds", width),
-        }
+        figures: dict[str, Figure] = {}
+        if report["curves"]:
+            figures |= {
+                "figure1": _curves(report, "iterations", width),
+                "figure2": _curves(report, "seconds", width),
+            }
         if _is_grid(report):
             figures["figure3a"] = _grid(report, width)
         if diagonals(report):
@@ -141,7 +143,7 @@ def _is_grid(report: dict[str, Any]) -> bool:
 
 def _lengths(report: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Lengths of the two phases that were combined with most of the other's: the grid's, not those of the curves."""
-    cells = {(cell["full"], cell["low"]) for cell in report["grid"]}
+    cells = {(0, 0), *((cell["full"], cell["low"]) for cell in report["grid"])}  # 0 with 0 is no training
     phases = [sorted({cell[phase] for cell in cells}) for phase in (0, 1)]
     while all(phases):
         shares = [

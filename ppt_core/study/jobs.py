@@ -65,6 +65,12 @@ def run_jobs(
         yield from parallel(delayed(function)(*job) for job in jobs)
 
 
+def cluster_workers(address: str) -> int:
+    """How many jobs the Dask cluster at ``address`` takes at a time. Raises `DataError` if there is no usable one."""
+    with _connected(address) as client:
+        return len(client.nthreads())
+
+
 def _connected(address: str) -> Any:
     try:
         from distributed import Client

@@ -51,8 +51,8 @@ _TITLES = {
     ),
     "figure3b": (
         "Figure 3b. The same budget, split in different ways",
-        "The diagonals of Figure 3a: each line is one budget. Left is low precision throughout, right full "
-        "precision throughout, which is not a binarized network.",
+        "Each line is one budget, a diagonal of the grid of full and low lengths. Left is low precision throughout, "
+        "right full precision throughout, which is not a binarized network.",
     ),
 }
 
@@ -181,7 +181,7 @@ def _speed_table(report: dict[str, Any]) -> Iterator[str]:
             if found
         ]
         yield _table(("", "full precision", "low precision", "slowdown"), rows)
-        how = f"{speed['rule']}. Batch {speed['batch_size']:,}, {speed['threads']} threads."
+        how = f"{speed['rule']}. Batch size {speed['batch_size']:,}, threads: {speed['threads']}."
         yield f"<p><small>{escape(how)}</small></p>"
 
 
@@ -193,7 +193,7 @@ def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
             COST_NAMES[entry["cost"]],
             "none" if entry["factor"] is None else f"{entry['factor']:.2f}×",
             "{:.2f} to {:.2f}".format(*entry["interval"]) if entry.get("interval") else "",
-            "" if entry["factor"] is None else f"{entry['lowest']:.4f} to {entry['highest']:.4f} ({entry['until']})",
+            "" if entry["factor"] is None else _range_compared(entry),
         )
         for entry in report["speed_ups"]
     ]
@@ -209,6 +209,11 @@ def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
         "anew, with replacement: with few trials it is coarse. Seconds of plain PyTorch: the same iterations at the "
         "rates of Table 2's second row; a faster low-precision step shrinks the gain on the clock.</small></p>"
     )
+
+
+def _range_compared(entry: dict[str, Any]) -> str:
+    lowest, highest = (f"{entry[key]:.3f}".lstrip("0") for key in ("lowest", "highest"))
+    return f"{lowest} to {highest}, {'where they meet' if entry['until'] == 'convergence' else 'the last both reach'}"
 
 
 def _origin(report: dict[str, Any]) -> Iterator[str]:

@@ -63,7 +63,7 @@ def summarize(study: Study) -> dict[str, Any]:
         "speed_ups": [
             {"split": split, "name": method_name(split), "cost": cost, **_speed_up(found, curves.get(0.0, []), cost)}
             for split, found in curves.items()
-            if 0 < split < 1
+            if found and 0 < split < 1
             for cost in COST_NAMES
             if cost != "plain_seconds" or plain_rates
         ],
@@ -122,11 +122,11 @@ def _point(cell: Trials) -> dict[str, Any]:
 
 
 def _speed_up(ppt: Sequence[Trials], low: Sequence[Trials], cost: Cost) -> dict[str, Any]:
-    if not ppt or not low:
+    if not low:
         return {
             "factor": None,
             "interval": None,
-            "note": "low precision (split 0) was not trained, so there is nothing to compare with",
+            "note": "no trial at low precision (split 0) has finished, so there is nothing to compare with",
         }
     found = speed_up(Curve.of_medians(ppt, cost), Curve.of_medians(low, cost))
     if found.factor is None:

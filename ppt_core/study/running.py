@@ -4,7 +4,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from ppt_core.errors import DataError
 from ppt_core.files import write_json
 from ppt_core.fit import Progress, TrainingConfig
 from ppt_core.runs import Run
+from ppt_core.schedule import Constant
 from ppt_core.study.jobs import usable_cores
 from ppt_core.study.trials import Trial
 
@@ -84,6 +85,21 @@ def trial_config(config: TrainingConfig, trial: Trial) -> TrainingConfig:
         threshold=None,
         patience=None,
     )
+
+
+def refuse_empty_phases(config: TrainingConfig, trials: Iterable[Trial], iterations_per_epoch: int) -> None:
+    """Raise ValueError if rounding to whole iterations leaves a trial without one of its phases.
+
+    It would be trained as another technique than its name says.
+    """
+    for trial in trials:
+        phases = trial_config(config, trial).schedule(iterations_per_epoch, Constant(0)).phases
+        wanted = [precision for precision in ("full", "low") if getattr(trial, precision) > 0]
+        if round(trial.epochs * iterations_per_epoch) < 1 or [phase.precision for phase in phases] != wanted:
+            raise ValueError(
+                f"a trial of {trial.full:g} full + {trial.low:g} low epochs is too short: an epoch has "
+                f"{iterations_per_epoch} iterations and each part needs one; give longer budgets or smaller batches"
+            )
 
 
 def probe(train: Train, config: TrainingConfig) -> tuple[dict[str, Any], int]:

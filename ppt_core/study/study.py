@@ -26,7 +26,7 @@ from ppt_core.study.trials import Trial, in_order
 
 
 class Study:
-    """One study folder. `create` makes it, `open` reads it, `run` fills it."""
+    """One study folder. `create` makes it, `open` reads it, `run_study` fills it."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
@@ -146,7 +146,7 @@ def run_study(
         (speed,) = run_jobs(measure_speed, [(train, config, iterations_per_epoch, threads)], **where | {"workers": 1})
         write_json(study.path / "speed.json", {"format_version": FORMAT_VERSION, **speed})
     jobs = [(train, config, trial, study.trial_path(trial), threads) for trial in missing]
-    cost = {trial.name: trial.full + trial.low * speed["slowdown"] for trial in missing} if speed else {}
+    cost = {trial.name: trial.full + trial.low * speed["slowdown"] for trial in missing}
     start, finished = time.monotonic(), 0.0
     n_all = len(in_order(trials))
     for number, record in enumerate(run_jobs(run_trial, jobs, **where), n_all - len(missing) + 1):

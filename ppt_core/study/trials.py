@@ -10,8 +10,8 @@ class Trial:
     """One independent training: a whole schedule compressed to its budget, never a point on a longer run's curve.
 
     Attributes:
-        full: epochs at full precision.
-        low: epochs at low precision, after those.
+        full: epochs at full precision, to 6 significant digits, as the name has them.
+        low: epochs at low precision, after those, likewise.
         seed: of the training.
     """
 
@@ -20,6 +20,8 @@ class Trial:
     seed: int
 
     def __post_init__(self) -> None:
+        for name in ("full", "low"):
+            object.__setattr__(self, name, float(f"{getattr(self, name):g}"))
         if not (0 <= self.full < math.inf and 0 <= self.low < math.inf and self.epochs > 0):
             raise ValueError(
                 f"a trial of {self.full:g} + {self.low:g} epochs cannot be; give at least 0, together more"
@@ -58,6 +60,9 @@ def curve_trials(budgets: Iterable[float], splits: Iterable[float], n_trials: in
 
 def grid_trials(lengths: Sequence[float], n_trials: int) -> list[Trial]:
     """The trials of a grid: each length (in epochs, 0 included) at full with each at low precision."""
+    for length in lengths:
+        if not 0 <= length < math.inf:
+            raise ValueError(f"a grid with {length:g} epochs cannot be; give lengths of at least 0")
     lengths = sorted({0.0, *lengths})
     pairs = [(full, low) for full in lengths for low in lengths if full + low > 0]
     return [Trial(full=full, low=low, seed=seed) for full, low in pairs for seed in range(n_trials)]
