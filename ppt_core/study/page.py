@@ -26,10 +26,12 @@ p { margin: .5em 0; } small, figcaption, .about { color: light-dark(#55575c, #a9
 .card b { display: block; font-size: 2rem; line-height: 1.25; color: var(--ppt); font-variant-numeric: tabular-nums; }
 figure { margin: 12px 0; } figure svg { display: block; width: 100%; height: auto; overflow: visible; }
 figure svg.narrow { display: none; }
-@media (max-width: 620px) { figure svg.narrow { display: block; } figure svg.wide { display: none; } }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; } thead th { font-weight: 600; vertical-align: bottom; }
+th:last-child, td:last-child { padding-right: 0; }
+@media (max-width: 620px) { figure svg.narrow { display: block; } figure svg.wide { display: none; }
+  table { font-size: .8rem; } th, td { padding-right: 8px; } }
 details { margin: 6px 0; } summary { cursor: pointer; } code { font-size: .88em; }
 .about li { margin: .3em 0; }
 """
@@ -197,7 +199,7 @@ def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
         )
         for entry in report["speed_ups"]
     ]
-    yield _table(("", "in", "factor", "95% interval", "accuracies compared"), rows)
+    yield _table(("", "in", "factor", "95% interval", "between"), rows)
     for entry in report["speed_ups"]:
         if entry["note"]:
             text = f"{entry['name']}, in {COST_NAMES[entry['cost']]}: {speed_up_text(entry)}."
