@@ -231,6 +231,10 @@ def test_a_process_alone_needs_no_torchrun(monkeypatch: pytest.MonkeyPatch) -> N
 def test_torchrun_trains_from_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "ppt-vision"]
     options = ["train", "--iterations", "2", "--batch-size", "32", "--out", str(tmp_path / "run"), "--json"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an environment need not be activated
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(
+        [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout)["iterations"] == 2
     assert done.stderr.count("training into") == 1
