@@ -124,9 +124,7 @@ def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path) -> None:
             torch.set_num_threads(threads)
             numba.set_num_threads(threads)
             settings = config(iterations=6, batch_size=2048)
-            # 1-bit layers of more weights than one thread sums
-            network = NCFConfig(layers=(256, 256, 256, 64))
-            models.append(train(data, tmp_path / str(threads), settings, model=network))
+            models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])

@@ -323,6 +323,22 @@ def test_gradients_of_convolution() -> None:
     torch.testing.assert_close(layer.bias.grad, grad.sum((0, 2, 3)))
 
 
+def test_the_scale_does_not_depend_on_threads() -> None:
+    """Of more weights than one thread sums: `Tensor.mean` gives another one in a third of these cases."""
+    before = torch.get_num_threads()
+    try:
+        for seed in range(20):
+            layer, found = nn.Linear(512, 512), set()
+            with torch.no_grad():
+                layer.weight.copy_(randn(512, 512, seed=seed))
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                found.add(place(copy.deepcopy(layer), alpha=1.0).scale.item())
+            assert len(found) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("network", NORMALIZED)
 def test_scale_does_not_matter_before_batch_norm(network: object) -> None:
     """BatchNorm divides it out again; its eps, which would not scale along, is made small here."""
