@@ -23,12 +23,6 @@ DEVICE_OPTION = click.option(
 )
 
 
-def _in_bytes(_context: click.Context, _option: click.Parameter, megabytes: float) -> int:
-    if not 0 < megabytes < math.inf:
-        raise click.BadParameter(f"{megabytes:g} is not a number of MB above 0")
-    return int(megabytes * 1e6)
-
-
 RANKING_OPTION = click.option(
     "--ranking",
     type=click.Choice(["sampled", "full"]),
@@ -42,6 +36,14 @@ ENGINE_OPTION = click.option(
     show_default="packed for a packed file, else torch",
     help="PyTorch, or 1-bit layers on packed bits: a CPU, and a network that ended in low precision.",
 )
+
+
+def _in_bytes(_context: click.Context, _option: click.Parameter, megabytes: float) -> int:
+    if not 0 < megabytes < math.inf:
+        raise click.BadParameter(f"{megabytes:g} is not a number of MB above 0")
+    return int(megabytes * 1e6)
+
+
 MEMORY_OPTION = click.option(
     "--memory",
     type=float,

@@ -24,13 +24,13 @@ def recorded_data(run: "Run", path: Path | None, open_data: Callable[[Path | Non
     from ppt_core.errors import DataError
 
     recorded = run.config["data"]
-    if path is None and "path" not in recorded:
-        raise DataError(f"{run.path} does not say where its data are, since Python trained it; name them with --data")
-    if path is not None and recorded["sha256"] is None:
+    if "path" not in recorded and recorded["sha256"] is None:
         raise DataError(
-            f"{run.path} was trained on data that no folder holds, so {path} cannot be them; save a set, train on what "
-            "PreparedData.load makes of it, and use that run"
+            f"{run.path} was trained from Python on data that were never saved; save them, train on what "
+            "PreparedData.load makes of the folder, and use that run"
         )
+    if "path" not in recorded and path is None:
+        raise DataError(f"{run.path} does not say where its data are, since Python trained it; name them with --data")
     if path is None and recorded["path"] is not None:
         path = Path(recorded["path"])
         if not path.exists():

@@ -93,7 +93,9 @@ def study_group(
         "--trials", "n_trials", type=COUNT, default=3, show_default=True, help="Trials of each kind: seeds 0, 1, ..."
     )
     @click.option("--grid", help="Epochs, e.g. 1,2,3,4: also every pair of them (and 0) at full and low precision.")
-    @click.option("--workers", type=COUNT, help="Trials at a time, which share no cores.  [default: 1; all of Dask's]")
+    @click.option(
+        "--workers", type=COUNT, help="Trials at a time, each with its share of the cores.  [default: 1; all of Dask's]"
+    )
     @click.option("--threads", type=COUNT, help="Threads of each trial.  [default: cores / workers; 1 with Dask]")
     @click.option("--dask-address", help="Run on the workers of this Dask scheduler, like tcp://host:8786.")
     @click.option("--dry-run", is_flag=True, help="Say which trials would run and how long that takes.")

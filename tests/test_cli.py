@@ -65,6 +65,9 @@ def test_prepare(ratings: Path, tmp_path: Path) -> None:
     assert document["manifest"]["source"]["sha256"]
     text = call("prepare", ratings, "--out", tmp_path / "again", "--negatives", 30, "--protocol", "mlperf").stdout
     assert "40 users x 60 items" in text
+    assert "not the published ones" not in text
+    copy = call("prepare", "ml-100k", "--source", ratings, "--out", tmp_path / "copy", "--negatives", 30).stdout
+    assert "the bytes are not the published ones" in copy
     assert "mlperf" in text
 
 

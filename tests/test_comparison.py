@@ -88,13 +88,14 @@ def test_compare_runs(tiny_data: PreparedData, tmp_path: Path) -> None:
     config = NCFTrainingConfig(iterations=2, batch_size=512)
     for _ in fit(tiny_data, tmp_path / "python", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
         pass
-    refused = call("compare", tmp_path / "python", tmp_path / "python")
+    for more in ([], ["--data", tmp_path / "data"]):
+        unsaved = call("compare", tmp_path / "python", tmp_path / "python", *more)
+        assert unsaved.exit_code == 1
+        assert "python was trained from Python on data that were never saved; save them" in unsaved.stderr
+    loaded = PreparedData.load(tmp_path / "data")
+    for _ in fit(loaded, tmp_path / "loaded", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
+        pass
+    refused = call("compare", tmp_path / "loaded", tmp_path / "loaded")
     assert refused.exit_code == 1
     assert "does not say where its data are, since Python trained it; name them with --data" in refused.stderr
-    unsaved = call("compare", tmp_path / "python", tmp_path / "python", "--data", tmp_path / "data")
-    assert "was trained on data that no folder holds" in unsaved.stderr
-    for _ in fit(
-        PreparedData.load(tmp_path / "data"), tmp_path / "loaded", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config
-    ):
-        pass
     assert call("pack", tmp_path / "loaded", "--data", tmp_path / "data", "--out", tmp_path / "p").exit_code == 0

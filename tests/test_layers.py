@@ -324,7 +324,7 @@ def test_gradients_of_convolution() -> None:
 
 
 def test_the_scale_does_not_depend_on_threads() -> None:
-    """Of more weights than one thread sums: `Tensor.mean` gives another one in a third of these cases."""
+    """Of more weights than one thread sums: `Tensor.mean` gives others in some of these cases."""
     before = torch.get_num_threads()
     try:
         for seed in range(20):

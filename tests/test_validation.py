@@ -12,6 +12,7 @@ from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from ppt_core.runs import Run
@@ -55,6 +56,10 @@ def test_the_test_set_stays_what_it_was(pair: tuple[PreparedData, PreparedData])
         assert "the item before it held out too" in description(held, ranking, "torch")["protocol"]
         assert "the item before it" not in description(plain, ranking, "torch")["protocol"]
     scores = np.random.default_rng(0).random((120, 150), dtype=np.float32)
+    everything = recommend(lambda users, items: scores[users[:, np.newaxis], items], held, k=held.n_items)
+    for user, start, stop in zip(range(held.n_users), everything.offsets, everything.offsets[1:], strict=False):
+        missing = set(held.item_ids.tolist()) - set(everything.item_ids[start:stop].tolist())
+        assert missing == set(held.item_ids[plain.train.items_of(user)].tolist())  # its validation item among them
     ranks = [rank_catalogue(lambda users, items: scores[users[:, np.newaxis], items], data) for data in pair]
     np.testing.assert_array_equal(ranks[0].above, ranks[1].above)
 

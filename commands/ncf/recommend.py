@@ -16,6 +16,8 @@ from commands.options import (
 )
 from commands.output import print_json, tell
 
+_CANDIDATES = 100
+
 
 @click.command()
 @click.argument("path", type=FOLDER, metavar="RUN|FILE")
@@ -39,7 +41,7 @@ from commands.output import print_json, tell
 @click.option(
     "--rescore",
     type=click.IntRange(min=1),
-    show_default="100",
+    show_default=str(_CANDIDATES),
     help="Candidates that the network scores for each user, with --candidates.",
 )
 @ENGINE_OPTION
@@ -96,7 +98,7 @@ def recommend(
     wanted = None if all_users else list(users)
     score = trained.score
     if candidates is not None:
-        rescore = 100 if rescore is None else rescore
+        rescore = _CANDIDATES if rescore is None else rescore
         if rescore < k:
             raise ValueError(f"--rescore is {rescore}; it must be at least the length of the lists, {k}")
         search = open_vectors(candidates, trained.data)

@@ -47,7 +47,7 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Processes that decode.  [default: 2, or the cores, for image files, else 0]",
+    help="Processes that decode.  [default: 2, or the cores, for image files, else 0; 0 in a study]",
 )
 @click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
 @training_options(
