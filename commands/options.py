@@ -84,7 +84,9 @@ def training_options(
         click.option("--batch-size", **number(int, batch_size), help="Samples in a step, of all processes together."),
         click.option("--learning-rate", **number(float, learning_rate), help=f"Of {optimizer}."),
         click.option(
-            "--threshold", type=float, help=f"Stop once {metric} on the test set reaches this, as MLPerf does."
+            "--threshold",
+            type=float,
+            help=f"Stop once {metric} on the test set reaches this in the last phase, as MLPerf does.",
         ),
         click.option(
             "--eval-every", default=1.0, show_default=True, help="Epochs between evaluations; 0: only at the end."

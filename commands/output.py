@@ -29,7 +29,9 @@ def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
 def print_training(path: Path, result: dict[str, Any], threshold: float | None) -> None:
     """Print what a finished training did, and for a ``threshold`` whether it was reached."""
     if threshold is not None:
-        reached = "reached" if result["threshold_reached"] else "not reached"
+        phase = result.get("threshold_phase")  # runs that ended before it was recorded have none
+        where = f" in {phase} precision" if phase else ""
+        reached = f"reached{where}" if result["threshold_reached"] else "not reached"
         click.echo(f"threshold {threshold} on the test set (MLPerf's rule): {reached}")
     phases = ", ".join(f"{p['iterations']:,} {p['precision']}" for p in result["phases"])
     click.echo(

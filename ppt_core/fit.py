@@ -30,7 +30,9 @@ class TrainingConfig:
         epochs: length in passes over the training samples; fractions are allowed.
         iterations: length in optimizer steps; overrides ``epochs``.
         batch_size: samples in a step.
-        threshold: stop once the metric on the test set reaches it, as MLPerf's rules do; None never stops early.
+        threshold: stop once the metric on the test set reaches it, as MLPerf's rules do, in the last phase: what counts
+            is the network that the run is for, and with ``split`` below 1 that is the binarized one. None never
+            stops early.
         eval_every: epochs between evaluations; 0 evaluates only at the end.
         patience: stop after so many evaluations in the last phase without a better metric on the validation set, which
             there must be; the test set has no say. None never does.
@@ -226,12 +228,14 @@ def _train(
             log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
         if is_evaluated:
             metrics = _evaluate(task, log, step.loss, done)
-            reached = config.threshold is not None and metrics[task.metric] >= config.threshold
+            is_last_phase = step.phase == len(schedule.phases) - 1
+            reached = config.threshold is not None and is_last_phase and metrics[task.metric] >= config.threshold
             metrics |= {
                 **_timing(schedule, done, seconds, task),
                 "split": config.split,
                 "seed": config.seed,
                 "threshold_reached": None if config.threshold is None else reached,
+                "threshold_phase": schedule.phases[step.phase].precision if reached else None,
             }
             if world.is_first:
                 run.append_metrics(metrics)

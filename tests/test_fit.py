@@ -20,6 +20,7 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
+from ppt_core.checkpoint import load_tensors
 from ppt_core.errors import DataError
 from ppt_core.runs import Run
 from ppt_core.schedule import batches_per_epoch
@@ -148,12 +149,27 @@ def test_row_adam_and_dense_adam_reach_the_same_model(data: PreparedData, tmp_pa
 
 
 def test_threshold_stops_training(data: PreparedData, tmp_path: Path) -> None:
-    train(data, tmp_path / "run", config(threshold=0.01, epochs=5))
+    train(data, tmp_path / "run", config(threshold=0.01, epochs=5, split=1))
     result = Run.open(tmp_path / "run").result()
     assert result["threshold_reached"] is True
+    assert result["threshold_phase"] == "full"
     assert result["epochs"] == 1
     train(data, tmp_path / "never", config(threshold=1.0, epochs=1))
-    assert Run.open(tmp_path / "never").result()["threshold_reached"] is False
+    result = Run.open(tmp_path / "never").result()
+    assert result["threshold_reached"] is False
+    assert result["threshold_phase"] is None
+
+
+def test_a_threshold_counts_in_the_last_phase_only(data: PreparedData, tmp_path: Path) -> None:
+    """Where the full-precision phase ends, any network is above this threshold, and none has been binarized."""
+    train(data, tmp_path / "run", config(threshold=0.01, epochs=4, split=0.5))
+    run = Run.open(tmp_path / "run")
+    assert [line["epochs"] for line in run.metrics()] == [1, 2, 3]
+    assert [line["threshold_reached"] for line in run.metrics()] == [False, False, True]
+    assert run.result()["threshold_phase"] == "low"
+    assert load_tensors(run.model_path)[1]["precision"] == "low"
+    log = (tmp_path / "run" / "mlperf.log").read_text()
+    assert '"status": "success"' in log
 
 
 def test_evaluates_only_at_the_end_if_asked(data: PreparedData, tmp_path: Path) -> None:
