@@ -1,6 +1,5 @@
 """What commands print: results on standard output, all else on standard error."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +8,12 @@ from typing import Any
 
 import click
 
+from ppt_core.json_text import json_text
+
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON object."""
-    click.echo(json.dumps(document, ensure_ascii=False))
+    click.echo(json_text(document, ensure_ascii=False))
 
 
 def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:

@@ -461,7 +461,8 @@ def add_catalogue_products(user_vectors, item_vectors, out):
 def fill_top_items(scores, seen_items, seen_first, seen_last, out_items, out_scores, out_lengths):
     """Best items of each row, best first and the lower number first among equals; how many in ``out_lengths``.
 
-    ``seen_items[seen_first[row]:seen_last[row]]``, ascending, are left out. Scores hold no NaN.
+    ``seen_items[seen_first[row]:seen_last[row]]``, ascending, are left out, as is what has minus infinity. Scores hold
+    no NaN.
     """
     k = out_items.shape[1]
     for row in prange(scores.shape[0]):
@@ -472,7 +473,7 @@ def fill_top_items(scores, seen_items, seen_first, seen_last, out_items, out_sco
                 seen += 1
                 continue
             score = scores[row, item]
-            if length == k and score <= out_scores[row, k - 1]:
+            if score == -np.inf or (length == k and score <= out_scores[row, k - 1]):
                 continue
             place = min(length, k - 1)
             while place > 0 and out_scores[row, place - 1] < score:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ncf_ppt import _kernels
 from ncf_ppt.embeddings import FORMAT_VERSION
-from ncf_ppt.interactions import PreparedData
+from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommend import top_items
@@ -110,13 +110,14 @@ class Rescorer:
     Attributes:
         search: finds the candidates.
         score: the network.
-        data: whose train positives are no candidates.
-        n_candidates: for each user.
+        seen: what is no candidate of each user: `PreparedData.known`, or `Interactions.none` where seen items may be
+            recommended again.
+        n_candidates: for each user, as far as there are so many.
     """
 
     search: VectorSearch
     score: Scorer
-    data: PreparedData
+    seen: Interactions
     n_candidates: int
 
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -125,11 +126,11 @@ class Rescorer:
 
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """The network's scores of the candidates of users (n,), minus infinity for every other item."""
-        scores = np.full((len(users), self.data.n_items), -np.inf, np.float32)
-        n_candidates = min(self.n_candidates, self.data.n_items)
+        scores = np.full((len(users), self.seen.n_items), -np.inf, np.float32)
+        n_candidates = min(self.n_candidates, self.seen.n_items)
         for start in range(0, len(users), _USERS):
             block = users[start : start + _USERS]
-            items, _, lengths = top_items(self.search.score_catalogue(block), n_candidates, self.data.train, block)
+            items, _, lengths = top_items(self.search.score_catalogue(block), n_candidates, self.seen, block)
             for row, (user, length) in enumerate(zip(block, lengths.tolist(), strict=True)):
                 found = np.sort(items[row, :length])[np.newaxis]
                 # A user at a time, as `ncf_ppt.recommend.score_catalogue` does: scores then depend on no other user.
@@ -165,13 +166,14 @@ def compare_search(
     """Compare a search with the network for ``n_users`` users, evenly spread."""
     users = np.unique(np.linspace(0, data.n_users - 1, min(n_users, data.n_users)).astype(np.int64))
     catalogue = np.arange(data.n_items, dtype=np.int32)[np.newaxis]
+    seen = data.known()
     k, n_candidates = min(k, data.n_items), min(n_candidates, data.n_items)
     found_k = found = wanted = n_equal = 0
     for user in users:
         one = np.array([user])
         scores = score(one, catalogue)
-        best, _, (length,) = top_items(scores, k, data.train, one)
-        candidates, _, (n_found,) = top_items(search.score_catalogue(one), n_candidates, data.train, one)
+        best, _, (length,) = top_items(scores, k, seen, one)
+        candidates, _, (n_found,) = top_items(search.score_catalogue(one), n_candidates, seen, one)
         own, ours = best[0, :length], candidates[0, :n_found]
         found_k += len(np.intersect1d(own, ours[:length]))
         found += len(np.intersect1d(own, ours))

@@ -71,6 +71,11 @@ class Interactions:
         np.cumsum(np.bincount(users, minlength=n_users), out=offsets[1:])
         return cls(offsets=offsets, items=items[order].astype(np.int32), n_items=n_items)
 
+    @classmethod
+    def none(cls, *, n_users: int, n_items: int) -> "Interactions":
+        """Nobody interacted with anything."""
+        return cls(offsets=np.zeros(n_users + 1, np.int64), items=np.empty(0, np.int32), n_items=n_items)
+
     @property
     def n_users(self) -> int:
         """Number of rows."""

@@ -1,6 +1,5 @@
 """A trained NCF network as an ONNX file: the operations of evaluation, 1-bit ones included, as standard operators."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ncf_ppt.model import NCF
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.errors import DataError
 from ppt_core.files import refuse_existing, replaced_file
+from ppt_core.json_text import json_text
 from ppt_core.layers import BinaryActivation, BinaryLinear, check_finite
 from ppt_core.pair_linear import PairLinear
 
@@ -51,7 +51,7 @@ def export_onnx(model: NCF, data: PreparedData, out: Path) -> dict[str, Any]:
             logits = _network(graph, model)
             proto = graph.model(logits)
             ids = {"user_ids": data.user_ids.tolist(), "item_ids": data.item_ids.tolist()}
-            texts = {name: json.dumps(values, ensure_ascii=False) for name, values in ids.items()}
+            texts = {name: json_text(values, ensure_ascii=False) for name, values in ids.items()}
             onnx.helper.set_model_props(proto, {**texts, "protocol": data.protocol_label})
             n_bytes = proto.ByteSize() if graph.n_bytes < _LARGEST else graph.n_bytes
             if n_bytes >= _LARGEST:

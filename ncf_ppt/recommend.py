@@ -100,7 +100,8 @@ def recommend(
     A list is a function of the model and the user: it does not depend on who else is asked for.
 
     Args:
-        score: scores pairs; one that is also a `CatalogueScorer` scores whole rows.
+        score: scores pairs; one that is also a `CatalogueScorer` scores whole rows. An item of score minus infinity
+            is in no list.
         data: what the model was trained on.
         users: original ids in any order, as `find_users` takes them; None is every user of ``data``.
         k: items in a list; a list is shorter where fewer are left.
@@ -130,9 +131,7 @@ def recommend(
     lengths = np.empty(len(numbers), np.int64)
     rows_per_tile = max(1, memory // (4 * data.n_items))
     known = np.flatnonzero(~is_new)
-    nothing = Interactions(
-        offsets=np.zeros(data.n_users + 1, np.int64), items=np.empty(0, np.int32), n_items=data.n_items
-    )
+    nothing = Interactions.none(n_users=data.n_users, n_items=data.n_items)
     seen = data.known() if exclude_seen else nothing
     for start in range(0, len(known), rows_per_tile):
         rows = known[start : start + rows_per_tile]
@@ -224,7 +223,8 @@ def top_items(
     """Take the best ``k`` items of each row of a catalogue's scores, equal scores in the order of item numbers.
 
     Args:
-        scores: float32 (n, n_items), none of them NaN.
+        scores: float32 (n, n_items), none of them NaN. Minus infinity is the score of what nobody has scored, such as
+            an item that is no candidate: no list holds it.
         k: at least 1.
         seen: what is left out for each user.
         users: user number of each row, int64 (n,).

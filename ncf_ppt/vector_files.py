@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ncf_ppt.encodings import Dtype, decode
 from ncf_ppt.interactions import id_column
 from ppt_core.errors import DataError
+from ppt_core.json_text import json_text
 
 Format = Literal["parquet", "npy", "safetensors", "faiss"]
 FORMATS = ("parquet", "npy", "safetensors", "faiss")
@@ -65,7 +66,7 @@ def write_ids(folder: Path, kind: str, ids: NDArray[Any], format: Format) -> Non
     """Write the ids of a ``kind``, ``user`` or ``item``, where the format has none in its tables."""
     path = folder / f"{kind}_ids"
     if ids.dtype.kind != "i" and format in ("npy", "faiss"):
-        path.with_suffix(".json").write_text(json.dumps(ids.tolist(), ensure_ascii=False), encoding="utf-8")
+        path.with_suffix(".json").write_text(json_text(ids.tolist(), ensure_ascii=False), encoding="utf-8")
     elif format == "npy":
         np.save(path.with_suffix(".npy"), ids, allow_pickle=False)
 
@@ -152,7 +153,7 @@ def _write_safetensors(path: Path, ids: NDArray[Any], width: int, dtype: Dtype, 
     for name, kind, shape in shapes:
         start, end = end, end + int(np.prod(shape)) * kind.itemsize
         header[name] = {"dtype": _DTYPE_NAMES[kind.name], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
+    text = json_text(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)

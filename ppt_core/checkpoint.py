@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppt_core.errors import DataError
 from ppt_core.files import NO_DIGEST, check_seal, read_bytes, replaced_file, seal
+from ppt_core.json_text import json_text
 
 FORMAT_VERSION = 1
 
@@ -23,7 +24,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
     """
     document = {"format_version": FORMAT_VERSION, "sha256": NO_DIGEST, "metadata": metadata}
     # One key only: safetensors writes several in no fixed order.
-    header = {"ppt": json.dumps(document)}
+    header = {"ppt": json_text(document)}
     content = serialize_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, header)
     with replaced_file(path) as partial:
         partial.write_bytes(seal(content))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
+from ppt_core.json_text import json_text
 
 NO_DIGEST = "0" * 64
 
@@ -177,7 +178,7 @@ def _is_sealed(content: bytes, digest: object) -> bool:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write ``document`` as a sealed JSON file: its ``sha256``, anew, and its other keys."""
     others = {key: value for key, value in document.items() if key != "sha256"}
-    content = json.dumps({"sha256": NO_DIGEST, **others}, indent=2) + "\n"
+    content = json_text({"sha256": NO_DIGEST, **others}, indent=2) + "\n"
     with replaced_file(path) as partial:
         partial.write_bytes(seal(content.encode()))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ppt_core.errors import DataError
 from ppt_core.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
+from ppt_core.json_text import json_text
 
 FORMAT_VERSION = 1
 
@@ -86,15 +87,15 @@ class Run:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        path = self.path / "metrics.jsonl"
+        path, text = self.path / "metrics.jsonl", json_text(line) + "\n"
         with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(text)
 
     def rewind_metrics(self, iteration: int) -> None:
         """Drop the lines written after ``iteration``: the training that goes on from there writes them again."""
         kept = [line for line in self.metrics() if line["iterations"] <= iteration]
         with replaced_file(self.path / "metrics.jsonl") as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            partial.write_text("".join(json_text(line) + "\n" for line in kept), encoding="utf-8")
 
     def result(self) -> dict[str, Any]:
         """The last line of the metrics of a finished run. Raises `DataError` if it has not finished."""

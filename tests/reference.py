@@ -160,9 +160,9 @@ def pad_crop_flip(
 
 
 def recommended_items(scores: list[float], seen: list[int], k: int) -> list[int]:
-    """The first ``k`` items that are not seen when all are sorted by score, best first, then by number."""
+    """The first ``k`` items that are not seen when all that have a score are sorted, best first, then by number."""
     order = sorted(range(len(scores)), key=lambda item: (-scores[item], item))
-    return [item for item in order if item not in seen][:k]
+    return [item for item in order if item not in seen and scores[item] > -math.inf][:k]
 
 
 def ncf_logit(state: dict[str, Floats], user: int, item: int) -> float:

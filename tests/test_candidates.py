@@ -1,5 +1,6 @@
 """Exported vectors searched: what makes an inner product, what only finds candidates, and rescoring."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.prepare import prepare
+from data_prep.synthetic import synthesize
 from ncf_ppt import vector_files
 from ncf_ppt.candidates import Rescorer, VectorSearch, compare_search, open_vectors, verify_export
 from ncf_ppt.embeddings import export_embeddings
-from ncf_ppt.interactions import PreparedData
+from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer
@@ -135,17 +138,49 @@ def test_rescored_candidates_have_the_networks_scores(tmp_path: Path, tiny_data:
     export_embeddings(trained, tiny_data, tmp_path / "out")
     search, score = open_vectors(tmp_path / "out", tiny_data), scorer(trained)
     exact = recommend(score, tiny_data, k=5)
-    everything = Rescorer(search=search, score=score, data=tiny_data, n_candidates=tiny_data.n_items)
+    everything = Rescorer(search=search, score=score, seen=tiny_data.known(), n_candidates=tiny_data.n_items)
     all_scored = recommend(everything, tiny_data, k=5)
     assert all_scored.item_ids.tolist() == exact.item_ids.tolist()
-    few = recommend(Rescorer(search=search, score=score, data=tiny_data, n_candidates=9), tiny_data, k=5)
+    few = recommend(Rescorer(search=search, score=score, seen=tiny_data.known(), n_candidates=9), tiny_data, k=5)
     assert np.isfinite(few.scores).all()
     assert len(few.item_ids) == 5 * tiny_data.n_users
-    one = recommend(Rescorer(search=search, score=score, data=tiny_data, n_candidates=9), tiny_data, [3], k=5)
+    one = recommend(Rescorer(search=search, score=score, seen=tiny_data.known(), n_candidates=9), tiny_data, [3], k=5)
     (number,) = np.flatnonzero(tiny_data.user_ids == 3)
     assert one.item_ids.tolist() == few.item_ids[5 * number : 5 * number + 5].tolist()
     if model == "gmf":
         assert few.item_ids.tolist() == exact.item_ids.tolist()
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_no_list_holds_what_nobody_scored(exclude_seen: bool) -> None:
+    """With a validation set, with lists that are longer than the candidates, with seen items and without."""
+    data = prepare(synthesize(60, 50, 900, seed=3), n_negatives=4, validation=True, min_ratings=3, source={})
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(n, 4)).astype(np.float32) for n in (data.n_users, data.n_items)]
+    search = VectorSearch(user_vectors=vectors[0], item_vectors=vectors[1], bias=0)
+    known = data.known()
+    seen = known if exclude_seen else Interactions.none(n_users=data.n_users, n_items=data.n_items)
+    found = recommend(
+        Rescorer(search=search, score=search, seen=seen, n_candidates=8), data, k=12, exclude_seen=exclude_seen
+    )
+    assert np.isfinite(found.scores).all()
+    exact = recommend(search, data, k=8, exclude_seen=exclude_seen)
+    assert found.item_ids.tolist() == exact.item_ids.tolist()  # the search is the network: its candidates are the best
+    np.testing.assert_array_equal(found.offsets, exact.offsets)
+    lists = [set(found.item_ids[start:stop].tolist()) for start, stop in pairwise(found.offsets)]
+    overlap = [len(items & set(data.item_ids[known.items_of(user)].tolist())) for user, items in enumerate(lists)]
+    assert (sum(overlap) == 0) == exclude_seen
+
+
+def test_a_search_is_compared_without_the_validation_item() -> None:
+    data = prepare(synthesize(60, 50, 900, seed=3), n_negatives=4, validation=True, min_ratings=3, source={})
+    assert data.validation_items is not None
+    vectors = np.zeros((data.n_users, data.n_items), np.float32)
+    vectors[np.arange(data.n_users), data.validation_items] = 1  # each user likes it best
+    search = VectorSearch(user_vectors=vectors, item_vectors=np.eye(data.n_items, dtype=np.float32), bias=0)
+    other = VectorSearch(user_vectors=-vectors, item_vectors=np.eye(data.n_items, dtype=np.float32), bias=0)
+    report = compare_search(other, search, data, k=1, n_candidates=1)
+    assert (report.recall_of_top_k, report.n_equal) == (1, data.n_users)  # all else is equal to both
 
 
 def test_other_folders_are_refused(tmp_path: Path, tiny_data: PreparedData) -> None:

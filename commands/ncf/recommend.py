@@ -102,7 +102,7 @@ def recommend(
         if rescore < k:
             raise ValueError(f"--rescore is {rescore}; it must be at least the length of the lists, {k}")
         search = open_vectors(candidates, trained.data)
-        score = Rescorer(search=search, score=score, data=trained.data, n_candidates=rescore)
+        score = Rescorer(search=search, score=score, seen=trained.data.known(), n_candidates=rescore)
     lists = library.recommend(
         score,
         trained.data,

@@ -1,6 +1,5 @@
 """A study's report as files: pictures, numbers, and one HTML page that needs nothing else."""
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.files import new_directory, refuse_existing
+from ppt_core.json_text import json_text
 from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
 from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
 from ppt_core.study.report import COST_NAMES, speed_up_text
@@ -73,7 +73,7 @@ def write_report(report: dict[str, Any], path: Path, *, replace: bool = False) -
         for name, figure in wide.items():
             for ending in ("png", "svg"):
                 save(figure, folder / f"{name}.{ending}")
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        (folder / "report.json").write_text(json_text(report, indent=2) + "\n", "utf-8")
         drawings = {
             name: "".join(
                 to_svg(each[name], f"{name}-{kind}").replace("<svg ", f'<svg class="{kind}" role="img" ', 1)
@@ -233,7 +233,7 @@ def _origin(report: dict[str, Any]) -> Iterator[str]:
     if report["n_resumed"]:
         yield f"<li>{report['n_resumed']} trials were interrupted and resumed.</li>"
     yield "</ul>"
-    settings = escape(json.dumps(report["settings"], indent=1))
+    settings = escape(json_text(report["settings"], indent=1))
     yield f"<details><summary>Every setting</summary><div class=table><pre>{settings}</pre></div></details>"
 
 

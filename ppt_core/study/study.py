@@ -9,7 +9,6 @@
     results.jsonl   the finished trials, one JSON object a line
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from ppt_core.errors import DataError
 from ppt_core.files import new_directory, read_json, replaced_file, write_json
 from ppt_core.fit import TrainingConfig
+from ppt_core.json_text import json_text
 from ppt_core.study.jobs import run_jobs
 from ppt_core.study.running import FORMAT_VERSION, Train, run_trial
 from ppt_core.study.speed import measure_speed
@@ -88,7 +88,7 @@ class Study:
 
     def write_results(self) -> None:
         """Write ``results.jsonl`` anew."""
-        lines = [json.dumps(record) + "\n" for record in self.records()]
+        lines = [json_text(record) + "\n" for record in self.records()]
         with replaced_file(self.path / "results.jsonl") as partial:
             partial.write_text("".join(lines), encoding="utf-8")
 
