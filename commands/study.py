@@ -9,6 +9,7 @@ import click
 
 from commands.options import FOLDER, JSON_OPTION
 from commands.output import print_json, tell
+from ppt_core.study.trials import OF_A_TRIAL
 
 if TYPE_CHECKING:
     from ppt_core.fit import TrainingConfig
@@ -16,19 +17,7 @@ if TYPE_CHECKING:
     from ppt_core.study.trials import Trial
 
 COUNT = click.IntRange(min=1)
-_OF_THE_STUDY = (
-    "data",
-    "out",
-    "split",
-    "epochs",
-    "iterations",
-    "seed",
-    "threshold",
-    "eval_every",
-    "patience",
-    "resume",
-    "as_json",
-)
+_OF_THE_STUDY = ("data", "out", "resume", "as_json", *OF_A_TRIAL)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from ncf_ppt.study import train
 from ppt_core.errors import DataError
 from ppt_core.files import write_json
 from ppt_core.study.figures import COLORS
-from ppt_core.study.running import run_trial
+from ppt_core.study.running import probe, run_trial, step_seconds, trial_config
 from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
-from ppt_core.study.trials import Trial
+from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
+from vision_ppt.fit import VisionTrainingConfig
 
 TINY = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--learning-rate", "0.01"]
 TIMES = ("seconds", "samples_per_second", "phases", "resumed", "sha256", "cores", "threads")
@@ -223,6 +225,32 @@ def test_a_failing_trial_is_named(data: Path, tmp_path: Path) -> None:
     broken = partial(train, data, NCFConfig(factors=4, layers=(8, 8, 8, 4)), "cpu")
     with pytest.raises(DataError, match=r"^trial full1-low0-seed0: .*diverged"):
         run_trial(broken, config, Trial(full=1, low=0, seed=0), tmp_path / "run", 1)
+
+
+def test_a_study_takes_a_config_that_would_stop_early(data: Path, tmp_path: Path) -> None:
+    """Evaluations, threshold and patience are a trial's own, and none stops: there is nothing to stop a study with."""
+    recipe = NCFTrainingConfig(batch_size=512)
+    stopping = replace(recipe, patience=2, threshold=0.01, eval_every=0.1, epochs=3, iterations=7, seed=5, split=0.5)
+    training = partial(train, data, NCFConfig(factors=4, layers=(8, 8, 8, 4)), "cpu")
+    assert probe(training, stopping) == probe(training, recipe)
+    assert next(step_seconds(training, stopping, 1)) > 0
+    trial = Trial(full=0.05, low=0.05, seed=1)
+    assert trial_config(stopping, trial) == trial_config(recipe, trial)
+    assert run_trial(training, stopping, trial, tmp_path / "run", 1)["threshold_reached"] is None
+
+
+@pytest.mark.parametrize("config", [NCFTrainingConfig, VisionTrainingConfig])
+def test_a_setting_is_either_the_trials_or_the_recipes(config: Any) -> None:
+    names = {field.name for field in fields(config)}
+    assert set(OF_A_TRIAL) <= names
+    usual = replace(config(), **TO_THE_END)
+    set_by_trial = {
+        name
+        for trial in (Trial(full=3, low=0, seed=9), Trial(full=1, low=4, seed=9))
+        for name in names
+        if getattr(trial_config(usual, trial), name) != getattr(usual, name)
+    }
+    assert set_by_trial <= set(OF_A_TRIAL)
 
 
 @pytest.mark.slow

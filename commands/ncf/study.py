@@ -11,13 +11,10 @@ from commands.study import Experiment, study_group
 
 def experiment(data: Path, options: dict[str, Any]) -> Experiment:
     """Train NCF on the prepared set at ``data`` as the options of `ppt-ncf train` say."""
-    from ncf_ppt.fit import NCFTrainingConfig
     from ncf_ppt.study import train
 
     device = options["device"]
-    usual = NCFTrainingConfig()
-    chosen = {name: getattr(usual, name) for name in ("split", "epochs", "seed", "eval_every")}
-    model_config, config = configs(**options, **chosen)
+    model_config, config = configs(**options)
     return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"), {"device": device})
 
 

@@ -17,7 +17,7 @@ from ppt_core.fit import Progress, TrainingConfig
 from ppt_core.runs import Run
 from ppt_core.schedule import Constant
 from ppt_core.study.jobs import usable_cores
-from ppt_core.study.trials import Trial
+from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
 
 FORMAT_VERSION = 1
 WALL_CLOCK = (
@@ -33,7 +33,6 @@ with plain values.
 
 _WARM_UP = 4
 _OF_A_RUN = ("format_version", "sha256")
-_OF_A_TRIAL = ("split", "epochs", "iterations", "seed", "eval_every", "threshold", "patience")
 
 
 def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, threads: int) -> dict[str, Any]:
@@ -75,16 +74,7 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
 
 def trial_config(config: TrainingConfig, trial: Trial) -> TrainingConfig:
     """The recipe of one trial: evaluated at the end, and never stopped early."""
-    return replace(
-        config,
-        split=trial.split,
-        epochs=trial.epochs,
-        iterations=None,
-        seed=trial.seed,
-        eval_every=0,
-        threshold=None,
-        patience=None,
-    )
+    return replace(config, split=trial.split, epochs=trial.epochs, iterations=None, seed=trial.seed, **TO_THE_END)
 
 
 def refuse_empty_phases(config: TrainingConfig, trials: Iterable[Trial], iterations_per_epoch: int) -> None:
@@ -110,9 +100,9 @@ def probe(train: Train, config: TrainingConfig) -> tuple[dict[str, Any], int]:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        first = next(train(replace(config, epochs=1, iterations=None, eval_every=0, threshold=None), path))
+        first = next(train(replace(config, epochs=1, iterations=None, **TO_THE_END), path))
         settings = {key: value for key, value in Run.open(path).config.items() if key not in _OF_A_RUN}
-    settings["training"] = {key: value for key, value in settings["training"].items() if key not in _OF_A_TRIAL}
+    settings["training"] = {key: value for key, value in settings["training"].items() if key not in OF_A_TRIAL}
     return settings, first.iterations
 
 
@@ -121,7 +111,7 @@ def step_seconds(train: Train, config: TrainingConfig, n_steps: int) -> Generato
 
     The first ones compile and allocate. Raises what ``train`` raises.
     """
-    config = replace(config, iterations=n_steps + 1, eval_every=0, threshold=None)  # the last one would evaluate
+    config = replace(config, iterations=n_steps + 1, **TO_THE_END)  # the last one would evaluate
     with tempfile.TemporaryDirectory() as folder:
         steps = train(config, Path(folder) / "run", checkpoint_seconds=float("inf"))
         for _ in range(n_steps):
