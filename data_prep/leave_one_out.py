@@ -1,10 +1,32 @@
 """The last item of each user held out: who has enough items, which they are, and what is left to train on."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings import Ratings
 from ncf_ppt.interactions import Interactions
+
+
+class LeaveOneOut(NamedTuple):
+    """Rows split by `leave_one_out`.
+
+    Attributes:
+        offsets: int64 (n_users + 1,), where each user's entries of ``items`` and ``history`` begin.
+        items: int32, all but the held-out items, ascending within each user.
+        history: int32, the same items, in the order of time within each user.
+        test_items: int32 (n_users,), the held-out items.
+        n_duplicates: number of rows that repeat a pair.
+        n_tied: number of users whose last two items have equal times.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int32]
+    history: NDArray[np.int32]
+    test_items: NDArray[np.int32]
+    n_duplicates: int
+    n_tied: int
 
 
 def have_two_items(ratings: Ratings) -> NDArray[np.bool_]:
@@ -49,14 +71,8 @@ def leave_one_out(
     *,
     n_users: int,
     n_items: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int]:
-    """Split rows in file order, each user with two items at least.
-
-    Returns:
-        Offsets (n_users + 1,) and items (n,) ascending within each user, of all but the held-out items; the held-out
-        items (n_users,); the items before those (n_users,), which are among the former; the number of duplicate rows;
-        and the number of users whose last two items have equal times.
-    """
+) -> LeaveOneOut:
+    """Split rows in file order, each user with two items at least; a pair counts once, at its latest row."""
     order = np.lexsort((times, users))  # stable: rows of equal time keep their order in the file
     pairs = users[order].astype(np.int64) * n_items + items[order]
     by_pair = np.argsort(pairs, kind="stable")  # positions in time order, grouped by pair: the latest comes last
@@ -80,6 +96,6 @@ def leave_one_out(
     kept = order[is_kept]
     kept_times = times[kept]
     kept_ends = np.cumsum(lengths)
-    items_before = items[kept[kept_ends - 2]]
+    history = np.delete(items[kept], kept_ends - 1)
     n_tied = int((kept_times[kept_ends - 1] == kept_times[kept_ends - 2]).sum())
-    return offsets, train_items, test_items, items_before, len(order) - len(latest), n_tied
+    return LeaveOneOut(offsets, train_items, history, test_items, len(order) - len(latest), n_tied)

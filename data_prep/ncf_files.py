@@ -39,7 +39,8 @@ def read_ncf_files(train: Path) -> PreparedData:
     the largest id of the three files + 1, and ``user_ids`` and ``item_ids`` count from 0. A pair that occurs
     twice in the train file is one positive; as in the authors' code, a rating of 0 or less is none. Each
     user's negatives are sorted; repeats and the held-out item among them (156 in ml-1m) are kept: protocol
-    ``published``.
+    ``published``. A fourth column holds times: the histories are ordered by it, equal times by their row in the file, a
+    repeated pair at its latest row. Without it the set has no histories.
 
     Raises `DataError` if ``train`` is not named so, a sibling is missing, a line cannot be read, a user has
     no test line or several, or the two test files disagree.
@@ -51,8 +52,8 @@ def read_ncf_files(train: Path) -> PreparedData:
         "test": find_source(_sibling(train, _TEST)),
         "negatives": find_source(_sibling(train, _NEGATIVE)),
     }
-    rows, ratings = _read_rows(sources["train"])
-    held_out, _ = _read_rows(sources["test"])
+    rows, ratings, times = _read_rows(sources["train"])
+    held_out, _, _ = _read_rows(sources["test"])
     pairs = rows[ratings > 0]
     keys, negatives = _read_negatives(sources["negatives"])
     test_items, order = _match_test_files(sources, held_out, keys)
@@ -61,7 +62,12 @@ def read_ncf_files(train: Path) -> PreparedData:
     _refuse_users_without_test(sources, pairs[:, 0], n_users)
 
     n_items = 1 + max(int(array.max(initial=-1)) for array in (pairs[:, 1], test_items, test_negatives))
-    codes = np.sort(pairs[:, 0] * n_items + pairs[:, 1])
+    in_time_order = pairs[:, 0] * n_items + pairs[:, 1]
+    history = None
+    if times is not None:
+        in_time_order = in_time_order[np.lexsort((times[ratings > 0], pairs[:, 0]))]
+        history = (_latest(in_time_order) % n_items).astype(np.int32)
+    codes = np.sort(in_time_order)
     codes = codes[np.diff(codes, prepend=-1) > 0]  # NumPy 2.3's unique hashes: 4 times as slow
     interactions = Interactions.from_pairs(
         (codes // n_items).astype(np.int32),
@@ -89,6 +95,7 @@ def read_ncf_files(train: Path) -> PreparedData:
     }
     return PreparedData(
         train=interactions,
+        history=history,
         test_items=test_items.astype(np.int32),
         test_negatives=test_negatives.astype(np.int32),
         user_ids=np.arange(n_users, dtype=np.int64),
@@ -119,8 +126,16 @@ def _n_columns(source: Source) -> int:
     return len(fields)
 
 
-def _read_rows(source: Source) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return the (user, item) pairs of a rating file, int64 (n, 2), and their ratings (n,)."""
+def _latest(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each code once, where it stands last."""
+    by_code = np.argsort(codes, kind="stable")
+    is_latest = np.append(np.diff(codes[by_code]) > 0, True)[: len(codes)]
+    latest: NDArray[np.int64] = codes[np.sort(by_code[is_latest])]
+    return latest
+
+
+def _read_rows(source: Source) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any] | None]:
+    """Return the (user, item) pairs of a rating file, int64 (n, 2), ratings (n,) and, if it has them, times (n,)."""
     n_columns = _n_columns(source)
     if n_columns < 3:
         raise DataError(f"{source}: line 1 has {n_columns} tab-separated values; user, item and rating are needed")
@@ -129,10 +144,13 @@ def _read_rows(source: Source) -> tuple[NDArray[np.int64], NDArray[Any]]:
         "item": (1, "integer"),
         "rating": (2, "number"),
     }
+    if n_columns > 3:
+        columns["time"] = (3, "number")
     table = read_text(source, TextLayout(separator="\t", n_columns=n_columns, columns=columns))
     pairs = np.column_stack([table.column(name).to_numpy() for name in ("user", "item")])
     _check_range(source, pairs)
-    return pairs, table.column("rating").to_numpy()
+    times = table.column("time").to_numpy() if "time" in columns else None
+    return pairs, table.column("rating").to_numpy(), times
 
 
 def _read_negatives(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -80,11 +80,11 @@ def prepare(
     times = ratings.times[rows]
     users, user_order = number(ratings.users[rows], len(ratings.user_ids))
     items, item_order = number(ratings.items[rows], len(ratings.item_ids))
-    offsets, known_items, test_items, items_before, n_duplicates, n_tied = leave_one_out(
-        users, items, times, n_users=len(user_order), n_items=len(item_order)
-    )
+    split = leave_one_out(users, items, times, n_users=len(user_order), n_items=len(item_order))
     del users, items, times
-    known = Interactions(offsets=offsets, items=known_items, n_items=len(item_order))
+    known = Interactions(offsets=split.offsets, items=split.items, n_items=len(item_order))
+    last = split.offsets[1:] - 1
+    items_before = split.history[last]
     train = without_items(known, items_before) if validation else known
     user_ids = ratings.user_ids[user_order]
     _refuse_users_without_negatives(known, user_ids, n_negatives if protocol == "strict" else 1)
@@ -96,8 +96,9 @@ def prepare(
 
     return PreparedData(
         train=train,
-        test_items=test_items,
-        test_negatives=negatives(known, test_items, seed),
+        history=np.delete(split.history, last) if validation else split.history,
+        test_items=split.test_items,
+        test_negatives=negatives(known, split.test_items, seed),
         validation_items=items_before if validation else None,
         validation_negatives=negatives(train, items_before, _validation_seed(seed)) if validation else None,
         user_ids=user_ids,
@@ -108,7 +109,7 @@ def prepare(
             "min_ratings": min_ratings,
             "seed": seed,
             "tie_rule": TIE_RULE,
-            "n_tied_users": n_tied,
+            "n_tied_users": split.n_tied,
             **({"validation_rule": VALIDATION_RULE} if validation else {}),
             "users_dropped": {
                 "below_min_ratings": int((~is_active & (counts > 0)).sum()),
@@ -117,7 +118,7 @@ def prepare(
             "rows_dropped": {
                 "below_min_ratings": int(counts[~is_active].sum()),
                 too_few: int(counts[is_active & ~has_enough_items].sum()),
-                "duplicates": n_duplicates,
+                "duplicates": split.n_duplicates,
             },
             "n_items_dropped": len(ratings.item_ids) - len(item_order),
         },

@@ -5,12 +5,13 @@ A prepared set is a folder::
     manifest.json        format version, protocol, every choice made, counts, SHA-256 of the files below
     offsets.npy          int64 (n_users + 1,): user u's train items are items[offsets[u]:offsets[u + 1]]
     items.npy            int32 (n_train,): ascending within each user
+    history.npy          int32 (n_train,): the same items in the order of time; absent where no order is known
     test_items.npy       int32 (n_users,): the held-out item of each user
     test_negatives.npy   int32 (n_users, n_negatives): ascending within each user
     users.parquet        one column user_id: row u holds the original id of user u
     items.parquet        one column item_id: row i holds the original id of item i
 
-With a validation split (``prepare --validation``) also::
+Sets of format version 1 have no ``history.npy``. With a validation split (``prepare --validation``) also::
 
     validation_items.npy      int32 (n_users,): the second-last item of each user, no train item
     validation_negatives.npy  int32 (n_users, n_negatives): ascending within each user
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from ppt_core.errors import DataError
 from ppt_core.files import file_checksums, new_directory, read_json, verify_checksums, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Protocol = Literal["strict", "mlperf", "published"]
 _ARRAYS = ("offsets", "items", "test_items", "test_negatives")
 _VALIDATION_ARRAYS = ("validation_items", "validation_negatives")
@@ -107,6 +108,9 @@ class PreparedData:
 
     Attributes:
         train: the training positives.
+        history: int32 (n_train,), each user's train items, oldest first: user u's are
+            ``history[train.offsets[u]:train.offsets[u + 1]]``. None if the order in time is not known. It never holds
+            a held-out item: neither the test item nor the validation item.
         test_items: int32 (n_users,), the held-out item of each user.
         test_negatives: int32 (n_users, n_negatives), ascending in each row. Under protocol ``strict`` a row
             holds distinct items, none a train positive or the held-out item. Under ``mlperf`` items may repeat
@@ -128,6 +132,7 @@ class PreparedData:
     item_ids: NDArray[Any]
     protocol: Protocol
     manifest: dict[str, Any]
+    history: NDArray[np.int32] | None = None
     validation_items: NDArray[np.int32] | None = None
     validation_negatives: NDArray[np.int32] | None = None
 
@@ -195,6 +200,8 @@ class PreparedData:
             "test_items": self.test_items,
             "test_negatives": self.test_negatives,
         }
+        if self.history is not None:
+            arrays["history"] = self.history
         if self.validation_items is not None and self.validation_negatives is not None:
             arrays |= {"validation_items": self.validation_items, "validation_negatives": self.validation_negatives}
         with new_directory(path) as folder:
@@ -212,6 +219,7 @@ class PreparedData:
                     "n_items": self.n_items,
                     "n_train": len(self.train),
                     "n_negatives": self.n_negatives,
+                    "history": self.history is not None,
                     **({} if self.validation_items is None else {"validation": True}),
                     "files": file_checksums(folder),
                 },
@@ -228,11 +236,15 @@ class PreparedData:
             raise DataError(f"{path} is not a folder; make a prepared set with `ppt-ncf prepare SOURCE --out {path}`")
         if not (path / "manifest.json").exists():
             raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-ncf prepare` first")
-        manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+        manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION, oldest_version=1)
         if "kind" in manifest:
             raise DataError(f"{path} is a prepared set of {manifest['kind']}, not of ratings; use it with `ppt-vision`")
         verify_checksums(path, manifest["files"])
-        names = (*_ARRAYS, *(_VALIDATION_ARRAYS if manifest.get("validation") else ()))
+        names = (
+            *_ARRAYS,
+            *(("history",) if manifest.get("history") else ()),
+            *(_VALIDATION_ARRAYS if manifest.get("validation") else ()),
+        )
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
         return cls(
             train=Interactions(offsets=arrays["offsets"], items=arrays["items"], n_items=manifest["n_items"]),
@@ -242,6 +254,7 @@ class PreparedData:
             item_ids=_read_ids(path / "items.parquet"),
             protocol=manifest["protocol"],
             manifest=manifest,
+            history=arrays.get("history"),
             validation_items=arrays.get("validation_items"),
             validation_negatives=arrays.get("validation_negatives"),
         )

@@ -183,11 +183,11 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         partial.write_bytes(seal(content.encode()))
 
 
-def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
+def read_json(path: Path, *, format_version: int, oldest_version: int | None = None) -> dict[str, Any]:
     """Read what `write_json` wrote, its ``sha256`` included.
 
-    Raises `DataError` if the file is missing, is not JSON, was changed since it was written, or has another
-    ``format_version``.
+    Raises `DataError` if the file is missing, is not JSON, was changed since it was written, or has a version other
+    than ``format_version``, or than those from ``oldest_version`` to it.
     """
     content = read_bytes(path)
     try:
@@ -197,5 +197,7 @@ def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{path} is damaged (not a JSON object); make it again")
     found_version, digest = document.get("format_version"), document.get("sha256")
+    if isinstance(found_version, int) and found_version in range(oldest_version or format_version, format_version):
+        format_version = found_version
     check_seal(path, content, digest=digest, found_version=found_version, format_version=format_version)
     return document

@@ -118,8 +118,8 @@ def ranks_in_all_orders(positive_score: float, negative_scores: Iterable[float])
     return [above + order.index(0) for order in itertools.permutations(range(len(tied)))]
 
 
-def leave_one_out(table: pd.DataFrame, min_ratings: int) -> dict[Any, tuple[set[Any], Any, bool]]:
-    """Map each user that is kept to (train items, held-out item, whether the last two items are tied in time).
+def leave_one_out(table: pd.DataFrame, min_ratings: int) -> dict[Any, tuple[list[Any], Any, bool]]:
+    """Map each user that is kept to (train items by time, held-out item, whether the last two are tied in time).
 
     ``table`` has the columns user, item and time, its rows in the order of the file.
     """
@@ -128,7 +128,7 @@ def leave_one_out(table: pd.DataFrame, min_ratings: int) -> dict[Any, tuple[set[
         history = rows.sort_values("time", kind="stable").drop_duplicates("item", keep="last")
         if len(rows) >= min_ratings and len(history) > 1:
             *others, last = history["item"]
-            split[user] = (set(others), last, history["time"].iloc[-1] == history["time"].iloc[-2])
+            split[user] = (others, last, history["time"].iloc[-1] == history["time"].iloc[-2])
     return split
 
 

@@ -13,7 +13,15 @@ from ncf_ppt.sampling import Sampler
 from ppt_core.errors import DataError
 from ppt_core.files import write_json
 
-FILES = ["items.npy", "items.parquet", "manifest.json", "offsets.npy", "test_items.npy", "test_negatives.npy"]
+FILES = [
+    "history.npy",
+    "items.npy",
+    "items.parquet",
+    "manifest.json",
+    "offsets.npy",
+    "test_items.npy",
+    "test_negatives.npy",
+]
 FILES += ["users.parquet"]
 INT_IDS = np.array([7, -5_000_000_000, 2**63 - 1])
 STRING_IDS = np.array(["7", "é, \n", ""], object)
@@ -22,6 +30,7 @@ STRING_IDS = np.array(["7", "é, \n", ""], object)
 def prepared(user_ids: NDArray[Any] = INT_IDS, item_ids: NDArray[Any] | None = None) -> PreparedData:
     return PreparedData(
         train=Interactions.from_pairs(np.array([2, 0, 0]), np.array([4, 3, 1]), n_users=3, n_items=5),
+        history=np.array([3, 1, 4], np.int32),
         test_items=np.array([0, 1, 2], np.int32),
         test_negatives=np.array([[2, 4], [0, 2], [0, 1]], np.int32),
         user_ids=user_ids,
@@ -84,7 +93,10 @@ def test_a_prepared_set_survives_saving(tmp_path: Path, user_ids: NDArray[Any], 
     data = prepared(user_ids, item_ids)
     data.save(tmp_path / "new" / "data")
     loaded = PreparedData.load(tmp_path / "new" / "data")
+    assert data.history is not None
+    assert loaded.history is not None
     pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (data.history, loaded.history),
         (data.train.offsets, loaded.train.offsets),
         (data.train.items, loaded.train.items),
         (data.test_items, loaded.test_items),
@@ -95,11 +107,19 @@ def test_a_prepared_set_survives_saving(tmp_path: Path, user_ids: NDArray[Any], 
     for saved, found in pairs:
         assert saved.dtype == found.dtype
         np.testing.assert_array_equal(saved, found)
-    for _, array in pairs[:4]:
+    for _, array in pairs[:5]:
         assert isinstance(array, np.memmap)
         assert not array.flags.writeable
     assert (loaded.n_users, loaded.n_items, loaded.n_negatives, loaded.protocol) == (3, 5, 2, "strict")
     assert loaded.protocol_label == "leave-one-out, 2 negatives, strict"
+
+
+def test_a_set_of_version_1_is_read_without_it(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["history"], manifest["files"]["history.npy"]
+    (folder / "history.npy").unlink()
+    write_json(folder / "manifest.json", {**manifest, "format_version": 1})
+    assert PreparedData.load(folder).history is None
 
 
 def test_the_folder_is_as_documented(folder: Path) -> None:

@@ -37,6 +37,8 @@ def test_reads_exactly_their_split(tmp_path: Path, packed: tuple[str, ...]) -> N
     assert (data.n_users, data.n_items) == (2, 7)
     assert data.train.items_of(0).tolist() == [1, 2]
     assert data.train.items_of(1).tolist() == [0]
+    assert data.history is not None
+    assert data.history.tolist() == [1, 2, 0]  # the later row of the repeated pair counts
     assert data.test_items.tolist() == [3, 4]
     assert data.test_negatives.tolist() == [[0, 5, 6], [4, 5, 5]]
     assert [data.test_items.dtype.name, data.test_negatives.dtype.name] == ["int32", "int32"]
@@ -76,6 +78,7 @@ def test_three_columns_and_ratings_of_zero(tmp_path: Path) -> None:
         write(tmp_path, train_rating="0\t1\t1\n0\t2\t0\n1\t3\t0.5\n", test_rating="0\t3\t0\n1\t4\t0\n")
     )
     assert data.train.items.tolist() == [1, 3]
+    assert data.history is None
     assert data.manifest["n_ratings_of_zero_or_less_dropped"] == 1
     assert data.test_items.tolist() == [3, 4]
 

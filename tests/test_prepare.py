@@ -59,6 +59,12 @@ def split_of(data: PreparedData) -> dict[Any, tuple[set[Any], Any]]:
     }
 
 
+def histories_of(data: PreparedData) -> dict[Any, list[Any]]:
+    assert data.history is not None
+    histories = np.split(data.item_ids[data.history], data.train.offsets[1:-1])
+    return {user: items.tolist() for user, items in zip(data.user_ids.tolist(), histories, strict=True)}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -86,6 +92,7 @@ class TestLeaveOneOut:
         assert split_of(data) == {"b": ({"x", "y"}, "z"), "a": ({"x", "w", "y"}, "v")}
         assert data.train.offsets.tolist() == [0, 2, 5]
         assert data.train.items.tolist() == [0, 3, 0, 2, 3]
+        assert histories_of(data) == {"b": ["x", "y"], "a": ["y", "x", "w"]}
         assert data.test_items.tolist() == [1, 4]
         assert data.test_negatives[0, 0] in (2, 4)
         assert data.test_negatives.tolist()[1] == [1]
@@ -143,7 +150,13 @@ class TestLeaveOneOut:
         table = pd.DataFrame(rows, columns=["user", "item", "time"])
         expected = reference.leave_one_out(table, min_ratings)
         data = prepare(ratings(rows), min_ratings=min_ratings, n_negatives=4, protocol=protocol, source={})
-        assert split_of(data) == {user: (train, last) for user, (train, last, _) in expected.items()}
+        assert split_of(data) == {user: (set(train), last) for user, (train, last, _) in expected.items()}
+        assert histories_of(data) == {user: train for user, (train, *_) in expected.items()}
+        if min(len(train) for train, *_ in expected.values()) > 1:
+            shorter = prepare(
+                ratings(rows), min_ratings=min_ratings, n_negatives=4, protocol=protocol, validation=True, source={}
+            )
+            assert histories_of(shorter) == {user: train[:-1] for user, (train, *_) in expected.items()}
         kept = table[table["user"].isin(list(expected))]
         assert data.user_ids.tolist() == kept["user"].unique().tolist()
         assert data.item_ids.tolist() == kept["item"].unique().tolist()
