@@ -48,7 +48,7 @@ def write_csv(path: Path, scale: float) -> int:
     import pyarrow as pa
     import pyarrow.csv
 
-    from data_prep.synthetic import synthesize
+    from data_prep.ratings.synthetic import synthesize
 
     sizes = (round(138_493 * scale), round(26_744 * max(scale, 0.2)), round(20_000_263 * scale))
     ratings = synthesize(*sizes, seed=0)
@@ -79,7 +79,8 @@ def main(scale: float, repeats: int, as_json: bool) -> None:
         for turn in range(repeats):
             out = str(folder / str(turn))
             source = str(folder / "ratings.csv")
-            taken["ppt-ncf prepare"].append(measure([sys.executable, "-m", "cli", "prepare", source, "--out", out]))
+            command = [sys.executable, "-m", "ppt_commands", "prepare", source, "--out", out]
+            taken["ppt-ncf prepare"].append(measure(command))
             taken["plain pandas and NumPy"].append(measure([sys.executable, "-c", PLAIN, source, out]))
     results: list[dict[str, Any]] = [
         {"row": row, "rows": n_rows, "seconds": sorted(pairs)[len(pairs) // 2][0], "peak MB": max(p[1] for p in pairs)}

@@ -49,9 +49,9 @@ def main(
 def train(run: Path, data: Path, split: float, epochs: float, seed: int, options: tuple[str, ...]) -> None:
     """Run one training to its end, or the rest of it."""
     resume = ["--resume"] if (run / "config.json").exists() else []
-    settings = ["--split", str(split), "--epochs", str(epochs), "--seed", str(seed), *options]
-    command = [sys.executable, "-m", "cli", "train", "--data", str(data), "--out", str(run), *settings, *resume]
-    subprocess.run([*command, "--json"], check=True, stdout=subprocess.DEVNULL)
+    settings = ["--split", str(split), "--epochs", str(epochs), "--seed", str(seed), *options, *resume]
+    command = [sys.executable, "-m", "ppt_commands", "train", "--data", str(data), "--out", str(run)]
+    subprocess.run([*command, *settings, "--json"], check=True, stdout=subprocess.DEVNULL)
 
 
 def results(run: Path, split: float, budgets: list[float], seed: int) -> Iterator[dict[str, Any]]:

@@ -23,8 +23,8 @@ import click
 import numba
 
 from benchmarks.train_step import vectorized_batches
-from data_prep.prepare import prepare
-from data_prep.synthetic import synthesize
+from data_prep.ratings.prepare import prepare
+from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.sampling import Sampler
 

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_prep.prepare import prepare
-from data_prep.synthetic import synthesize
+from data_prep.ratings.prepare import prepare
+from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.fit import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig

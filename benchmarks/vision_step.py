@@ -30,7 +30,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_prep.synthetic_images import synthesize_images
+from data_prep.images.synthetic import synthesize_images
 from ppt_core.device import plain_operations
 from ppt_core.layers import alpha_penalty, clamp_alphas, set_precision
 from vision_ppt.batches import training_batches

@@ -1,1 +1,1 @@
-"""Raw ratings in, the prepared sets that `ncf_ppt` reads out."""
+"""Raw ratings and images in, the prepared sets that training reads out."""

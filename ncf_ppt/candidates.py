@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncf_ppt import _kernels
-from ncf_ppt.embeddings import FORMAT_VERSION
+from ncf_ppt.export.embeddings import FORMAT_VERSION
+from ncf_ppt.export.vector_files import read_table
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommend import top_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.vector_files import read_table
 from ppt_core.errors import DataError
-from ppt_core.files import read_json, verify_checksums
+from ppt_core.runs.files import read_json, verify_checksums
 
 By = Literal["product", "likeness"]
 _USERS = 256  # at a time
@@ -48,7 +48,7 @@ class VectorSearch:
 
 
 def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> VectorSearch:
-    """Open what `ncf_ppt.embeddings.export_embeddings` wrote, as a search.
+    """Open what `ncf_ppt.export.embeddings.export_embeddings` wrote, as a search.
 
     Args:
         folder: the exported one; its checksums are verified.

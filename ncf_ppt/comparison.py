@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ncf_ppt.ranking import Ranks
 from ppt_core.errors import DataError
-from ppt_core.runs import Run
+from ppt_core.runs.run import Run
 
 N_RESAMPLES = 2000
 _DRAWS_PER_BLOCK = 1 << 22

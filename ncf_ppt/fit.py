@@ -16,12 +16,12 @@ from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.row_adam import RowAdam, RowEmbedding
 from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
-from ppt_core import fit as core
-from ppt_core.checkpoint import load_tensors
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
-from ppt_core.runs import Run
+from ppt_core.runs import fit as core
+from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant, batches_per_epoch
 
 BETAS = (0.9, 0.999)
@@ -72,7 +72,7 @@ def fit(
     checkpoint_seconds: float = 60,
     world: World | None = None,
 ) -> Iterator[core.Progress]:
-    """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.fit.fit`.
+    """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.runs.fit.fit`.
 
     Args:
         data: what to train and evaluate on.

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppt_core.errors import DataError
-from ppt_core.files import file_checksums, new_directory, read_json, verify_checksums, write_json
+from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
 
 FORMAT_VERSION = 2
 Protocol = Literal["strict", "mlperf", "published"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ncf_ppt import _kernels
 from ncf_ppt.interactions import PreparedData, id_column
 from ppt_core.errors import DataError
-from ppt_core.files import refuse_existing, replaced_file
+from ppt_core.runs.files import refuse_existing, replaced_file
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float32]]
 """Maps users (n,) and their candidate items (n, m) to scores (n, m); higher is better."""

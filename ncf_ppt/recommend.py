@@ -14,7 +14,7 @@ from ncf_ppt import _kernels
 from ncf_ppt.interactions import Interactions, PreparedData, id_column
 from ncf_ppt.ranking import Scorer
 from ppt_core.errors import DataError
-from ppt_core.files import refuse_existing, replaced_file
+from ppt_core.runs.files import refuse_existing, replaced_file
 
 NewUsers = Literal["error", "popular"]
 

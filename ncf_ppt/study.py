@@ -6,7 +6,7 @@ from pathlib import Path
 from ncf_ppt.fit import NCFTrainingConfig, fit
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
-from ppt_core.fit import Progress
+from ppt_core.runs.fit import Progress
 
 
 def train(

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.binarize import binarize_activation, binarize_and_rectify, binarize_rows, sum_in_one_order
-from ppt_core.binary_conv import binary_conv2d
-from ppt_core.binary_linear import binary_linear
+from ppt_core.bits.conv import binary_conv2d
+from ppt_core.bits.linear import binary_linear
 from ppt_core.schedule import Precision
 
 INITIAL_ALPHA = 3.0

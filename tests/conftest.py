@@ -1,4 +1,4 @@
-"""What the command line sets too, before torch and Numba load: see `commands.group`."""
+"""What the command line sets too, before torch and Numba load: see `ppt_commands.group`."""
 
 import os
 
@@ -19,8 +19,8 @@ from ncf_ppt.interactions import PreparedData
 @pytest.fixture(scope="session")
 def tiny_data() -> PreparedData:
     """120 users with planted tastes, small enough to train on within a second."""
-    from data_prep.prepare import prepare
-    from data_prep.synthetic import synthesize
+    from data_prep.ratings.prepare import prepare
+    from data_prep.ratings.synthetic import synthesize
 
     return prepare(synthesize(120, 150, 4000, seed=3), n_negatives=50, source={"name": "synthetic"})
 

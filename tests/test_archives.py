@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.archives import Source, find_source
+from data_prep.ratings.archives import Source, find_source
 from ppt_core.errors import DataError
 
 CSV = b"user,item,time\n1,2,3\n"

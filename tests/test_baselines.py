@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from data_prep.ncf_files import read_ncf_files
+from data_prep.ratings.ncf_files import read_ncf_files
 from ncf_ppt.baselines import (
     BASELINES,
     ALSConfig,

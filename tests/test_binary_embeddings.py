@@ -16,7 +16,7 @@ from ncf_ppt.scoring import scorer
 from ppt_core.binarize import binarize_rows
 from ppt_core.layers import set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization
-from ppt_core.runs import Run
+from ppt_core.runs.run import Run
 
 CONFIG = NCFConfig(factors=4, layers=(16, 32, 64, 8), binarize_embeddings=True)
 TRAINING = NCFTrainingConfig(epochs=4, batch_size=128, learning_rate=0.01)

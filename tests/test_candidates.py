@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.prepare import prepare
-from data_prep.synthetic import synthesize
+from data_prep.ratings.prepare import prepare
+from data_prep.ratings.synthetic import synthesize
 from ncf_ppt import vector_files
 from ncf_ppt.candidates import Rescorer, VectorSearch, compare_search, open_vectors, verify_export
-from ncf_ppt.embeddings import export_embeddings
+from ncf_ppt.export.embeddings import export_embeddings
+from ncf_ppt.export.vector_files import FORMATS
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer
-from ncf_ppt.vector_files import FORMATS
 from ppt_core.errors import DataError
-from ppt_core.files import read_json, write_json
+from ppt_core.runs.files import read_json, write_json
 
 
 def network(data: PreparedData, model: Any) -> NCF:
@@ -62,7 +62,7 @@ def test_safetensors_in_batches_are_read_by_its_own_library(
 
     model = network(tiny_data, "gmf")
     export_embeddings(model, tiny_data, tmp_path / "whole", format="safetensors", dtype="int8")
-    monkeypatch.setattr("ncf_ppt.embeddings._BATCH_BYTES", 4 * 12 * 7)
+    monkeypatch.setattr("ncf_ppt.export.embeddings._BATCH_BYTES", 4 * 12 * 7)
     export_embeddings(model, tiny_data, tmp_path / "parts", format="safetensors", dtype="int8")
     name = "gmf_items.safetensors"
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ppt_core import checkpoint
-from ppt_core.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.errors import DataError
-from ppt_core.files import NO_DIGEST, seal
 from ppt_core.layers import alpha_penalty, set_precision
 from ppt_core.plan import convert
+from ppt_core.runs import checkpoint
+from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.files import NO_DIGEST, seal
 
 METADATA = {"iteration": 7, "seconds": [0.1, 1e-300], "sha256": NO_DIGEST, "name": "Amélie"}
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import cifar
-from data_prep.cifar import prepare_cifar10
-from data_prep.cifar_pickles import read_batch
+from data_prep.images import cifar
+from data_prep.images.cifar import prepare_cifar10
+from data_prep.images.cifar_pickles import read_batch
 from ppt_core.errors import DataError
 from vision_ppt.images import PreparedImages
 from vision_ppt.prepared import load_prepared

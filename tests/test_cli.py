@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from commands.group import CommandGroup
 from ncf_ppt.interactions import PreparedData
+from ppt_commands.group import CommandGroup
 from tests.command_line import CommandLine
 
 README = Path(__file__).parent.parent / "README.md"

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from ppt_core.errors import DataError
+from ppt_core.random_words import random_words
 from vision_ppt.decoding import N_CROP_WORDS, evaluation_view, find_fault, random_crop, read_image, training_view
-from vision_ppt.random_words import random_words
 
 
 def gradient(width: int, height: int) -> Image.Image:

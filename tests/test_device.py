@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.bits import _kernels
 from ppt_core.device import check_device, choose_arithmetic, has_kernels, plain_operations
 from ppt_core.layers import set_precision
 from ppt_core.packed import _kernels as packed_kernels

@@ -21,11 +21,11 @@ from ncf_ppt.fit import NCFTrainingConfig
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.sampling import Sampler
-from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.distributed import World, join_world
 from ppt_core.errors import DataError
-from ppt_core.fit import Progress
-from ppt_core.runs import Run
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
+from ppt_core.runs.fit import Progress
+from ppt_core.runs.run import Run
 from tests.test_vision_fit import NETWORK, colored
 from vision_ppt.augment import Normalization
 from vision_ppt.batches import training_batches

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import download
-from data_prep.download import KNOWN_DATASETS, KnownDataset, fetch
-from data_prep.prepare import prepare_source
+from data_prep.ratings import download
+from data_prep.ratings.download import KNOWN_DATASETS, KnownDataset, fetch
+from data_prep.ratings.prepare import prepare_source
 from ppt_core.errors import DataError
 
 CONTENT = bytes(range(256)) * 1000
@@ -174,7 +174,7 @@ def test_a_known_data_set_is_prepared_from_what_was_downloaded(
         archive.writestr("ml-x/u.data", "".join(f"{user}\t{item}\t5\t{time}\n" for user, item, time in rows))
     server.content = (tmp_path / "upload").read_bytes()
     known = dataset(f"{server.url}/good", content=server.content)
-    monkeypatch.setattr("data_prep.sources.KNOWN_DATASETS", {"ml-x": known})
+    monkeypatch.setattr("data_prep.ratings.sources.KNOWN_DATASETS", {"ml-x": known})
     arguments = {"min_ratings": 3, "negatives": 4, "cache": tmp_path / "cache", "progress": False}
     data = prepare_source("ml-x", tmp_path / "out", **arguments)  # type: ignore[arg-type]
     assert (data.n_users, data.n_items, len(data.train)) == (6, 8, 12)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ncf_ppt.embeddings import FORMAT_VERSION, export_embeddings
-from ncf_ppt.encodings import Dtype
+from ncf_ppt.export.embeddings import FORMAT_VERSION, export_embeddings
+from ncf_ppt.export.encodings import Dtype
+from ncf_ppt.export.vector_files import Format
 from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowAdam
-from ncf_ppt.vector_files import Format
 from ppt_core.errors import DataError
-from ppt_core.files import file_checksums, read_json
+from ppt_core.runs.files import file_checksums, read_json
 
 N_USERS, N_ITEMS, FACTORS, HALF = 7, 5, 12, 10
 TABLES = {"gmf": ["gmf_users", "gmf_items"], "mlp": ["mlp_users", "mlp_items"]}
@@ -88,7 +88,8 @@ def test_round_trip(
     dtype: Dtype,
     batch_bytes: int,
 ) -> None:
-    monkeypatch.setattr("ncf_ppt.embeddings._BATCH_BYTES", 3 * 4 * FACTORS * batch_bytes)  # three rows, or all of them
+    # Three rows, or all of them.
+    monkeypatch.setattr("ncf_ppt.export.embeddings._BATCH_BYTES", 3 * 4 * FACTORS * batch_bytes)
     original = network(model)
     manifest = export_embeddings(original, data, tmp_path / "out", format=format, dtype=dtype)
     assert list(manifest["tables"]) == TABLES[model]

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppt_core.errors import DataError
-from ppt_core.files import (
+from ppt_core.runs.files import (
     NO_DIGEST,
     file_checksums,
     file_sha256,
@@ -106,7 +106,7 @@ def test_failed_block_keeps_the_old_file(tmp_path: Path) -> None:
 def test_killed_process_leaves_no_half(tmp_path: Path, output: Callable[[Path], Any]) -> None:
     code = f"""if True:
         import os, pathlib
-        from ppt_core.files import {output.__name__}
+        from ppt_core.runs.files import {output.__name__}
         with {output.__name__}(pathlib.Path("out")) as partial:
             (partial / "file" if partial.is_dir() else partial).write_text("half")
             os._exit(7)"""

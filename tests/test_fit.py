@@ -20,9 +20,9 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
-from ppt_core.checkpoint import load_tensors
 from ppt_core.errors import DataError
-from ppt_core.runs import Run
+from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
 
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4))
@@ -86,7 +86,7 @@ def test_resumes_bit_for_bit(data: PreparedData, tmp_path: Path, stop: int, at_s
 def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
     """SIGKILL at random moments, as often as it takes, through the command line."""
     data.save(tmp_path / "data")
-    command = [sys.executable, "-m", "cli", "train", "--data", str(tmp_path / "data"), "--epochs", "6",
+    command = [sys.executable, "-m", "ppt_commands", "train", "--data", str(tmp_path / "data"), "--epochs", "6",
                "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "256", "--eval-every", "1"]  # fmt: skip
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     moments = random.Random(0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep.image_folders import prepare_image_folders
+from data_prep.images.image_folders import prepare_image_folders
 from ppt_core.errors import DataError
 from vision_ppt.batches import evaluation_batches, training_batches
 from vision_ppt.folders import PreparedFolders

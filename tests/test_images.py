@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppt_core.errors import DataError
-from ppt_core.files import write_json
+from ppt_core.runs.files import write_json
 from vision_ppt.augment import Normalization
 from vision_ppt.images import ImageArray, PreparedImages
 from vision_ppt.prepared import load_prepared

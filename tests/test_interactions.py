@@ -11,7 +11,7 @@ from ncf_ppt.interactions import FORMAT_VERSION, Interactions, PreparedData
 from ncf_ppt.ranking import Ranks, save_ranks
 from ncf_ppt.sampling import Sampler
 from ppt_core.errors import DataError
-from ppt_core.files import write_json
+from ppt_core.runs.files import write_json
 
 FILES = [
     "history.npy",

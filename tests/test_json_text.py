@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ppt_core.errors import DataError
-from ppt_core.files import write_json
 from ppt_core.json_text import json_text
-from ppt_core.runs import Run
+from ppt_core.runs.files import write_json
+from ppt_core.runs.run import Run
 from tests.test_structure import ROOT, sources
 
 NAN, INFINITE = float("nan"), float("inf")

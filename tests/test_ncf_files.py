@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.ncf_files import is_ncf_train_file, read_ncf_files
+from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from ncf_ppt.interactions import PreparedData
 from ppt_core.errors import DataError
-from ppt_core.files import file_sha256
+from ppt_core.runs.files import file_sha256
 
 # User 0 has item 2 twice; user 1's own held-out item is among the negatives, and 5 twice.
 FILES = {

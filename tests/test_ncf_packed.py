@@ -28,11 +28,11 @@ from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryBatchNormReLU, BinaryLinear, set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization
-from ppt_core.runs import Run
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
+from ppt_core.runs.run import Run
 
 N_USERS, N_ITEMS = 70, 1100  # more than two blocks of items, and more users than share a task
 SHAPES = [

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from ncf_ppt.export.onnx_file import export_onnx
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
-from ncf_ppt.onnx_file import export_onnx
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, set_precision
 from ppt_core.plan import convert
@@ -75,7 +75,7 @@ def test_a_wrong_graph_is_noticed_and_nothing_stays(
 ) -> None:
     pytest.importorskip("onnxruntime", reason=ONNX)
     model = NCF(tiny_data.n_users, tiny_data.n_items, NCFConfig(model="mlp", layers=(4, 1)), seed=0)
-    monkeypatch.setattr("ncf_ppt.onnx_file._linear", lambda graph, layer, name, x: graph.add("Neg", x))
+    monkeypatch.setattr("ncf_ppt.export.onnx_file._linear", lambda graph, layer, name, x: graph.add("Neg", x))
     with pytest.raises(DataError, match=r"gives other logits for [\d,]+ of 4,096 pairs"):
         export_onnx(model, tiny_data, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -90,7 +90,7 @@ def test_refusals_are_one_line(tmp_path: Path, tiny_data: PreparedData, monkeypa
         export_onnx(model, tiny_data, tmp_path / "exists")
     with pytest.raises(ValueError, match=r"the network has \(3, 4\) users and items and the data \(120, 150\)"):
         export_onnx(NCF(3, 4, NCFConfig(), seed=0), tiny_data, tmp_path / "a.onnx")
-    monkeypatch.setattr("ncf_ppt.onnx_file._LARGEST", 100)
+    monkeypatch.setattr("ncf_ppt.export.onnx_file._LARGEST", 100)
     with pytest.raises(DataError, match="an ONNX file holds 2 GB"):
         export_onnx(model, tiny_data, tmp_path / "a.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

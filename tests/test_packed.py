@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.bits import _kernels
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryLinear, BinaryReLU, set_precision
 from ppt_core.packed.linear import pack_linear, pack_relu_linear

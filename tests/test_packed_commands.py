@@ -63,8 +63,8 @@ def test_files_that_cannot_be_trusted_or_used_are_refused(folder: Path, tmp_path
 
 
 def test_other_data_are_refused(folder: Path, tmp_path: Path, tiny_data: PreparedData) -> None:
-    from data_prep.prepare import prepare
-    from data_prep.synthetic import synthesize
+    from data_prep.ratings.prepare import prepare
+    from data_prep.ratings.synthetic import synthesize
 
     prepare(synthesize(50, 80, 1500, seed=1), n_negatives=20, source={"name": "synthetic"}).save(tmp_path / "other")
     assert "is not the data that" in fail("evaluate", folder / "packed", "--data", tmp_path / "other")
@@ -121,7 +121,7 @@ def test_inspect_prints_a_table_of_any_run(folder: Path, tmp_path: Path) -> None
 
 def test_full_precision_is_latent_bytes(folder: Path) -> None:
     """Bytes at 32 bits are those of the model file's own tensors, scales and counters apart."""
-    from ppt_core.checkpoint import load_tensors
+    from ppt_core.runs.checkpoint import load_tensors
 
     tensors, _ = load_tensors(folder / "run" / "model.safetensors")
     kept = [tensor for name, tensor in tensors.items() if not name.endswith(("scale", "num_batches_tracked"))]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppt_core.binary_linear import pack_signs
+from ppt_core.bits.linear import pack_signs
 from ppt_core.device import plain_operations
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, set_precision

@@ -21,11 +21,11 @@ from ncf_ppt.packed.table import PackedTable
 from ncf_ppt.packed.verification import verify, verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
-from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
-from ppt_core.runs import Run
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
+from ppt_core.runs.run import Run
 
 N_USERS, N_ITEMS = 40, 60
 

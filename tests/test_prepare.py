@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import sources
-from data_prep.download import KnownDataset
-from data_prep.prepare import TIE_RULE, prepare, prepare_source, sample
-from data_prep.ratings import Ratings
-from data_prep.readers import read_ratings
+from data_prep.ratings import sources
+from data_prep.ratings.download import KnownDataset
+from data_prep.ratings.prepare import TIE_RULE, prepare, prepare_source, sample
+from data_prep.ratings.raw_ratings import Ratings
+from data_prep.ratings.readers import read_ratings
 from ncf_ppt.interactions import PreparedData
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.errors import DataError
-from ppt_core.files import file_sha256
+from ppt_core.runs.files import file_sha256
 from tests import reference
 
 # Users b and a, then items x, z, y, w and v, are numbered in this order. b: z comes last by time. a: w and v are tied,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from ppt_core.random_words import below, check_seed, fractions, random_words
 from tests import reference
-from vision_ppt.random_words import below, check_seed, fractions, random_words
 
 
 def test_words_are_those_of_splitmix64_at_any_position() -> None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import text_tables
-from data_prep.ratings import Ratings, number_ids
-from data_prep.readers import read_ratings
+from data_prep.ratings import text_tables
+from data_prep.ratings.raw_ratings import Ratings, number_ids
+from data_prep.ratings.readers import read_ratings
 from ppt_core.errors import DataError
 
 HEADER = "userId,movieId,rating,timestamp\n"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ppt_core.errors import DataError
-from ppt_core.files import write_json
-from ppt_core.runs import EventLog, Run, next_free
+from ppt_core.runs.files import write_json
+from ppt_core.runs.run import EventLog, Run, next_free
 
 CONFIG = {"kind": "ncf", "training": {"split": 0.5, "iterations": None}}
 

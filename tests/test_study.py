@@ -20,7 +20,7 @@ from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ppt_core.errors import DataError
-from ppt_core.files import write_json
+from ppt_core.runs.files import write_json
 from ppt_core.study.figures import COLORS
 from ppt_core.study.running import probe, run_trial, step_seconds, trial_config
 from ppt_core.study.speed import _rate
@@ -256,8 +256,8 @@ def test_a_setting_is_either_the_trials_or_the_recipes(config: Any) -> None:
 @pytest.mark.slow
 def test_a_killed_study_ends_like_one_left_alone(data: Path, study: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "cli", "study", "run", "--data", str(data), "--out", str(out), "--budgets",
-               "0.5,1", "--trials", "1", "--workers", "2", *TINY]  # fmt: skip
+    command = [sys.executable, "-m", "ppt_commands", "study", "run", "--data", str(data), "--out", str(out),
+               "--budgets", "0.5,1", "--trials", "1", "--workers", "2", *TINY]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 100
     while len(list(out.glob("trials/*/trial.json"))) < 2 and time.monotonic() < deadline:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
-from data_prep.prepare import prepare
-from data_prep.ratings import Ratings
-from data_prep.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
+from data_prep.ratings.prepare import prepare
+from data_prep.ratings.raw_ratings import Ratings
+from data_prep.ratings.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.errors import DataError
 

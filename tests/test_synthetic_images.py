@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_prep.synthetic_images import synthesize_images
+from data_prep.images.synthetic import synthesize_images
 from ppt_core.errors import DataError
 
 

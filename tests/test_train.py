@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppt_core.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.layers import BinaryActivation, BinaryLinear, alpha_penalty, set_precision
 from ppt_core.plan import convert
+from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.schedule import Constant, LearningRate, PhaseSchedule, Step
 from ppt_core.train import AtSwitch, TrainStep, train_steps
 

@@ -4,9 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands.ncf.data import description
-from data_prep.prepare import prepare, prepare_source
-from data_prep.synthetic import synthesize
+from data_prep.ratings.prepare import prepare, prepare_source
+from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.catalogue import rank_catalogue
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.interactions import PreparedData
@@ -14,8 +13,9 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer
+from ppt_commands.ncf.data import description
 from ppt_core.errors import DataError
-from ppt_core.runs import Run
+from ppt_core.runs.run import Run
 from tests.test_prepare import CSV, OPTIONS, ROWS, ratings
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
-from ppt_core.runs import Run
+from ppt_core.runs.run import Run
 from ppt_core.train import AtSwitch
 from vision_ppt.accuracy import measure_accuracy
 from vision_ppt.augment import Normalization

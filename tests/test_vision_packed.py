@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from torch import nn
 
 from cli import vision
-from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, set_precision
 from ppt_core.packed.conv import PackedConv2d
 from ppt_core.plan import convert
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from vision_ppt.augment import Normalization
 from vision_ppt.images import ImageArray, PreparedImages
 from vision_ppt.networks import NetworkConfig, build_network

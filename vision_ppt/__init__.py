@@ -1,1 +1,1 @@
-"""Image networks on the same core; they follow in a later release."""
+"""Image networks (ResNet-20, VGG-16, ResNet-34), binarized by partial pre-training."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ppt_core.errors import DataError
-from vision_ppt.random_words import below, fractions
+from ppt_core.random_words import below, fractions
 
 N_CROP_WORDS = 41
 """Random words that a training crop takes: four for each of ten attempts, one for the flip."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppt_core import fit as core
-from ppt_core.checkpoint import load_tensors
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
-from ppt_core.runs import Run
+from ppt_core.runs import fit as core
+from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
 from vision_ppt.accuracy import measure_accuracy
 from vision_ppt.augment import Normalization
@@ -90,7 +90,7 @@ def fit(
     checkpoint_seconds: float = 60,
     world: World | None = None,
 ) -> Iterator[core.Progress]:
-    """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.fit.fit`.
+    """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.runs.fit.fit`.
 
     Convolutions of PyTorch add in an order that depends on the number of threads: the same bytes take the same one.
 

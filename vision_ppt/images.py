@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppt_core.files import file_checksums, new_directory, verify_checksums, write_json
+from ppt_core.runs.files import file_checksums, new_directory, verify_checksums, write_json
 from vision_ppt.augment import Images, Normalization
 from vision_ppt.manifest import FORMAT_VERSION, read_manifest
 

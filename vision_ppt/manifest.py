@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.files import read_json
+from ppt_core.runs.files import read_json
 
 FORMAT_VERSION = 1
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppt_core.random_words import below, check_seed, random_words
 from vision_ppt.augment import pad_crop_flip
 from vision_ppt.decoding import N_CROP_WORDS, evaluation_view, read_image, training_view
 from vision_ppt.folders import ImageFiles, PreparedFolders
 from vision_ppt.images import ImageArray, PreparedImages
-from vision_ppt.random_words import below, check_seed, random_words
 
 PADDING = 4
 

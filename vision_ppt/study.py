@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppt_core.fit import Progress
+from ppt_core.runs.fit import Progress
 from vision_ppt.fit import VisionTrainingConfig, fit
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.prepared import load_prepared

@@ -16,12 +16,12 @@ from ncf_ppt.packed.counters import MAX_WIDTH
 from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import PackedTable
-from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
-from ppt_core.files import refuse_existing
 from ppt_core.packed.linear import PackedLinear, PackedReLULinear
 from ppt_core.packed.thresholds import Thresholds
 from ppt_core.pair_linear import PairLinear
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
+from ppt_core.runs.files import refuse_existing
 
 KIND = "packed NCF network"
 FORMAT_VERSION = 2

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ncf_ppt.encodings import decode, encode
+from ncf_ppt.export.encodings import decode, encode
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding
 
 Embeddings = Literal["float32", "int8", "binary"]
@@ -17,7 +17,7 @@ class PackedTable:
     """Rows (n, size), float32 as they are read: ``table[users]``.
 
     Attributes:
-        values: the stored rows: float32 or int8 (n, size), or uint8 bits as `ncf_ppt.encodings` packs them.
+        values: the stored rows: float32 or int8 (n, size), or uint8 bits as `ncf_ppt.export.encodings` packs them.
         scales: of the rows: float32 (n,) of int8, float16 (n,) of bits, None of float32.
         size: components of a row.
     """

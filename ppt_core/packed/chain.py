@@ -5,7 +5,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ppt_core.binary_conv import in_layout_of
+from ppt_core.bits.conv import in_layout_of
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryForkedReLU, BinaryReLU
 from ppt_core.packed.conv import PackBits, PackedConv2d, PackedMaxPool2d, PackedProducts2d

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppt_core.binary_conv import binary_conv2d, multiply_windows, new_size, pack_images, pack_window_signs
-from ppt_core.binary_linear import pack_signs
+from ppt_core.bits.conv import binary_conv2d, multiply_windows, new_size, pack_images, pack_window_signs
+from ppt_core.bits.linear import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d
 from ppt_core.packed import _kernels

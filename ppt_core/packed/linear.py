@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.binary_linear import pack_signs
+from ppt_core.bits.linear import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryLinear
 from ppt_core.packed import _kernels

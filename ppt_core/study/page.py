@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ppt_core.files import new_directory, refuse_existing
 from ppt_core.json_text import json_text
+from ppt_core.runs.files import new_directory, refuse_existing
 from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
 from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
 from ppt_core.study.report import COST_NAMES, speed_up_text

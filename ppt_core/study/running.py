@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.files import write_json
-from ppt_core.fit import Progress, TrainingConfig
-from ppt_core.runs import Run
+from ppt_core.runs.files import write_json
+from ppt_core.runs.fit import Progress, TrainingConfig
+from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant
 from ppt_core.study.jobs import usable_cores
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
@@ -25,7 +25,7 @@ WALL_CLOCK = (
     "switch count; loading, compilation, evaluations and checkpoints do not"
 )
 Train = Callable[..., Iterator[Progress]]
-"""``train(config, path, resume=False, checkpoint_seconds=60)`` trains into a run folder, as `ppt_core.fit.fit` does.
+"""``train(config, path, resume=False, checkpoint_seconds=60)`` trains into a run folder: `ppt_core.runs.fit.fit`.
 
 It must be importable by name in another process: a function at the top of a module, or a `functools.partial` of one
 with plain values.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ppt_core.device import plain_operations
-from ppt_core.fit import TrainingConfig
+from ppt_core.runs.fit import TrainingConfig
 from ppt_core.study.running import Train, limited_threads, provenance, step_seconds
 
 EPOCHS = 5

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from ppt_core.checkpoint import load_tensors, save_tensors
 from ppt_core.errors import DataError
-from ppt_core.files import refuse_existing
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
+from ppt_core.runs.files import refuse_existing
 from vision_ppt.networks import NetworkConfig, build_network
 from vision_ppt.packed.packing import pack
 from vision_ppt.resnet import ResNet

@@ -1,0 +1,131 @@
+"""Known data sets: where they are published, what their bytes hash to, and fetching them once."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ppt_core.errors import DataError
+from ppt_core.runs.files import file_sha256
+
+_GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+_HUGGING_FACE = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main"
+_TIMEOUT_S = 30  # pooch's default; for connecting and for each read, not for the whole download
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDataset:
+    """A published archive.
+
+    Attributes:
+        name: what the user calls it.
+        sha256: of the archive, 64 hexadecimal digits.
+        urls: addresses of the same bytes, tried in this order.
+    """
+
+    name: str
+    sha256: str
+    urls: tuple[str, ...]
+
+
+def _movielens(name: str, sha256: str, *mirrors: str) -> KnownDataset:
+    return KnownDataset(name=name, sha256=sha256, urls=tuple(f"{host}/{name}.zip" for host in (_GROUPLENS, *mirrors)))
+
+
+KNOWN_DATASETS: Mapping[str, KnownDataset] = MappingProxyType(
+    {
+        dataset.name: dataset
+        for dataset in (
+            _movielens("ml-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229", _HUGGING_FACE),
+            _movielens("ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20", _HUGGING_FACE),
+            _movielens("ml-20m", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3", _HUGGING_FACE),
+            # The mirror holds the older sets only.
+            _movielens("ml-25m", "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa"),
+            _movielens("ml-32m", "e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee"),
+        )
+    }
+)
+
+
+def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = True) -> Path:
+    """Return the archive of a known data set, downloading it unless the cache holds it already.
+
+    Args:
+        dataset: one of ``KNOWN_DATASETS``.
+        cache: folder for archives; the user's cache folder for ``ppt-ncf`` by default.
+        progress: whether to show a progress bar on standard error.
+
+    Returns:
+        A file whose SHA-256 is ``dataset.sha256``: a download with another one is deleted and the next address
+        is tried, and a changed file in the cache is fetched again.
+
+    Raises:
+        DataError: no address gave these bytes; it names each with its failure, the checksum, and how to hand
+            over a copy.
+    """
+    import pooch
+
+    folder = Path(pooch.os_cache("ppt-ncf")) if cache is None else cache
+    archive = folder / f"{dataset.name}.zip"
+    try:
+        if archive.exists() and file_sha256(archive) == dataset.sha256:
+            return archive
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache {folder} cannot be used ({error.strerror}); make it writable, or fetch {archive.name} "
+            f"elsewhere and run `ppt-ncf prepare {dataset.name} --source FILE`"
+        ) from None
+    failures = []
+    for url in dataset.urls:
+        try:
+            # pooch logs what it does and why it failed; here the one error below says it.
+            with _muted(pooch.get_logger()):
+                pooch.retrieve(
+                    url,
+                    known_hash=f"sha256:{dataset.sha256}",
+                    fname=archive.name,
+                    path=folder,
+                    downloader=pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT_S),
+                )
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' exceptions are OSErrors; ValueError: another checksum
+            failures.append(f"{url} ({_reason(error)})")
+        else:
+            return archive
+    raise DataError(
+        f"{dataset.name} could not be downloaded from {' or '.join(failures)}; fetch {archive.name} with sha256 "
+        f"{dataset.sha256} elsewhere and run `ppt-ncf prepare {dataset.name} --source FILE`"
+    )
+
+
+def _reason(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not valid" if "CERTIFICATE" in str(error) else "no secure connection"
+    if isinstance(error, requests.Timeout):
+        return f"no answer in {_TIMEOUT_S} s"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    if isinstance(error, requests.RequestException):
+        return type(error).__name__
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "wrong checksum" if "hash" in str(error) else " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _muted(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

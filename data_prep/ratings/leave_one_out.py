@@ -1,0 +1,101 @@
+"""The last item of each user held out: who has enough items, which they are, and what is left to train on."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.ratings.raw_ratings import Ratings
+from ncf_ppt.interactions import Interactions
+
+
+class LeaveOneOut(NamedTuple):
+    """Rows split by `leave_one_out`.
+
+    Attributes:
+        offsets: int64 (n_users + 1,), where each user's entries of ``items`` and ``history`` begin.
+        items: int32, all but the held-out items, ascending within each user.
+        history: int32, the same items, in the order of time within each user.
+        test_items: int32 (n_users,), the held-out items.
+        n_duplicates: number of rows that repeat a pair.
+        n_tied: number of users whose last two items have equal times.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int32]
+    history: NDArray[np.int32]
+    test_items: NDArray[np.int32]
+    n_duplicates: int
+    n_tied: int
+
+
+def have_two_items(ratings: Ratings) -> NDArray[np.bool_]:
+    """Whether a user's rows name more than one item, bool (n_users,)."""
+    some_item = np.zeros(len(ratings.user_ids), np.int32)
+    some_item[ratings.users] = ratings.items
+    has_two = np.zeros(len(ratings.user_ids), np.bool_)
+    has_two[ratings.users[ratings.items != some_item[ratings.users]]] = True
+    return has_two
+
+
+def have_three_items(ratings: Ratings) -> NDArray[np.bool_]:
+    """Whether a user's rows name more than two items, bool (n_users,)."""
+    pairs = np.unique(ratings.users.astype(np.int64) * len(ratings.item_ids) + ratings.items)
+    return np.bincount(pairs // len(ratings.item_ids), minlength=len(ratings.user_ids)) > 2
+
+
+def without_items(known: Interactions, items: NDArray[np.int32]) -> Interactions:
+    """Leave out one item of each user, (n_users,), which must be there."""
+    return Interactions(
+        offsets=known.offsets - np.arange(known.n_users + 1),
+        items=known.items[known.items != np.repeat(items, known.degrees)],
+        n_items=known.n_items,
+    )
+
+
+def number(codes: NDArray[np.int32], n_codes: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Renumber by first appearance: new codes (n,), and the old code of each new one."""
+    first_row = np.full(n_codes, len(codes), np.int64)
+    # Of equal indices the last assignment stands: from the end, that is the first row.
+    first_row[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    order = np.argsort(first_row, kind="stable")[: int((first_row < len(codes)).sum())]
+    numbers = np.empty(n_codes, np.int32)
+    numbers[order] = np.arange(len(order), dtype=np.int32)
+    return numbers[codes], order
+
+
+def leave_one_out(
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64] | NDArray[np.float64],
+    *,
+    n_users: int,
+    n_items: int,
+) -> LeaveOneOut:
+    """Split rows in file order, each user with two items at least; a pair counts once, at its latest row."""
+    order = np.lexsort((times, users))  # stable: rows of equal time keep their order in the file
+    pairs = users[order].astype(np.int64) * n_items + items[order]
+    by_pair = np.argsort(pairs, kind="stable")  # positions in time order, grouped by pair: the latest comes last
+    pairs = pairs[by_pair]
+    is_latest = np.append(pairs[1:] != pairs[:-1], True)
+    latest = by_pair[is_latest]
+    pairs = pairs[is_latest]
+    del by_pair
+
+    lengths = np.bincount(pairs // n_items, minlength=n_users)
+    ends = np.cumsum(np.bincount(users, minlength=n_users))  # of each user's rows in time order
+    test_items = items[order[ends - 1]]
+    is_held_out = np.zeros(len(order), np.bool_)
+    is_held_out[ends - 1] = True  # the very last row of a user is the latest of its pair
+    train_items = (pairs[~is_held_out[latest]] % n_items).astype(np.int32)
+    offsets = np.zeros(n_users + 1, np.int64)
+    np.cumsum(lengths - 1, out=offsets[1:])
+
+    is_kept = np.zeros(len(order), np.bool_)
+    is_kept[latest] = True
+    kept = order[is_kept]
+    kept_times = times[kept]
+    kept_ends = np.cumsum(lengths)
+    history = np.delete(items[kept], kept_ends - 1)
+    n_tied = int((kept_times[kept_ends - 1] == kept_times[kept_ends - 2]).sum())
+    return LeaveOneOut(offsets, train_items, history, test_items, len(order) - len(latest), n_tied)

@@ -1,0 +1,218 @@
+"""The split that the authors of neural collaborative filtering published (He et al. 2017), read as it is.
+
+Three files side by side, tab-separated and without a header, each plain or gzipped::
+
+    X.train.rating     user  item  rating  time      the training positives
+    X.test.rating      user  item  rating  time      one held-out item for each user
+    X.test.negative    (user,item)  negative ...     the same user and item, then the negatives
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_prep.ratings.archives import Source, find_source
+from data_prep.ratings.text_tables import Kind, TextLayout, read_text, shorten, text_fields
+from ncf_ppt.interactions import Interactions, PreparedData
+from ppt_core.errors import DataError
+from ppt_core.runs.files import file_sha256
+
+_TRAIN = ".train.rating"
+_TEST = ".test.rating"
+_NEGATIVE = ".test.negative"
+_KEY = r"^\((?P<user>[0-9]{1,10}), ?(?P<item>[0-9]{1,10})\)$"
+
+
+def is_ncf_train_file(path: Path) -> bool:
+    """Whether ``path`` is named like the NCF authors' train file, ``X.train.rating[.gz]``."""
+    return path.name.removesuffix(".gz").endswith(_TRAIN)
+
+
+def read_ncf_files(train: Path) -> PreparedData:
+    """Read ``X.train.rating`` and its siblings into a prepared set with exactly their split and negatives.
+
+    Ids are kept: user u and item i of the files are row u and column i, so ``n_users`` and ``n_items`` are
+    the largest id of the three files + 1, and ``user_ids`` and ``item_ids`` count from 0. A pair that occurs
+    twice in the train file is one positive; as in the authors' code, a rating of 0 or less is none. Each
+    user's negatives are sorted; repeats and the held-out item among them (156 in ml-1m) are kept: protocol
+    ``published``. A fourth column holds times: the histories are ordered by it, equal times by their row in the file, a
+    repeated pair at its latest row. Without it the set has no histories.
+
+    Raises `DataError` if ``train`` is not named so, a sibling is missing, a line cannot be read, a user has
+    no test line or several, or the two test files disagree.
+    """
+    if not is_ncf_train_file(train):
+        raise DataError(f"{train} is not named like an NCF train file; its name must end in {_TRAIN} or {_TRAIN}.gz")
+    sources = {
+        "train": find_source(train),
+        "test": find_source(_sibling(train, _TEST)),
+        "negatives": find_source(_sibling(train, _NEGATIVE)),
+    }
+    rows, ratings, times = _read_rows(sources["train"])
+    held_out, _, _ = _read_rows(sources["test"])
+    pairs = rows[ratings > 0]
+    keys, negatives = _read_negatives(sources["negatives"])
+    test_items, order = _match_test_files(sources, held_out, keys)
+    test_negatives = np.sort(negatives[order], axis=1)
+    n_users = len(test_items)
+    _refuse_users_without_test(sources, pairs[:, 0], n_users)
+
+    n_items = 1 + max(int(array.max(initial=-1)) for array in (pairs[:, 1], test_items, test_negatives))
+    in_time_order = pairs[:, 0] * n_items + pairs[:, 1]
+    history = None
+    if times is not None:
+        in_time_order = in_time_order[np.lexsort((times[ratings > 0], pairs[:, 0]))]
+        history = (_latest(in_time_order) % n_items).astype(np.int32)
+    codes = np.sort(in_time_order)
+    codes = codes[np.diff(codes, prepend=-1) > 0]  # NumPy 2.3's unique hashes: 4 times as slow
+    interactions = Interactions.from_pairs(
+        (codes // n_items).astype(np.int32),
+        (codes % n_items).astype(np.int32),
+        n_users=n_users,
+        n_items=n_items,
+    )
+    held_out_codes = np.arange(n_users) * n_items + test_items
+    manifest: dict[str, Any] = {
+        "source": {
+            "format": "ncf",
+            "files": {
+                role: {"name": source.path.name, "sha256": file_sha256(source.path)} for role, source in sources.items()
+            },
+        },
+        "n_train_rows_read": len(rows),
+        "n_ratings_of_zero_or_less_dropped": len(rows) - len(pairs),
+        "n_duplicates_dropped": len(pairs) - len(codes),
+        "n_test_rows_read": len(held_out),
+        "n_negatives_equal_to_held_out": int((test_negatives == test_items[:, None]).sum()),
+        "n_held_out_in_train": int(
+            (codes.searchsorted(held_out_codes, "right") - codes.searchsorted(held_out_codes)).sum()
+        ),
+        "ids": "the integers of the files as they are: row and column numbers",
+    }
+    return PreparedData(
+        train=interactions,
+        history=history,
+        test_items=test_items.astype(np.int32),
+        test_negatives=test_negatives.astype(np.int32),
+        user_ids=np.arange(n_users, dtype=np.int64),
+        item_ids=np.arange(n_items, dtype=np.int64),
+        protocol="published",
+        manifest=manifest,
+    )
+
+
+def _sibling(train: Path, ending: str) -> Path:
+    stem = train.name.removesuffix(".gz").removesuffix(_TRAIN)
+    endings = (ending + ".gz", ending) if train.name.endswith(".gz") else (ending, ending + ".gz")
+    candidates = [train.with_name(stem + each) for each in endings]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise DataError(
+        f"{candidates[0]} is missing (nor is there {candidates[1].name}); the NCF files {stem}{_TRAIN}, "
+        f"{stem}{_TEST} and {stem}{_NEGATIVE} must lie side by side"
+    )
+
+
+def _n_columns(source: Source) -> int:
+    layout = TextLayout(separator="\t", n_columns=0, columns={})
+    _, fields = next(text_fields(source, layout), (0, []))
+    if not fields:
+        raise DataError(f"{source} is empty")
+    return len(fields)
+
+
+def _latest(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each code once, where it stands last."""
+    by_code = np.argsort(codes, kind="stable")
+    is_latest = np.append(np.diff(codes[by_code]) > 0, True)[: len(codes)]
+    latest: NDArray[np.int64] = codes[np.sort(by_code[is_latest])]
+    return latest
+
+
+def _read_rows(source: Source) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any] | None]:
+    """Return the (user, item) pairs of a rating file, int64 (n, 2), ratings (n,) and, if it has them, times (n,)."""
+    n_columns = _n_columns(source)
+    if n_columns < 3:
+        raise DataError(f"{source}: line 1 has {n_columns} tab-separated values; user, item and rating are needed")
+    columns: dict[str, tuple[int, Kind]] = {
+        "user": (0, "integer"),
+        "item": (1, "integer"),
+        "rating": (2, "number"),
+    }
+    if n_columns > 3:
+        columns["time"] = (3, "number")
+    table = read_text(source, TextLayout(separator="\t", n_columns=n_columns, columns=columns))
+    pairs = np.column_stack([table.column(name).to_numpy() for name in ("user", "item")])
+    _check_range(source, pairs)
+    times = table.column("time").to_numpy() if "time" in columns else None
+    return pairs, table.column("rating").to_numpy(), times
+
+
+def _read_negatives(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the (user, item) keys, int64 (n, 2), and the negatives behind them, int64 (n, n_negatives)."""
+    n_columns = _n_columns(source)
+    if n_columns < 2:
+        raise DataError(f"{source}: line 1 has no tab-separated negatives behind its (user,item)")
+    columns: dict[str, tuple[int, Kind]] = {f"negative {n}": (n, "integer") for n in range(1, n_columns)}
+    table = read_text(
+        source, TextLayout(separator="\t", n_columns=n_columns, columns={"(user,item)": (0, "id"), **columns})
+    )
+    texts = table.column(0).cast(pa.string())
+    found = pc.extract_regex(texts, _KEY)
+    if found.null_count:
+        row = pc.index(pc.is_null(found), True).as_py()
+        raise DataError(f"{source}: row {row + 1} begins with {shorten(texts[row].as_py())}, not with (user,item)")
+    keys = np.column_stack([pc.struct_field(found, name).cast(pa.int64()).to_numpy() for name in ("user", "item")])
+    negatives = np.column_stack([column.to_numpy() for column in table.columns[1:]])
+    _check_range(source, keys)
+    _check_range(source, negatives)
+    return keys, negatives
+
+
+def _check_range(source: Source, ids: NDArray[np.int64]) -> None:
+    for limit in (int(ids.min(initial=0)), int(ids.max(initial=0))):
+        if not 0 <= limit < np.iinfo(np.int32).max:
+            raise DataError(f"{source} holds the id {limit}; ids must be row and column numbers from 0 to 2147483646")
+
+
+def _match_test_files(
+    sources: dict[str, Source], held_out: NDArray[np.int64], keys: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return each user's held-out item, int64 (n_users,), and the row of the user's negatives, (n_users,)."""
+    order = {}
+    for role, pairs in (("test", held_out), ("negatives", keys)):
+        order[role] = np.argsort(pairs[:, 0], kind="stable")
+        users = pairs[order[role], 0]
+        if repeated := users[1:][users[1:] == users[:-1]].tolist():
+            raise DataError(f"{sources[role]} has more than one line for user {repeated[0]}; one for each is needed")
+        if gaps := np.flatnonzero(users != np.arange(len(users))).tolist():
+            raise DataError(f"{sources[role]} has no line for user {gaps[0]}; users must count from 0 without a gap")
+    test, negatives = held_out[order["test"]], keys[order["negatives"]]
+    n_both = min(len(test), len(negatives))
+    for user in np.flatnonzero(test[:n_both, 1] != negatives[:n_both, 1]).tolist():
+        raise DataError(
+            f"{sources['negatives'].path.name} has item {negatives[user, 1]} for user {user}, and "
+            f"{sources['test'].path.name} has item {test[user, 1]}; the files do not belong together"
+        )
+    if len(test) != len(negatives):
+        shorter, longer = ("test", "negatives") if len(test) < len(negatives) else ("negatives", "test")
+        raise DataError(
+            f"{sources[shorter]} has no line for user {n_both}, and {sources[longer].path.name} has one; "
+            "the files do not belong together"
+        )
+    items: NDArray[np.int64] = test[:, 1]
+    return items, order["negatives"]
+
+
+def _refuse_users_without_test(sources: dict[str, Source], users: NDArray[np.int64], n_users: int) -> None:
+    last = int(users.max(initial=-1))
+    if last >= n_users:
+        raise DataError(
+            f"{sources['test']} has no line for user {users[users >= n_users].min()}, who is in "
+            f"{sources['train'].path.name}; every user needs a held-out item"
+        )

@@ -1,0 +1,138 @@
+"""The embedding tables of a network as files that vector search loads, with original ids.
+
+What the vectors mean: GMF's logit is ``bias + sum of w * user * item``, so with the last layer's weights w folded into
+the user's side an inner product ranks items exactly as the network does. NeuMF adds its MLP's part to that, so the
+inner product of its GMF half only finds candidates, to be rescored by the network. The user and the item table of an
+MLP meet in its first layer, not in a product: their inner products are next to noise, and an MLP is searched by
+items alike, for instance by the mean of ``mlp_items``, at unit length, over the items a user has. On MovieLens-100K
+(NeuMF, 3 epochs) 100 candidates of 1,682 items held 58% of the network's top 10 by the GMF half, 11% by inner products
+of the MLP's tables (chance: 6%) and 95% by that mean.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncf_ppt.export.encodings import MEANINGS, Dtype, encode
+from ncf_ppt.export.vector_files import FORMATS, Batches, Format, write_ids, write_table
+from ncf_ppt.interactions import PreparedData
+from ncf_ppt.model import NCF
+from ppt_core.errors import DataError
+from ppt_core.runs.files import file_checksums, new_directory, write_json
+
+FORMAT_VERSION = 1
+
+_BATCH_BYTES = 1 << 24  # of float32 vectors in memory at a time
+
+_MEANINGS = {
+    "gmf": "the inner product of gmf_users and gmf_items, plus bias, is the network's logit",
+    "neumf": "the inner product of gmf_users and gmf_items finds candidates, to be rescored by the network: it is the "
+    "logit without the MLP's part and the bias; mlp_users and mlp_items make no inner product",
+    "mlp": "mlp_users and mlp_items make no inner product: neighbours within mlp_items are items alike, and candidates "
+    "to be rescored by the network",
+}
+_MEANING_OF_SIGNS = "; signs alone leave of an inner product the Hamming distance, which only finds candidates"
+
+
+def export_embeddings(
+    model: NCF,
+    data: PreparedData,
+    out: Path,
+    *,
+    format: Format = "parquet",
+    dtype: Dtype = "float32",
+) -> dict[str, Any]:
+    """Write the embedding tables of ``model`` to the new folder ``out`` and return its manifest.
+
+    GMF and NeuMF have the tables ``gmf_users`` (the last layer's weights folded in) and ``gmf_items``, MLP and NeuMF
+    ``mlp_users`` and ``mlp_items``. The module says which of them make an inner product, and so does ``manifest.json``
+    under ``meaning``, beside ``bias`` (of the last layer), the ``encoding``, each table's ``dimension`` and
+    ``stored_dimension``, and the SHA-256 of the files. What the files hold is said in `ncf_ppt.export.vector_files`.
+
+    ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps signs alone: bytes uint8,
+    ``stored_dimension`` is the dimension rounded up to a multiple of 8; both sides are padded with 0, which no
+    Hamming distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
+
+    Raises:
+        DataError: ``out`` exists or cannot be written, a component is not finite or beyond float16.
+        ValueError: ``model`` and ``data`` differ in users or items, or an option is unknown.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
+    if format == "faiss" and dtype == "int8":
+        raise ValueError("faiss has no index of int8 with a scale for each row; choose float32, float16 or binary")
+    if dtype not in MEANINGS:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(MEANINGS)}")
+    ids = {"users": data.user_ids, "items": data.item_ids}
+    tables = _tables(model)
+    for name, (table, _) in tables.items():
+        n_ids = len(ids[name[4:]])
+        if table.num_embeddings != n_ids:
+            raise ValueError(
+                f"{name} has {table.num_embeddings} rows and the data have {n_ids}; pass the data of the model"
+            )
+
+    descriptions = {}
+    with new_directory(out) as folder:
+        for name, (table, weights) in tables.items():
+            dimension = table.embedding_dim
+            width = -(-dimension // 8) if dtype == "binary" else dimension
+            batches = _encoded_batches(name, table, weights, ids[name[4:]], dtype)
+            write_table(folder, name, ids[name[4:]], width, dtype, format, batches)
+            descriptions[name] = {
+                "rows": table.num_embeddings,
+                "dimension": dimension,
+                "stored_dimension": 8 * width if dtype == "binary" else width,
+            }
+        for side, side_ids in ids.items():
+            write_ids(folder, side[:-1], side_ids, format)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "kind": "embeddings",
+            "model": model.config.model,
+            "format": format,
+            "dtype": dtype,
+            "encoding": MEANINGS[dtype],
+            "meaning": _MEANINGS[model.config.model] + (_MEANING_OF_SIGNS if dtype == "binary" else ""),
+            "bias": float(model.last.bias.item()),
+            "n_users": data.n_users,
+            "n_items": data.n_items,
+            "tables": descriptions,
+            "data_sha256": data.manifest.get("sha256"),
+            "files": file_checksums(folder),
+        }
+        write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _tables(model: NCF) -> dict[str, tuple[torch.nn.Embedding, Tensor | None]]:
+    """Tables by name, with the weights to fold in where there are any."""
+    tables: dict[str, tuple[torch.nn.Embedding, Tensor | None]] = {}
+    if model.config.model != "mlp":
+        tables["gmf_users"] = model.gmf_user, model.last.weight[0, : model.config.factors]
+        tables["gmf_items"] = model.gmf_item, None
+    if model.config.model != "gmf":
+        tables["mlp_users"] = model.mlp_user, None
+        tables["mlp_items"] = model.mlp_item, None
+    return tables
+
+
+def _encoded_batches(
+    name: str, table: torch.nn.Embedding, weights: Tensor | None, ids: NDArray[Any], dtype: Dtype
+) -> Batches:
+    n_rows = max(1, _BATCH_BYTES // (4 * table.embedding_dim))
+    for start in range(0, len(ids), n_rows):
+        batch_ids = ids[start : start + n_rows]
+        with torch.no_grad():
+            # Through the module, since the rows of its weight may lag behind.
+            rows = table(torch.arange(start, start + len(batch_ids), device=table.weight.device))
+            vectors = (rows if weights is None else rows * weights).float().cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise DataError(
+                f"{name} holds NaN or infinity; the model has diverged: train it with a lower learning rate"
+            )
+        yield batch_ids, *encode(vectors, dtype)

@@ -1,0 +1,72 @@
+"""`ppt-ncf evaluate`."""
+
+from pathlib import Path
+
+import click
+
+from ppt_commands.ncf.data import description
+from ppt_commands.ncf.trained import open_trained
+from ppt_commands.options import (
+    DATA_OPTION,
+    DEVICE_OPTION,
+    ENGINE_OPTION,
+    FOLDER,
+    JSON_OPTION,
+    K_OPTION,
+    MEMORY_OPTION,
+    RANKING_OPTION,
+)
+from ppt_commands.output import print_json, print_metrics
+
+
+@click.command()
+@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@RANKING_OPTION
+@ENGINE_OPTION
+@click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
+@K_OPTION
+@MEMORY_OPTION
+@DATA_OPTION
+@DEVICE_OPTION
+@JSON_OPTION
+def evaluate(
+    path: Path,
+    ranking: str,
+    engine: str | None,
+    per_user: Path | None,
+    k: int,
+    memory: int,
+    data: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure HR@k and NDCG@k of a finished RUN, or of a packed FILE, on its held-out items.
+
+    A packed FILE holds no interactions: name its prepared data with --data.
+
+    \b
+    Examples:
+      ppt-ncf evaluate run
+      ppt-ncf evaluate run -k 20 --per-user ranks.parquet --json
+      ppt-ncf evaluate run --ranking full --engine packed
+      ppt-ncf evaluate network.packed --data ml-1m
+    """
+    from ncf_ppt.catalogue import rank_catalogue
+    from ncf_ppt.ranking import rank_test_items, save_ranks
+    from ppt_core.runs.files import refuse_existing
+
+    if per_user is not None:
+        refuse_existing(per_user)
+    trained = open_trained(path, data, engine=engine, device=device)
+    score, prepared = trained.score, trained.data
+    if ranking == "sampled":
+        ranks = rank_test_items(score, prepared)
+    else:
+        ranks = rank_catalogue(score, prepared, k=k, memory=memory)
+    about = description(prepared, ranking, trained.engine)
+    if per_user is not None:
+        save_ranks(ranks, prepared, per_user, protocol=about["protocol"])
+    metrics = {**about, **ranks.metrics(k), "run": str(path)}
+    if as_json:
+        return print_json({**metrics, **trained.training})
+    print_metrics({str(path): metrics}, metrics["protocol"])

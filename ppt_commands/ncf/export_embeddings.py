@@ -1,0 +1,62 @@
+"""`ppt-ncf export-embeddings`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ppt_commands.ncf.data import data_of
+from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.output import print_json
+
+
+@click.command("export-embeddings")
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="New folder.")
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "npy", "safetensors", "faiss"]),
+    default="parquet",
+    show_default=True,
+    help="Of the files; faiss needs the extra of that name.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8", "binary"]),
+    default="float32",
+    show_default=True,
+    help="Of the components; int8 has a scale for each row, binary keeps the signs.",
+)
+@click.option("--verify", is_flag=True, help="Search in the files for the network's own top 10, and compare.")
+@DATA_OPTION
+@JSON_OPTION
+def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_json: bool, **encoding: Any) -> None:
+    """Write the user and item vectors of a RUN with their original ids.
+
+    Inner products of a gmf network's vectors rank as the network does; those of the others find candidates, which
+    `recommend --candidates` lets the network rescore. The output says which.
+
+    \b
+    Examples:
+      ppt-ncf export-embeddings run --out vectors
+      ppt-ncf export-embeddings run --out codes --format npy --dtype binary
+      ppt-ncf export-embeddings run --out index --format faiss --verify
+    """
+    from ncf_ppt.candidates import verify_export
+    from ncf_ppt.export.embeddings import export_embeddings as export
+    from ncf_ppt.fit import load_model
+    from ppt_core.runs.run import Run
+
+    opened = Run.open(run)
+    network, prepared = load_model(opened), data_of(opened, data)
+    manifest = export(network, prepared, out, **encoding)
+    reports = verify_export(out, network, prepared) if verify else {}
+    if as_json:
+        return print_json({"out": str(out), **manifest, **({"verification": reports} if verify else {})})
+    click.echo(f"{out}: {manifest['n_users']:,} users, {manifest['n_items']:,} items, {manifest['meaning']}")
+    for by, report in reports.items():
+        click.echo(
+            f"by {by}: of the network's top {report['k']}, {report['recall_of_top_k']:.1%} in the search's top "
+            f"{report['k']} and {report['recall_of_candidates']:.1%} in its top {report['n_candidates']} "
+            f"({report['n_users']} users)"
+        )

@@ -1,0 +1,38 @@
+"""`ppt-ncf export-onnx`."""
+
+from pathlib import Path
+
+import click
+
+from ppt_commands.ncf.data import data_of
+from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.output import print_json
+
+
+@click.command("export-onnx")
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="New file.")
+@DATA_OPTION
+@JSON_OPTION
+def export_onnx(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
+    """Write the network of a RUN as an ONNX file (extra onnx), and compare it with PyTorch.
+
+    It maps row numbers of users and items to logits; the original ids are in its metadata.
+
+    \b
+    Example:
+      ppt-ncf export-onnx run --out network.onnx
+    """
+    from ncf_ppt.export import onnx_file
+    from ncf_ppt.fit import load_model
+    from ppt_core.runs.run import Run
+
+    opened = Run.open(run)
+    report = onnx_file.export_onnx(load_model(opened), data_of(opened, data), out)
+    document = {"out": str(out), "bytes": out.stat().st_size, **report}
+    if as_json:
+        return print_json(document)
+    click.echo(
+        f"{out}: {document['bytes']:,} bytes; of {report['n_pairs']:,} pairs {report['n_differing']} have other logits "
+        f"than in PyTorch, all others within {report['largest_difference']:.1g}"
+    )

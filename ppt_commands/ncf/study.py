@@ -1,0 +1,21 @@
+"""`ppt-ncf study`."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppt_commands.ncf.train import configs
+from ppt_commands.ncf.train import train as train_command
+from ppt_commands.study import Experiment, study_group
+
+
+def experiment(data: Path, options: dict[str, Any]) -> Experiment:
+    """Train NCF on the prepared set at ``data`` as the options of `ppt-ncf train` say."""
+    from ncf_ppt.study import train
+
+    device = options["device"]
+    model_config, config = configs(**options)
+    return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"), {"device": device})
+
+
+study = study_group("ppt-ncf", train_command, experiment)

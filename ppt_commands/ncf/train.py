@@ -1,0 +1,113 @@
+"""`ppt-ncf train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ppt_commands.ncf.data import open_data
+from ppt_commands.options import training_options
+from ppt_commands.output import print_json, print_metrics, print_training
+from ppt_commands.training import data_reference, follow, run_folder
+
+if TYPE_CHECKING:
+    from ncf_ppt.fit import NCFTrainingConfig
+    from ncf_ppt.model import NCFConfig
+
+
+@click.command()
+@training_options(epochs=8.0, batch_size=2048, learning_rate=5e-4, metric="HR@10", optimizer="Adam")
+@click.option("--train-negatives", "n_negatives", default=4, show_default=True, help="For each positive, each epoch.")
+@click.option(
+    "--patience",
+    type=int,
+    help="Stop after so many evaluations of the last phase without a better HR@10 on validation items "
+    "(prepare --validation).",
+)
+@click.option(
+    "--model",
+    type=click.Choice(["neumf", "gmf", "mlp"]),
+    default="neumf",
+    show_default=True,
+    help="Both parts, or one of them alone; gmf has nothing to binarize.",
+)
+@click.option("--factors", default=64, show_default=True, help="Size of the GMF embeddings.")
+@click.option("--layers", default="256,256,128,64", show_default=True, help="Widths of the MLP, input first.")
+@click.option("--batch-norm/--no-batch-norm", default=True, show_default=True, help="Before each activation.")
+@click.option("--binarize-embeddings", is_flag=True, help="Make embeddings 1-bit at the switch, too.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(["row-adam", "adam"]),
+    help="row-adam equals adam and touches only the rows of a batch.  [default: row-adam on a CPU]",
+)
+def train(
+    data: Path | None,
+    out: Path | None,
+    resume: bool,
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train an NCF network: first at full precision, then binarized.
+
+    \b
+    Examples:
+      ppt-ncf train --split 0.5
+      ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8
+      ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
+      torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
+    """
+    from ncf_ppt.baselines import fit_baseline
+    from ncf_ppt.fit import fit
+    from ncf_ppt.ranking import rank_test_items
+    from ppt_core.distributed import join_world
+
+    world = click.get_current_context().with_resource(join_world(device))
+    if options["binarize_embeddings"] and options["split"] == 1:
+        raise ValueError("--binarize-embeddings has no effect at --split 1, where nothing is binarized; leave it out")
+    path = run_folder(out, world, resume=resume)
+    model_config, config = configs(device=device, **options)
+    prepared = open_data(data)
+    reference = data_reference(data)
+    progress = fit(prepared, path, model_config, config, data_reference=reference, resume=resume, world=world)
+    result = follow(progress, path, {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}, world)
+    if result is None:
+        return
+    popular = rank_test_items(fit_baseline("popular", prepared), prepared).metrics()
+    if as_json:
+        return print_json({"run": str(path), **result, "popular": popular})
+    print_training(path, result, config.threshold)
+    print_metrics({"this network": result, "popularity": popular}, prepared.protocol_label)
+
+
+def configs(
+    *,
+    model: Any,
+    factors: int,
+    layers: str,
+    batch_norm: bool,
+    binarize_embeddings: bool,
+    arithmetic: Any,
+    device: str,
+    **training: Any,
+) -> tuple["NCFConfig", "NCFTrainingConfig"]:
+    """What the options say about the network, and how it is trained."""
+    from ncf_ppt.fit import NCFTrainingConfig
+    from ncf_ppt.model import NCFConfig
+    from ppt_core.device import choose_arithmetic
+
+    network = NCFConfig(
+        model=model,
+        factors=factors,
+        layers=_widths(layers),
+        batch_norm=batch_norm,
+        binarize_embeddings=binarize_embeddings,
+    )
+    return network, NCFTrainingConfig(arithmetic=choose_arithmetic(arithmetic, device), **training)
+
+
+def _widths(layers: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in layers.split(","))
+    except ValueError:
+        raise ValueError(f"--layers is {layers!r}; give widths like 256,256,128,64") from None

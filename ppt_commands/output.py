@@ -1,0 +1,72 @@
+"""What commands print: results on standard output, all else on standard error."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ppt_core.json_text import json_text
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    click.echo(json_text(document, ensure_ascii=False))
+
+
+def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
+    """Print a table of metrics, a row for each name."""
+    k = next(iter(rows.values()))["k"]
+    width = max(map(len, rows))
+    click.echo(f"{'':{width}}  HR@{k:<4} NDCG@{k:<4} [{protocol}; ties lost]")
+    for name, metrics in rows.items():
+        more = f"  MRR {metrics['mrr']:.4f}, coverage {metrics['coverage']:.1%}" if "mrr" in metrics else ""
+        ties = f"  {metrics['tie_rate']:.1%} of users tie" if metrics["tie_rate"] else ""
+        click.echo(f"{name:{width}}  {metrics['hit_ratio']:<7.4f} {metrics['ndcg']:<9.4f}{more}{ties}")
+
+
+def print_training(path: Path, result: dict[str, Any], threshold: float | None) -> None:
+    """Print what a finished training did, and for a ``threshold`` whether it was reached."""
+    if threshold is not None:
+        phase = result.get("threshold_phase")  # runs that ended before it was recorded have none
+        where = f" in {phase} precision" if phase else ""
+        reached = f"reached{where}" if result["threshold_reached"] else "not reached"
+        click.echo(f"threshold {threshold} on the test set (MLPerf's rule): {reached}")
+    phases = ", ".join(f"{p['iterations']:,} {p['precision']}" for p in result["phases"])
+    click.echo(
+        f"{path}: {result['epochs']:.2f} epochs ({phases} iterations) in {result['seconds']:.1f} s, "
+        f"{result['samples_per_second']:,.0f} samples/s"
+    )
+
+
+def tell(message: str) -> None:
+    """Say something that is not a result; of the processes that torchrun started, the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(message, err=True)
+
+
+@contextmanager
+def progress_bar(metrics: dict[str, str]) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that shows a `ppt_core.runs.fit.Progress` on standard error, and ``metrics`` by their titles."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("full")
+
+        def show(step: Any) -> None:
+            bar.update(
+                task, completed=step.iteration, total=step.iterations, description=f"{step.phase.precision} precision"
+            )
+            if step.metrics is not None:
+                values = "  ".join(f"{title} {step.metrics[key]:.4f}" for title, key in metrics.items())
+                console.print(
+                    f"epoch {step.metrics['epochs']:.2f}  {step.phase.precision} precision  {values}  "
+                    f"{step.metrics['seconds']:.1f} s"
+                )
+
+        yield show

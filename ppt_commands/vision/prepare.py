@@ -1,0 +1,60 @@
+"""`ppt-vision prepare`."""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ppt_commands.options import FOLDER, JSON_OPTION
+from ppt_commands.output import print_json
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["cifar10", "imagenet"]))
+@click.argument("source", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
+@click.option(
+    "--on-broken",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="An image file that cannot be read: stop and name it, or leave it out and count it.",
+)
+@click.option("--threads", default=2, show_default=True, help="Image files checked at a time.")
+@JSON_OPTION
+def prepare(
+    kind: str, source: Path, out: Path, on_broken: Literal["stop", "skip"], threads: int, as_json: bool
+) -> None:
+    """Check the images of SOURCE and make a prepared set of them.
+
+    cifar10: SOURCE is cifar-10-python.tar.gz or the folder it unpacks to, as published or in another order.
+    imagenet: SOURCE is a folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG; the images stay there.
+
+    \b
+    Examples:
+      ppt-vision prepare cifar10 cifar-10-python.tar.gz --out cifar10
+      ppt-vision prepare imagenet imagenette2 --out imagenette --on-broken skip
+    """
+    from data_prep.images.cifar import prepare_cifar10
+    from data_prep.images.image_folders import prepare_image_folders
+
+    manifest: dict[str, Any]
+    if kind == "cifar10":
+        images = prepare_cifar10(source, out)
+        n_train, n_test, class_names, manifest = (
+            len(images.train), len(images.test), images.class_names, images.manifest
+        )  # fmt: skip
+    else:
+        files = prepare_image_folders(source, out, on_broken=on_broken, threads=threads, progress=sys.stderr.isatty())
+        n_train, n_test, class_names, manifest = len(files.train), len(files.test), files.class_names, files.manifest
+    if as_json:
+        counts = {"n_train": n_train, "n_test": n_test, "n_classes": len(class_names)}
+        return print_json({"out": str(out), **counts, "manifest": manifest})
+    click.echo(f"{out}: {n_train:,} training and {n_test:,} test images of {len(class_names):,} classes")
+    if kind == "cifar10" and not manifest["source"]["is_official"]:
+        click.echo("the bytes are not the published ones (another order, say); the manifest has their SHA-256")
+    for entry in manifest.get("broken", []):
+        click.echo(f"left out: {entry['path']} ({entry['reason']})")
+    if manifest.get("n_other_files"):
+        click.echo(f"passed over: {manifest['n_other_files']:,} files that are not named .JPEG or .jpg")

@@ -1,0 +1,156 @@
+"""The convolution of one-bit activations with one-bit weights, forward and backward."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppt_core.binarize import binarize_weight
+from ppt_core.bits.linear import pack_signs
+from ppt_core.device import has_kernels
+from ppt_core.packed import _kernels
+
+Pair = tuple[int, ...]
+Words = NDArray[np.int64]
+Geometry = tuple[int, int, int, int, int, int]
+"""Height and width of the kernel, of the stride and of the padding."""
+
+
+def binary_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    alpha: Tensor,
+    scale: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> Tensor:
+    """Return ``alpha * scale * (bits * signs) + bias``: the bits ``x > 0`` convolved with the signs of ``weight``.
+
+    ==============  =====================================================================
+    d / d x         that of the convolution with ``scale * signs``
+    d / d weight    ``scale`` times that of the convolution of ``x``, where ``-1 <= weight <= 1``, else 0
+    d / d bias      ``grad`` summed over images and positions
+    ==============  =====================================================================
+
+    On a CPU the product counts bits, without groups and dilation; elsewhere it is summed as floats. Both are exact: in
+    float32 always, in bfloat16 up to 256.
+
+    Args:
+        x: float (n, in_channels, height, width), each value 0 or ``alpha``; zeros beyond its edges.
+        weight: float (out_channels, in_channels / groups, height, width), latent. -1 where not above 0, else +1.
+        bias: float (out_channels,) or None.
+        alpha: shape ``()``, above 0. Its gradient flows through the activation that made ``x``, not through here.
+        scale: shape ``()``, static.
+        stride: as of `torch.nn.functional.conv2d`, like the following.
+        padding: of height and width.
+        dilation: of height and width.
+        groups: number of groups of channels.
+
+    Source: as `ppt_core.bits.linear.binary_linear`.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    geometry = (stride, padding, dilation, False, (0, 0), groups)
+    result: Tensor = _BinaryConv2d.apply(x, weight, bias, alpha, scale, geometry)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _BinaryConv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, alpha: Tensor, scale: Tensor, geometry: Any
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, scale)
+        ctx.geometry, ctx.has_bias = geometry, bias is not None
+        stride, padding, dilation, _, _, groups = geometry
+        if has_kernels(x) and groups == 1 and max(dilation) == 1:
+            windows = (*weight.shape[2:], *stride, *padding)
+            signs = pack_window_signs(weight)
+            output = multiply_windows(pack_images(x, 0.0), x.shape[1], signs, windows, (alpha * scale).item())
+            output = in_layout_of(x, output)
+        else:
+            bits = x / alpha.to(x.dtype)  # alpha / alpha is exactly 1
+            output = torch.ops.aten.convolution(bits, binarize_weight(weight).to(x.dtype), None, *geometry)
+            output *= (alpha * scale).to(x.dtype)
+        return output if bias is None else output + bias.to(x.dtype)[:, None, None]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        # The scale joins the weights' side, which is small: no pass over the batch.
+        scaled_signs = torch.where(weight > 0, scale, -scale).to(x.dtype)
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias]
+        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grads[0], x, scaled_signs, [len(weight)] if ctx.has_bias else None, *ctx.geometry, wanted
+        )
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight.dtype) * ((weight.abs() <= 1) * scale)
+        if grad_bias is not None:
+            grad_bias = grad_bias.to(weight.dtype)
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def pack_images(x: Tensor, threshold: float) -> Words:
+    """Pack the bits ``x > threshold`` of float32 images (n, channels, height, width), of any layout.
+
+    Returns:
+        int64 (n, height, width, words): bit b of word w is channel 64 w + b; bits of no channel are 0.
+    """
+    n, n_channels, height, width = x.shape
+    rows = x.detach().permute(0, 2, 3, 1).reshape(-1, n_channels).contiguous().numpy()
+    out = np.empty((n, height, width, -(-n_channels // 64)), np.uint64)
+    _kernels.pack_above(rows, np.float32(threshold), out.reshape(len(rows), out.shape[3]))
+    return out.view(np.int64)
+
+
+def pack_window_signs(weight: Tensor) -> Words:
+    """Pack the signs of ``weight`` (out_channels, in_channels, height, width): a set bit is +1.
+
+    Returns:
+        int64 (rows of a window, words of such a row, out_channels). Bits of a row follow each other column by column,
+        and a row begins with a word.
+    """
+    rows = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (rows, out_channels, columns * in_channels)
+    return np.stack([pack_signs(row) for row in rows]).view(np.int64)
+
+
+def multiply_windows(bits: Words, in_channels: int, signs: Words, geometry: Geometry, factor: float) -> Tensor:
+    """Return ``factor`` times the convolution of packed bits with packed signs, an exact integer.
+
+    Args:
+        bits: of images with ``in_channels`` channels, see `pack_images`.
+        in_channels: as above.
+        signs: see `pack_window_signs`.
+        geometry: of the windows.
+        factor: taken as float32.
+
+    Returns:
+        float32 (n, out_channels, height', width'), channels last in memory.
+    """
+    n, height, width, _ = bits.shape
+    out_channels = signs.shape[2]
+    out = torch.empty(n, *new_size((height, width), geometry), -(-out_channels // 16) * 16)
+    _kernels.convolve(bits, in_channels, geometry, signs, None, None, np.float32(factor), out.numpy())
+    return out[..., :out_channels].contiguous().permute(0, 3, 1, 2)
+
+
+def in_layout_of(x: Tensor, output: Tensor) -> Tensor:
+    """Return ``output`` in the layout that PyTorch's own convolution of ``x`` would have: channels last or usual."""
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return output.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
+
+
+def new_size(size: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """Height and width behind a convolution or pooling. Raises ValueError if the image is smaller than a window."""
+    kernel_size, stride, padding = geometry[:2], geometry[2:4], geometry[4:]
+    height = (size[0] + 2 * padding[0] - kernel_size[0]) // stride[0] + 1
+    width = (size[1] + 2 * padding[1] - kernel_size[1]) // stride[1] + 1
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {size[0]} x {size[1]} is smaller than a window of {kernel_size}")
+    return height, width

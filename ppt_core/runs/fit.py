@@ -1,0 +1,308 @@
+"""Train one model into a run folder: evaluations, checkpoints, exact resume. The same for users and for images."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.distributed import World
+from ppt_core.errors import DataError
+from ppt_core.layers import set_precision
+from ppt_core.runs.run import EventLog, Run
+from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
+from ppt_core.train import AtSwitch, Scale, train_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a network is trained, whatever it is.
+
+    Attributes:
+        split: fraction of the iterations at full precision: 1 is full precision throughout, 0 low precision.
+        epochs: length in passes over the training samples; fractions are allowed.
+        iterations: length in optimizer steps; overrides ``epochs``.
+        batch_size: samples in a step.
+        threshold: stop once the metric on the test set reaches it, as MLPerf's rules do, in the last phase: what counts
+            is the network that the run is for, and with ``split`` below 1 that is the binarized one. None never
+            stops early.
+        eval_every: epochs between evaluations; 0 evaluates only at the end.
+        patience: stop after so many evaluations in the last phase without a better metric on the validation set, which
+            there must be; the test set has no say. None never does.
+        at_switch: what becomes of the optimizer's moments at the switch, see `ppt_core.train.train_steps`.
+        scale: weight scale of 1-bit layers, see `ppt_core.layers.set_precision`.
+        seed: of the initial weights and of every sample.
+    """
+
+    split: float = 0.5
+    epochs: float = 8
+    iterations: int | None = None
+    batch_size: int = 2048
+    threshold: float | None = None
+    eval_every: float = 1
+    patience: int | None = None
+    at_switch: AtSwitch = "reset"
+    scale: Scale = "static"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid, rule in self._rules():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {rule}")
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        """Each setting with whether its value is valid and what it must be."""
+        return [
+            ("split", 0 <= self.split <= 1, "between 0 (low precision throughout) and 1 (full precision throughout)"),
+            ("epochs", 0 < self.epochs < math.inf, "above 0"),
+            ("iterations", self.iterations is None or self.iterations >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 2, "at least 2"),
+            ("threshold", self.threshold is None or 0 < self.threshold <= 1, "above 0 and at most 1"),
+            ("eval_every", 0 <= self.eval_every < math.inf, "0 (only at the end) or above"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1"),
+            ("eval_every", self.patience is None or self.eval_every > 0, "above 0 where patience counts evaluations"),
+            ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
+        ]
+
+    def schedule(self, iterations_per_epoch: int, learning_rate: LearningRate) -> PhaseSchedule:
+        """The phases of this training."""
+        iterations = self.iterations or max(1, round(self.epochs * iterations_per_epoch))
+        return PhaseSchedule.split(iterations, self.split, learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained on what and how it is measured: all that `fit` does not know.
+
+    Attributes:
+        model: converted if a phase is of low precision; trained in place.
+        batches: endless batches from a given iteration on; of several processes, this one's share of each.
+        loss: scalar loss of (model, batch).
+        make_optimizer: builds the optimizer of a phase.
+        learning_rate: the schedule that each phase goes through.
+        evaluate: measures the model; called between two steps, in every process and with one result for all.
+        metric: the key of ``evaluate``'s result that a threshold is compared with.
+        iterations_per_epoch: optimizer steps in a pass over the samples.
+        samples_per_epoch: samples in a pass.
+        settings: the groups of ``config.json`` that a resumed training must share, as JSON values.
+        result: further keys of the result, as JSON values.
+        events: keys and values logged at the start, by MLPerf's names.
+        validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
+    """
+
+    model: nn.Module
+    batches: Callable[[int], Iterator[Any]]
+    loss: Callable[[nn.Module, Any], Tensor]
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    learning_rate: LearningRate
+    evaluate: Callable[[], dict[str, Any]]
+    metric: str
+    iterations_per_epoch: int
+    samples_per_epoch: int
+    settings: dict[str, Any]
+    result: dict[str, Any]
+    events: dict[str, Any]
+    validate: Callable[[], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after an iteration.
+
+    Attributes:
+        iteration: iterations done.
+        iterations: iterations in all.
+        phase: the phase of the last iteration.
+        metrics: of the evaluation that took place just now, else None.
+    """
+
+    iteration: int
+    iterations: int
+    phase: Phase
+    metrics: dict[str, Any] | None
+
+
+def fit(
+    task: Task,
+    path: Path,
+    config: TrainingConfig,
+    *,
+    resume: bool = False,
+    checkpoint_seconds: float = 60,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> Iterator[Progress]:
+    """Train into the run folder ``path``, yielding after every iteration; the run's `result` is there at the end.
+
+    The model reported and kept is the last one. Training is a function of the task and the config: interrupted
+    and resumed, it ends with the same bytes. Time spent on evaluations, checkpoints and between two yields does
+    not count as training time; the switch of precision does.
+
+    Args:
+        task: the model, its data and its measure.
+        path: a new run folder; with ``resume`` an existing one, whose settings must equal these.
+        config: the recipe.
+        resume: go on from the last checkpoint of ``path``; a finished run is left as it is.
+        checkpoint_seconds: least time between two checkpoints.
+        world: the processes that train together, each in this function. The first evaluates, with its own running
+            statistics of BatchNorm, and writes; ``path`` must be a folder that all see. A run may go on with
+            another number of them.
+
+    Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, and if training
+    diverges.
+    """
+    if config.patience is not None and task.validate is None:
+        raise DataError(
+            f"patience is {config.patience}, but the data hold no validation set; prepare one or leave it out"
+        )
+    settings = {**task.settings, "training": asdict(config)}
+    if world.agree(lambda: _open(path, settings, resume=resume)):
+        return
+    run = Run.open(path)
+    schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
+    per_epoch = task.iterations_per_epoch
+    eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else schedule.iterations
+    with closing(EventLog(run.path / "mlperf.log" if world.is_first else Path(os.devnull))) as log:
+        yield from _train(run, task, config, schedule, eval_every, checkpoint_seconds, log, world)
+    world.agree(lambda: None)  # no process goes on before the first has written
+
+
+def _open(path: Path, settings: dict[str, Any], *, resume: bool) -> bool:
+    """Make the run folder, or check that it can be resumed; return whether its training has finished."""
+    if not resume:
+        Run.create(path, settings)
+        return False
+    run = Run.open(path)
+    run.refuse_other_settings(settings)
+    return run.finished
+
+
+def _train(
+    run: Run,
+    task: Task,
+    config: TrainingConfig,
+    schedule: PhaseSchedule,
+    eval_every: int,
+    checkpoint_seconds: float,
+    log: EventLog,
+    world: World,
+) -> Iterator[Progress]:
+    iterations, per_epoch = schedule.iterations, task.iterations_per_epoch
+    log.start("init_start")
+    start, seconds, optimizer = _restore(run, task, schedule)
+    world.agree(lambda: run.rewind_metrics(start))
+    log.end("init_stop")
+    log.start("run_start")
+    for key, value in task.events.items():
+        log.event(key, value)
+
+    steps = train_steps(
+        task.model,
+        task.batches(start),
+        task.loss,
+        schedule,
+        task.make_optimizer,
+        start=start,
+        optimizer=optimizer,
+        at_switch=config.at_switch,
+        scale=config.scale,
+        world=world,
+    )
+    saved = clock = time.perf_counter()
+    log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
+    reached = stalled = False
+    for step in steps:
+        done = step.iteration + 1
+        is_evaluated = done % eval_every == 0 or done == iterations
+        if is_evaluated:
+            step.loss.item()  # waits for a GPU, whose work counts
+        seconds[step.phase] += -clock + (clock := time.perf_counter())
+        metrics = None
+        if done % per_epoch == 0:
+            log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
+        if is_evaluated:
+            metrics = _evaluate(task, log, step.loss, done)
+            is_last_phase = step.phase == len(schedule.phases) - 1
+            reached = config.threshold is not None and is_last_phase and metrics[task.metric] >= config.threshold
+            metrics |= {
+                **_timing(schedule, done, seconds, task),
+                "split": config.split,
+                "seed": config.seed,
+                "threshold_reached": None if config.threshold is None else reached,
+                "threshold_phase": schedule.phases[step.phase].precision if reached else None,
+            }
+            if world.is_first:
+                run.append_metrics(metrics)
+            stalled = config.patience is not None and world.agree(lambda: _has_stalled(run, task, config, schedule))
+            saved = -math.inf  # an evaluation is not repeated after an interruption
+        is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not (reached or stalled)
+        if is_due and world.is_first:
+            state = {"iteration": done, "seconds": seconds}
+            save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
+            saved = time.perf_counter()
+        yield Progress(done, iterations, schedule.phases[step.phase], metrics)
+        if reached or stalled:
+            break
+        if done % per_epoch == 0 and done < iterations:
+            log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
+        clock = time.perf_counter()
+    if world.is_first:
+        save_tensors(run.model_path, task.model.state_dict(), {"precision": schedule.phases[step.phase].precision})
+    log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
+
+
+def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> tuple[int, list[float], torch.optim.Optimizer | None]:
+    """Put the last checkpoint, if any, into the model; return the next iteration, seconds and the optimizer."""
+    if not run.checkpoint_path.exists():
+        return 0, [0.0] * len(schedule.phases), None
+    tensors, state = load_tensors(run.checkpoint_path)
+    start = int(state["iteration"])
+    if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
+        set_precision(task.model, "low")
+    optimizer = task.make_optimizer(task.model)
+    restore_training_state(tensors, task.model, optimizer)
+    return start, list(state["seconds"]), optimizer
+
+
+def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int) -> dict[str, Any]:
+    if not math.isfinite(loss.item()):
+        raise DataError(f"training diverged: the loss is {loss.item()} at iteration {done}; lower the learning rate")
+    epoch = {"epoch_num": done / task.iterations_per_epoch}
+    log.start("eval_start", metadata=epoch)
+    metrics = task.evaluate()
+    if task.validate is not None:
+        metrics["validation"] = task.validate()
+    log.event("eval_accuracy", metrics[task.metric], metadata=epoch)
+    log.end("eval_stop", metadata=epoch)
+    return {**metrics, **task.result, "loss": loss.item()}
+
+
+def _has_stalled(run: Run, task: Task, config: TrainingConfig, schedule: PhaseSchedule) -> bool:
+    """Whether the last evaluations of the last phase brought nothing better than those before them."""
+    start_of_last = schedule.iterations - schedule.phases[-1].iterations
+    lines = [line for line in run.metrics() if line["iterations"] > start_of_last]
+    values = [line["validation"][task.metric] for line in lines]
+    patience = config.patience or len(values)
+    return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
+
+
+def _timing(schedule: PhaseSchedule, done: int, seconds: list[float], task: Task) -> dict[str, Any]:
+    phases, left = [], done
+    for phase, phase_seconds in zip(schedule.phases, seconds, strict=True):
+        iterations = min(left, phase.iterations)
+        phases.append({"precision": phase.precision, "iterations": iterations, "seconds": phase_seconds})
+        left -= iterations
+    epochs = done / task.iterations_per_epoch
+    return {
+        "iterations": done,
+        "epochs": epochs,
+        "seconds": sum(seconds),
+        "samples_per_second": epochs * task.samples_per_epoch / sum(seconds),
+        "phases": phases,
+    }

@@ -1,0 +1,130 @@
+"""A run folder: the settings of one training, its progress, its last checkpoint and its result.
+
+::
+
+    config.json             format version, every setting, what it was trained on
+    metrics.jsonl           one JSON object for each evaluation, the last one with the result
+    mlperf.log              ``:::MLLOG`` events (package mlperf-logging)
+    checkpoint.safetensors  the last complete training state; ``--resume`` goes on from it
+    model.safetensors       the trained model; present once training has finished
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ppt_core.errors import DataError
+from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
+from ppt_core.json_text import json_text
+
+FORMAT_VERSION = 1
+
+
+class Run:
+    """One run folder. `create` makes it, `open` reads it; both give paths and append-only metrics."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "Run":
+        """Make the folder with its ``config.json``. Raises `DataError` if ``path`` exists."""
+        with new_directory(path) as folder:
+            write_json(folder / "config.json", {"format_version": FORMAT_VERSION, **config})
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open a run folder. Raises `DataError` if it is none, is damaged or of an unknown format version."""
+        if not (path / "config.json").exists():
+            raise DataError(f"{path} is not a run folder (it holds no config.json); make one with `train --out {path}`")
+        return cls(path, read_json(path / "config.json", format_version=FORMAT_VERSION))
+
+    def refuse_other_kind(self, kind: str) -> None:
+        """Raise `DataError` unless this is a run of that kind, ``ncf`` or ``vision``."""
+        found = self.config.get("kind")
+        if found != kind:
+            raise DataError(f"{self.path} is a run of kind {found}, not {kind}; use the commands of `ppt-{found}`")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The last complete training state."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def model_path(self) -> Path:
+        """The trained model."""
+        return self.path / "model.safetensors"
+
+    def refuse_other_settings(self, settings: dict[str, Any]) -> None:
+        """Raise `DataError`, naming the first that differs, unless the run was started with these settings and data."""
+        for group, values in settings.items():
+            found = self.config.get(group)
+            names = values if isinstance(values, dict) else {group: values}
+            olds = found if isinstance(found, dict) else {group: found}
+            for name in {**names, **olds}:  # a setting that only one of them has is another one, too
+                if olds.get(name) != names.get(name) and name != "path":
+                    raise DataError(
+                        f"{self.path} was started with {name} = {olds.get(name)}, not {names.get(name)}; resume with "
+                        "the same settings and data, or train into a new folder"
+                    )
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has reached its end."""
+        return self.model_path.exists()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last line that an interruption cut off is left out."""
+        path = self.path / "metrics.jsonl"
+        complete = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+        try:
+            return [json.loads(line) for line in complete]
+        except ValueError as error:
+            raise DataError(f"{path} is damaged ({error}); train again into a new folder") from None
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        path, text = self.path / "metrics.jsonl", json_text(line) + "\n"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def rewind_metrics(self, iteration: int) -> None:
+        """Drop the lines written after ``iteration``: the training that goes on from there writes them again."""
+        kept = [line for line in self.metrics() if line["iterations"] <= iteration]
+        with replaced_file(self.path / "metrics.jsonl") as partial:
+            partial.write_text("".join(json_text(line) + "\n" for line in kept), encoding="utf-8")
+
+    def result(self) -> dict[str, Any]:
+        """The last line of the metrics of a finished run. Raises `DataError` if it has not finished."""
+        metrics = self.metrics()
+        if not self.finished or not metrics:
+            raise DataError(f"{self.path} has not finished training; go on with `train --out {self.path} --resume`")
+        return metrics[-1]
+
+
+def next_free(folder: Path) -> Path:
+    """Return ``folder/N`` with the lowest N from 1 that does not exist yet."""
+    number = 1
+    while (path := folder / str(number)).exists():
+        number += 1
+    return path
+
+
+class EventLog:
+    """MLPerf log lines appended to a file, and nothing printed."""
+
+    def __init__(self, path: Path) -> None:
+        from mlperf_logging.mllog.mllog import MLLogger
+
+        logger = logging.Logger("mlperf")  # a logger of its own: nothing propagates, nothing is global
+        self._handler = logging.FileHandler(path, encoding="utf-8")
+        logger.addHandler(self._handler)
+        events = MLLogger(logger, root_dir=str(Path(__file__).parent.parent))
+        self.start, self.end, self.event = events.start, events.end, events.event
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
