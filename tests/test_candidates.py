@@ -10,8 +10,8 @@ import torch
 
 from data_prep.ratings.prepare import prepare
 from data_prep.ratings.synthetic import synthesize
-from ncf_ppt import vector_files
 from ncf_ppt.candidates import Rescorer, VectorSearch, compare_search, open_vectors, verify_export
+from ncf_ppt.export import vector_files
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.vector_files import FORMATS
 from ncf_ppt.interactions import Interactions, PreparedData

@@ -11,8 +11,8 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor, nn
 
 from ppt_core.errors import DataError
-from ppt_core.runs.files import NO_DIGEST, check_seal, read_bytes, replaced_file, seal
 from ppt_core.json_text import json_text
+from ppt_core.runs.files import NO_DIGEST, check_seal, read_bytes, replaced_file, seal
 
 FORMAT_VERSION = 1
 

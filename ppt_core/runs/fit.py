@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
+from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
 from ppt_core.train import AtSwitch, Scale, train_steps

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
 from ppt_core.json_text import json_text
+from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
 
 FORMAT_VERSION = 1
 

@@ -1,0 +1,1 @@
+"""Run folders: the files of a training, its checkpoints, and the training that writes them."""
