@@ -122,7 +122,7 @@ class EventLog:
         logger = logging.Logger("mlperf")  # a logger of its own: nothing propagates, nothing is global
         self._handler = logging.FileHandler(path, encoding="utf-8")
         logger.addHandler(self._handler)
-        events = MLLogger(logger, root_dir=str(Path(__file__).parent.parent))
+        events = MLLogger(logger, root_dir=str(Path(__file__).parents[2]))
         self.start, self.end, self.event = events.start, events.end, events.event
 
     def close(self) -> None:
