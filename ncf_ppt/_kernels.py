@@ -513,3 +513,12 @@ def count_above_and_equal_in_catalogue(
         out_above[row] = n_above
         out_equal[row] = n_equal
         out_is_nan[row] = n_nan > 0
+
+
+@njit(parallel=True, cache=True)
+def fill_recent_items(history, firsts, ends, out):
+    """Row r: the entries of ``history`` before ``ends[r]`` and from ``firsts[r]`` on, the last one first, then -1."""
+    for row in prange(len(out)):
+        for place in range(out.shape[1]):
+            source = ends[row] - 1 - place
+            out[row, place] = history[source] if source >= firsts[row] else -1
