@@ -22,10 +22,13 @@ from ncf_ppt.study import train
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
 from ppt_core.study.figures import COLORS
+from ppt_core.study.page import page
+from ppt_core.study.report import _speed_up, summarize
 from ppt_core.study.running import probe, run_trial, step_seconds, trial_config
 from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
+from tests.test_study_curves import cell
 from vision_ppt.fit import VisionTrainingConfig
 
 TINY = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--learning-rate", "0.01"]
@@ -132,6 +135,23 @@ def test_report(study: Path) -> None:
     assert "iterations/s of plain PyTorch: full precision" in text.stdout
     assert "plain PyTorch's operations in it" in page.replace("&#x27;", "'")
     assert "already exists" in call("study", "report", study, "--out", folder).stderr
+
+
+def test_a_card_shows_what_its_speed_up_rests_on(study: Path) -> None:
+    """Both the interval and the share of the accuracies, where curves begin above half of the best."""
+    ppt = [cell(10, 0.6, 0.61, 0.62), cell(20, 0.8, 0.81, 0.82)]
+    low = [cell(10, 0.3, 0.31, 0.32), cell(40, 0.8, 0.81, 0.82)]
+    named = {"split": 0.5, "name": "partial pre-training", "cost": "iterations"}
+    entry = {**named, **_speed_up(ppt, low, "iterations")}
+    assert entry["range_covered"] == pytest.approx((0.81 - 0.61) / (0.81 - 0.405))
+    report = {**summarize(Study.open(study)), "speed_ups": [entry]}
+    (card,) = re.findall(r'<div class="card"><b>[^/]*</b>speed-up.*?</div>', page(report, {}))
+    assert "95% interval {:.2f} to {:.2f}; ".format(*entry["interval"]) in card
+    assert "over accuracies from .610 to .810, the last both reach: 49% of the paper&#x27;s range" in card
+    alone = {**named, **_speed_up([cell(10, 0.6), cell(20, 0.8)], [cell(10, 0.3), cell(40, 0.8)], "iterations")}
+    assert "no interval: one trial at some budget; over accuracies from .600" in page(
+        report | {"speed_ups": [alone]}, {}
+    )
 
 
 def test_a_third_split_says_which_was_best(study: Path, data: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_twice_as_fast_is_a_speed_up_of_two() -> None:
     found = speed_up(curve((5, 0.2), (50, 0.5), (100, 0.8)), low)
     assert found.factor == pytest.approx(2)
     assert (found.lowest, found.highest, found.until, found.note) == (0.4, 0.8, "reach", "")
+    assert found.range_covered == 1
     assert speed_up(low, low).factor == pytest.approx(1)
 
 
@@ -89,6 +90,7 @@ def test_curves_that_do_not_meet_have_no_speed_up() -> None:
     found = speed_up(curve((10, 0.7), (20, 0.8)), curve((10, 0.2), (20, 0.5)))
     assert found.factor is None
     assert "no accuracy can be compared" in found.note
+    assert found.range_covered == 0
     assert speed_up(curve((10, 0.5)), curve((20, 0.5))).factor is None
 
 
@@ -96,6 +98,8 @@ def test_nothing_is_invented_below_a_curve() -> None:
     found = speed_up(curve((10, 0.6), (20, 0.8)), curve((10, 0.2), (40, 0.8)))
     assert found.lowest == 0.6
     assert "compared from 0.6000, where both curves have begun, and not from 0.4000" in found.note
+    assert found.range_covered == pytest.approx(0.5)  # .6 to .8 of .4 to .8
+    assert found.note.endswith(": over 50% of the range")
 
 
 def test_low_precision_may_win() -> None:

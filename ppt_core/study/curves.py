@@ -86,6 +86,9 @@ class SpeedUp:
         lowest: the lowest accuracy compared.
         highest: the highest accuracy compared.
         until: what ends the range: ``convergence`` of the curves, or ``reach``, the last accuracy that both reach.
+        range_covered: share of the source's range, from half of the best accuracy up to that end, that lies between
+            ``lowest`` and ``highest``: below 1 where a curve begins above half of the best, 0 where nothing can be
+            compared.
         note: what else a reader must know: a range that begins above half of the best, or why there is no factor.
     """
 
@@ -93,6 +96,7 @@ class SpeedUp:
     lowest: float | None = None
     highest: float | None = None
     until: Literal["convergence", "reach"] | None = None
+    range_covered: float = 0.0
     note: str = ""
 
 
@@ -115,13 +119,17 @@ def speed_up(ppt: Curve, low: Curve) -> SpeedUp:
     reach = min(ppt.accuracies.max(), low.accuracies.max())
     meeting = _convergence(ppt, low)
     highest, until = (reach, "reach") if meeting is None or meeting > reach else (meeting, "convergence")
-    note = f"compared from {lowest:.4f}, where both curves have begun, and not from {half:.4f}" if lowest > half else ""
     if not lowest < highest:
         return SpeedUp(
             factor=None,
             note=f"no accuracy can be compared: both curves have begun at {lowest:.4f}, and the range ends at "
             f"{highest:.4f} ({until}); add shorter or longer budgets",
         )
+    covered = float((highest - lowest) / (highest - half))
+    note = ""
+    if lowest > half:
+        begun = f"compared from {lowest:.4f}, where both curves have begun, and not from {half:.4f}"
+        note = f"{begun}: over {covered:.0%} of the range"
     targets = np.linspace(lowest, highest, N_TARGETS)
     ratios = low.first_reach(targets) / ppt.first_reach(targets)
     ratios = ratios[np.isfinite(ratios)]  # rounding may put the last target just beyond a curve
@@ -130,6 +138,7 @@ def speed_up(ppt: Curve, low: Curve) -> SpeedUp:
         lowest=float(lowest),
         highest=float(highest),
         until=until,  # type: ignore[arg-type]
+        range_covered=covered,
         note=note,
     )
 

@@ -129,16 +129,31 @@ def _cards(report: dict[str, Any]) -> Iterator[str]:
         if entry["split"] != report["speed_ups"][0]["split"]:
             break  # the others stand in the table
         factor = "none" if entry["factor"] is None else f"{entry['factor']:.2f}×"
-        what = f"speed-up in {COST_NAMES[entry['cost']]}"
-        interval = entry.get("interval")
-        within = f"95% interval {interval[0]:.2f} to {interval[1]:.2f}" if interval else escape(entry["note"])
-        yield f'<div class="card"><b>{factor}</b>{what}: {escape(entry["name"])}<br><small>{within}</small></div>'
+        what = f"speed-up in {COST_NAMES[entry['cost']]}: {escape(entry['name'])}"
+        about = escape("; ".join(_reliance(entry)))
+        yield f'<div class="card"><b>{factor}</b>{what}<br><small>{about}</small></div>'
     if report["speed"]:
         yield (
             f'<div class="card"><b>{report["speed"]["slowdown"]:.2f}×</b>slowdown of one low-precision iteration<br>'
             "<small>what partial pre-training saves on the clock, beside iterations</small></div>"
         )
     yield "</div>"
+
+
+def _reliance(entry: dict[str, Any]) -> Iterator[str]:
+    """What a speed-up rests on: its interval, and the accuracies that it was taken over."""
+    if entry["factor"] is None:
+        yield entry["note"]
+        return
+    if entry["interval"]:
+        yield "95% interval {:.2f} to {:.2f}".format(*entry["interval"])
+    else:
+        yield "no interval: see below" if entry["n_resamples"] else "no interval: one trial at some budget"
+    yield f"over accuracies from {_range_compared(entry)}: {_share_covered(entry)}"
+
+
+def _share_covered(entry: dict[str, Any]) -> str:
+    return f"{entry['range_covered']:.0%} of the paper's range"
 
 
 def _curve_table(report: dict[str, Any]) -> Iterator[str]:
@@ -195,7 +210,7 @@ def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
             COST_NAMES[entry["cost"]],
             "none" if entry["factor"] is None else f"{entry['factor']:.2f}×",
             "{:.2f} to {:.2f}".format(*entry["interval"]) if entry.get("interval") else "",
-            "" if entry["factor"] is None else _range_compared(entry),
+            "" if entry["factor"] is None else f"{_range_compared(entry)}; {_share_covered(entry)}",
         )
         for entry in report["speed_ups"]
     ]

@@ -126,6 +126,7 @@ def _speed_up(ppt: Sequence[Trials], low: Sequence[Trials], cost: Cost) -> dict[
         return {
             "factor": None,
             "interval": None,
+            "range_covered": 0.0,
             "note": "no trial at low precision (split 0) has finished, so there is nothing to compare with",
         }
     found = speed_up(Curve.of_medians(ppt, cost), Curve.of_medians(low, cost))
