@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ncf_ppt.ranking import Ranks
 from ppt_core.errors import DataError
+from ppt_core.identity import differences
 from ppt_core.runs.run import Run
 
 N_RESAMPLES = 2000
@@ -84,10 +85,10 @@ def refuse_incomparable(runs: Sequence[Run]) -> None:
     """Raise `DataError` unless all runs were trained on the same data and are measured by the same protocol."""
     first = runs[0]
     for run in runs[1:]:
-        for key, what in (("protocol", "protocol"), ("sha256", "data (checksum)")):
-            old, new = first.config["data"].get(key), run.config["data"].get(key)
-            if old != new:
-                raise DataError(
-                    f"{first.path} and {run.path} cannot be compared: their {what} is {old} and {new}; compare runs "
-                    "on the same prepared set"
-                )
+        found = differences(first.config["data"], run.config["data"], "data")
+        for name, old, new in sorted(found, key=lambda each: each[0] != "protocol"):  # it says more than a checksum
+            what = "protocol" if name == "protocol" else "data (checksum)"
+            raise DataError(
+                f"{first.path} and {run.path} cannot be compared: their {what} is {old} and {new}; compare runs on the "
+                "same prepared set"
+            )

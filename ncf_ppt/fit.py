@@ -17,6 +17,7 @@ from ncf_ppt.row_adam import RowAdam, RowEmbedding
 from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
 from ppt_core.distributed import World
+from ppt_core.identity import data_record
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
@@ -118,7 +119,7 @@ def fit(
         settings={
             "kind": "ncf",
             "model": model_config.to_dict(),
-            "data": {**(data_reference or {}), "sha256": data.manifest.get("sha256"), "protocol": data.protocol_label},
+            "data": {**(data_reference or {}), **data_record(data), "protocol": data.protocol_label},
             "n_users": data.n_users,
             "n_items": data.n_items,
         },

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppt_core.errors import DataError
+from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
 
 FORMAT_VERSION = 2
@@ -150,6 +151,11 @@ class PreparedData:
     def n_negatives(self) -> int:
         """Number of test negatives of each user."""
         return int(self.test_negatives.shape[1])
+
+    @property
+    def content(self) -> str | None:
+        """What identifies the set: see `ppt_core.identity.content_identity`."""
+        return content_identity(self.manifest.get("files"), self.protocol)
 
     @property
     def protocol_label(self) -> str:

@@ -2,19 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from ppt_core.identity import Prepared, data_record, same_data
 
 if TYPE_CHECKING:
     from ppt_core.runs.run import Run
-
-
-class Prepared(Protocol):
-    """A prepared set of any kind."""
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Where it came from; ``sha256`` identifies it."""
-
 
 Data = TypeVar("Data", bound=Prepared)
 
@@ -36,6 +29,6 @@ def recorded_data(run: "Run", path: Path | None, open_data: Callable[[Path | Non
         if not path.exists():
             raise DataError(f"{path}, the data of {run.path}, is gone; say where it is now with --data")
     data = open_data(path)
-    if data.manifest.get("sha256") != recorded["sha256"]:
-        raise DataError(f"{path} is not the data that {run.path} was trained on (another checksum); name that one")
+    if not same_data(recorded, data_record(data)):
+        raise DataError(f"{path} is not the data that {run.path} was trained on (another content); name that one")
     return data

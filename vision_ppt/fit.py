@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.distributed import World
+from ppt_core.identity import data_record
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
@@ -129,7 +130,7 @@ def fit(
         settings={
             "kind": "vision",
             "network": asdict(network_config),
-            "data": {**(data_reference or {}), "sha256": data.manifest.get("sha256")},
+            "data": {**(data_reference or {}), **data_record(data)},
         },
         result={"network": network_config.network, "n_classes": data.n_classes, "precision": config.arithmetic},
         events={

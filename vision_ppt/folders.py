@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppt_core.errors import DataError
+from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
 from vision_ppt.augment import IMAGENET_NORMALIZATION, Normalization
 from vision_ppt.manifest import FORMAT_VERSION, read_manifest
@@ -76,6 +77,11 @@ class PreparedFolders:
     def normalization(self) -> Normalization:
         """ImageNet's."""
         return IMAGENET_NORMALIZATION
+
+    @property
+    def content(self) -> str | None:
+        """What identifies the set: see `ppt_core.identity.content_identity`."""
+        return content_identity(self.manifest.get("files"), self.class_names, self.manifest.get("source"))
 
     def save(self, path: Path) -> None:
         """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""

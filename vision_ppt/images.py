@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, verify_checksums, write_json
 from vision_ppt.augment import Images, Normalization
 from vision_ppt.manifest import FORMAT_VERSION, read_manifest
@@ -84,6 +85,13 @@ class PreparedImages:
     def n_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def content(self) -> str | None:
+        """What identifies the set: see `ppt_core.identity.content_identity`."""
+        return content_identity(
+            self.manifest.get("files"), self.class_names, self.normalization.mean, self.normalization.deviation
+        )
 
     def save(self, path: Path) -> None:
         """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppt_commands.ncf.data import data_of, open_data, scorer_of
+from ppt_core.identity import copied_record, data_record, same_data
 
 if TYPE_CHECKING:
     from ncf_ppt.interactions import PreparedData
@@ -57,13 +58,13 @@ def data_of_packed(packed: "PackedNCF", path: Path, data: Path | None) -> "Prepa
         raise DataError(f"{path} holds no interactions, so name the prepared data that it was trained on with --data")
     prepared = open_data(data)
     same_ids = np.array_equal(prepared.user_ids, packed.user_ids) and np.array_equal(prepared.item_ids, packed.item_ids)
-    if not same_ids or prepared.manifest.get("sha256") != recorded.get("sha256", prepared.manifest.get("sha256")):
-        raise DataError(f"{data} is not the data that {path} was trained on (other ids or another checksum)")
+    if not same_ids or ("sha256" in recorded and not same_data(recorded, data_record(prepared))):
+        raise DataError(f"{data} is not the data that {path} was trained on (other ids or another content)")
     return prepared
 
 
 def provenance(run: "Run") -> dict[str, Any]:
     """What a packed file keeps of the run it was made from: no place of this machine, no timing."""
-    data = {"sha256": run.config["data"]["sha256"], "is_sample": run.config["data"].get("path", "") is None}
+    data = {**copied_record(run.config["data"]), "is_sample": run.config["data"].get("path", "") is None}
     result = {key: run.result()[key] for key in _FROM_FILE}
     return {"model": run.config["model"], "training": run.config["training"], "data": data, "result": result}

@@ -8,6 +8,7 @@ from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
 from ppt_commands.output import print_json
 from ppt_commands.recorded_data import recorded_data
 from ppt_commands.vision.data import open_images
+from ppt_core.identity import copied_record
 
 
 @click.command()
@@ -60,7 +61,7 @@ def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | No
         provenance={
             "training": opened.config["training"],
             "data": {
-                "sha256": opened.config["data"]["sha256"],
+                **copied_record(opened.config["data"]),
                 "is_sample": opened.config["data"].get("path", "") is None,
             },
             "result": result,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppt_commands.recorded_data import recorded_data
 from ppt_commands.vision.data import open_images
+from ppt_core.identity import data_record, same_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,8 +58,8 @@ def _open_packed(path: Path, data: Path | None, *, root: Path | None, engine: st
     if data is None and not recorded["is_sample"]:
         raise DataError(f"{path} holds no images, so name the prepared data that it was trained on with --data")
     images = open_images(data, root)
-    if images.manifest.get("sha256") != recorded["sha256"]:
-        raise DataError(f"{data} is not the data that {path} was trained on (another checksum)")
+    if not same_data(recorded, data_record(images)):
+        raise DataError(f"{data} is not the data that {path} was trained on (another content)")
     return Trained(
         network=packed.network,
         images=images,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
+from ppt_core.identity import differences
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
 
@@ -60,16 +61,11 @@ class Run:
 
     def refuse_other_settings(self, settings: dict[str, Any]) -> None:
         """Raise `DataError`, naming the first that differs, unless the run was started with these settings and data."""
-        for group, values in settings.items():
-            found = self.config.get(group)
-            names = values if isinstance(values, dict) else {group: values}
-            olds = found if isinstance(found, dict) else {group: found}
-            for name in {**names, **olds}:  # a setting that only one of them has is another one, too
-                if olds.get(name) != names.get(name) and name != "path":
-                    raise DataError(
-                        f"{self.path} was started with {name} = {olds.get(name)}, not {names.get(name)}; resume with "
-                        "the same settings and data, or train into a new folder"
-                    )
+        for name, old, new in differences({group: self.config.get(group) for group in settings}, settings):
+            raise DataError(
+                f"{self.path} was started with {name} = {old}, not {new}; resume with the same settings and data, or "
+                "train into a new folder"
+            )
 
     @property
     def finished(self) -> bool:

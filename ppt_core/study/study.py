@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
+from ppt_core.identity import differences
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, read_json, replaced_file, write_json
 from ppt_core.runs.fit import TrainingConfig
@@ -42,7 +43,7 @@ class Study:
             with new_directory(path) as folder:
                 write_json(folder / "study.json", {"format_version": FORMAT_VERSION, "settings": settings})
         study = cls.open(path)
-        for name, old, new in _differences(study.settings, settings):
+        for name, old, new in differences(study.settings, settings):
             raise DataError(
                 f"{path} was started with {name} = {old}, not {new}; go on with the same settings and data, or give "
                 "another folder"
@@ -155,12 +156,3 @@ def run_study(
         left = (sum(cost.values()) - finished) * (time.monotonic() - start) / finished
         yield StudyProgress(number, n_all, record, left)
     study.write_results()
-
-
-def _differences(old: Any, new: Any, name: str = "settings") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            if key != "path":  # where the data lie may change, what they are may not
-                yield from _differences(old.get(key), new.get(key), key)
-    elif old != new:
-        yield name, old, new
