@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_prep.prepare import prepare_source
 
+from data_prep.ratings.prepare import prepare_source
 from ncf_ppt.comparison import refuse_incomparable
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.interactions import PreparedData

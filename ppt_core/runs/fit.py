@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
 from ppt_core.train import AtSwitch, Scale, train_steps
@@ -154,33 +155,39 @@ def fit(
             statistics of BatchNorm, and writes; ``path`` must be a folder that all see. A run may go on with
             another number of them.
 
-    Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, and if training
-    diverges.
+    Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, while another process
+    trains into it, and if training diverges.
     """
     if config.patience is not None and task.validate is None:
         raise DataError(
             f"patience is {config.patience}, but the data hold no validation set; prepare one or leave it out"
         )
     settings = {**task.settings, "training": asdict(config)}
-    if world.agree(lambda: _open(path, settings, resume=resume)):
-        return
-    run = Run.open(path)
-    schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
-    per_epoch = task.iterations_per_epoch
-    eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else schedule.iterations
-    with closing(EventLog(run.path / "mlperf.log" if world.is_first else Path(os.devnull))) as log:
+    with ExitStack() as stack:
+        if world.agree(lambda: _open(path, settings, stack, resume=resume)):
+            return
+        run = Run.open(path)
+        schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
+        per_epoch = task.iterations_per_epoch
+        eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else schedule.iterations
+        log = EventLog(run.path / "mlperf.log" if world.is_first else Path(os.devnull))
+        stack.callback(log.close)
         yield from _train(run, task, config, schedule, eval_every, checkpoint_seconds, log, world)
     world.agree(lambda: None)  # no process goes on before the first has written
 
 
-def _open(path: Path, settings: dict[str, Any], *, resume: bool) -> bool:
-    """Make the run folder, or check that it can be resumed; return whether its training has finished."""
+def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool) -> bool:
+    """Make the run folder, or check that it can be resumed; return whether its training has finished.
+
+    If it has not, ``stack`` keeps other processes out of the folder.
+    """
     if not resume:
         Run.create(path, settings)
-        return False
     run = Run.open(path)
     run.refuse_other_settings(settings)
-    return run.finished
+    if not run.finished:
+        stack.enter_context(sole_writer(path))
+    return run.finished  # by now: it may have ended between the two
 
 
 def _train(
