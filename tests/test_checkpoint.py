@@ -1,5 +1,7 @@
 import copy
+import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from ppt_core.errors import DataError
 from ppt_core.layers import alpha_penalty, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import checkpoint
-from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.checkpoint import load_tensors, open_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.runs.files import NO_DIGEST, seal
 
 METADATA = {"iteration": 7, "seconds": [0.1, 1e-300], "sha256": NO_DIGEST, "name": "Amélie"}
@@ -67,6 +69,51 @@ def test_any_safetensors_reader_opens_it(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a.safetensors", tensors(), METADATA)
     found = safetensors.torch.load_file(tmp_path / "a.safetensors")
     assert found["transposed"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_bytes_are_those_of_safetensors(tmp_path: Path) -> None:
+    integers = [torch.uint64, torch.uint32, torch.int32, torch.uint16, torch.int16, torch.int8]
+    others = {f"a {dtype}": torch.arange(3).to(dtype) for dtype in integers}
+    others |= {
+        '"quoted" \\ \t ö': torch.ones(1),
+        "float16": torch.ones(3, dtype=torch.float16),
+        "b": torch.ones(2, 0, 3),
+    }
+    everything = tensors() | others
+    save_tensors(tmp_path / "a", everything, METADATA)
+    document = {"format_version": 1, "sha256": NO_DIGEST, "metadata": METADATA}
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in everything.items()}
+    assert (tmp_path / "a").read_bytes() == seal(safetensors.torch.save(contiguous, {"ppt": json.dumps(document)}))
+
+
+def test_dtype_that_no_file_holds(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^tensor x is torch.complex64, which no tensor file holds; convert it"):
+        save_tensors(tmp_path / "a", {"x": torch.ones(1, dtype=torch.complex64)}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_tensor_is_in_memory_a_second_time(tmp_path: Path) -> None:
+    """PyTorch's own memory is not traced; that of bytes is."""
+    large = {name: torch.ones(1 << 20) for name in "ab"}
+    tracemalloc.start()
+    try:
+        save_tensors(tmp_path / "a", large, {})
+        found = load_tensors(tmp_path / "a")[0]
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
+    assert all(torch.equal(found[name], large[name]) for name in large)
+
+
+def test_tensors_are_read_one_by_one(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a", tensors(), METADATA)
+    with open_tensors(tmp_path / "a") as file:
+        assert len(file) == len(list(file)) == len(tensors())
+        assert file.metadata == METADATA
+        assert file["count"].item() == 2**40
+        assert file["count"].data_ptr() != file["count"].data_ptr()
+        with pytest.raises(KeyError):
+            file["none"]
 
 
 def test_saving_replaces_the_old_file(tmp_path: Path) -> None:

@@ -1,53 +1,171 @@
-"""Tensors on disk: safetensors files that check themselves, and the state of an interrupted training."""
+"""Tensors on disk: safetensors files that check themselves, and the state of an interrupted training.
 
+Files are written and read a tensor at a time, so none is in memory a second time as bytes.
+"""
+
+import contextlib
+import hashlib
 import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as serialize_tensors
 from torch import Tensor, nn
 
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
-from ppt_core.runs.files import NO_DIGEST, check_seal, read_bytes, replaced_file, seal
+from ppt_core.runs.files import NO_DIGEST, check_seal, chunks, reading, replaced_file
 
 FORMAT_VERSION = 1
 
+# In the order in which safetensors writes tensors: by dtype, then by name.
+_DTYPES = {
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_PLACES = {dtype: place for place, dtype in enumerate(_NAMES)}
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write tensors and JSON metadata as one sealed safetensors file, replacing ``path`` when complete.
 
-    The bytes depend on the arguments alone. Raises `DataError` if ``path`` cannot be written.
+    The bytes depend on the arguments alone, and are those of the package safetensors. Dtypes are bool, integers of any
+    size, float64, float32, float16 and bfloat16.
+
+    Raises `DataError` if ``path`` cannot be written, and ValueError for another dtype.
     """
+    names = sorted(tensors, key=lambda name: (_place(name, tensors[name]), name))
+    head = _head({name: tensors[name] for name in names}, metadata)
+    digest = hashlib.sha256(head)
+    with replaced_file(path) as partial, partial.open("wb") as file:
+        file.write(head)
+        for name in names:
+            octets = _octets(tensors[name].detach().cpu().contiguous())
+            digest.update(octets)
+            file.write(octets)
+        file.seek(head.index(NO_DIGEST.encode()))
+        file.write(digest.hexdigest().encode())
+
+
+def _place(name: str, tensor: Tensor) -> int:
+    if tensor.dtype not in _PLACES:
+        raise ValueError(f"tensor {name} is {tensor.dtype}, which no tensor file holds; convert it to another dtype")
+    return _PLACES[tensor.dtype]
+
+
+def _head(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bytes:
+    """What stands in front of the tensors, written in this order: the size of the header, and the header."""
     document = {"format_version": FORMAT_VERSION, "sha256": NO_DIGEST, "metadata": metadata}
-    # One key only: safetensors writes several in no fixed order.
-    header = {"ppt": json_text(document)}
-    content = serialize_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, header)
-    with replaced_file(path) as partial:
-        partial.write_bytes(seal(content))
+    header: dict[str, Any] = {"__metadata__": {"ppt": json_text(document)}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _octets(tensor: Tensor) -> Any:
+    """The memory of a contiguous tensor, uint8 (n_bytes,)."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+    """Read what `save_tensors` wrote, as a whole: the tensors and the metadata. Raises what `open_tensors` does."""
+    with open_tensors(path) as file:
+        return dict(file), file.metadata
+
+
+@contextlib.contextmanager
+def open_tensors(path: Path) -> "Iterator[TensorFile]":
+    """Check what `save_tensors` wrote and open it, to read tensors one by one.
 
     Raises `DataError` if the file is missing, is no such file, was changed, or has another format version.
     """
-    content = read_bytes(path)
     damaged = DataError(f"{path} is no tensor file of ppt-ncf, or a damaged one; make it again")
-    try:
-        header_size = int.from_bytes(content[:8], "little")
-        document = json.loads(json.loads(content[8 : 8 + header_size])["__metadata__"]["ppt"])
-        found_version, digest, metadata = (document[key] for key in ("format_version", "sha256", "metadata"))
-    except (ValueError, TypeError, LookupError, RecursionError):
-        raise damaged from None
-    check_seal(path, content, digest=digest, found_version=found_version, format_version=FORMAT_VERSION)
-    try:
-        return parse_tensors(content), metadata
-    except SafetensorError:
-        raise damaged from None
+    with reading(path) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        try:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            if start > n_bytes:
+                raise damaged
+            file.seek(0)
+            head = file.read(start)
+            header = json.loads(head[8:])
+            document = json.loads(header.pop("__metadata__")["ppt"])
+            found_version, digest, metadata = (document[key] for key in ("format_version", "sha256", "metadata"))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise damaged from None
+        check_seal(path, head, chunks(file), digest=digest, found_version=found_version, format_version=FORMAT_VERSION)
+        try:
+            places = {name: _Place.parse(start, **entry) for name, entry in header.items()}
+        except (ValueError, TypeError, LookupError):
+            raise damaged from None
+        bounds = sorted((place.start, place.stop) for place in places.values())
+        if any(last[1] != following[0] for last, following in pairwise(chain([(0, start)], bounds, [(n_bytes, 0)]))):
+            raise damaged
+        yield TensorFile(file, places, metadata)
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies in its file, in bytes from the start, and what it is."""
+
+    start: int
+    stop: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, base: int, *, dtype: str, shape: list[int], data_offsets: list[int]) -> "_Place":
+        """Read an entry of the header, whose offsets count from ``base``; ValueError if it contradicts itself."""
+        start, stop = data_offsets
+        kind = _DTYPES[dtype]
+        if min([start, *shape]) < 0 or stop - start != math.prod(shape) * kind.itemsize:
+            raise ValueError(f"offsets {data_offsets} do not fit shape {shape} of {dtype}")
+        return cls(base + start, base + stop, kind, tuple(shape))
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of an open file by name; each access reads one from the disk, into memory of its own.
+
+    Attributes:
+        metadata: what was saved with the tensors.
+    """
+
+    def __init__(self, file: BinaryIO, places: dict[str, _Place], metadata: dict[str, Any]) -> None:
+        self.metadata = metadata
+        self._file = file
+        self._places = places
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self._places[name]
+        tensor = torch.empty(place.shape, dtype=place.dtype)
+        self._file.seek(place.start)
+        self._file.readinto(_octets(tensor))  # type: ignore[attr-defined]
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -58,12 +176,12 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def restore_training_state(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore_training_state(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put what `training_state` returned back into a model and an optimizer of the same construction."""
-    model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
+    model.load_state_dict({name[6:]: tensors[name] for name in tensors if name.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    for name in tensors:
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = tensor
+            state.setdefault(int(number), {})[key] = tensors[name]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

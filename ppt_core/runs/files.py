@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
@@ -103,21 +103,35 @@ def _umask() -> int:
     return mask
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file. Raises `DataError` if it does not exist or cannot be read."""
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading. Raises `DataError` if it does not exist or cannot be read, then or in the block."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file. Raises `DataError` if it does not exist or cannot be read."""
+    with reading(path) as file:
+        return file.read()
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Read what is left of a file, 1 MB at a time."""
+    while chunk := file.read(1 << 20):
+        yield chunk
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
+        for chunk in chunks(file):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -144,12 +158,15 @@ def seal(content: bytes) -> bytes:
     return content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
 
 
-def check_seal(path: Path, content: bytes, *, digest: object, found_version: object, format_version: int) -> None:
-    """Raise `DataError` unless ``content`` is what `seal` returned and of the version that the caller reads.
+def check_seal(
+    path: Path, head: bytes, rest: Iterable[bytes] = (), *, digest: object, found_version: object, format_version: int
+) -> None:
+    """Raise `DataError` unless a file's content is sealed, as by `seal`, and of the version that the caller reads.
 
     Args:
         path: named in the error.
-        content: of the file.
+        head: the content from its start until behind the digest, at least.
+        rest: what comes after it, in pieces: a large file is never in memory as a whole.
         digest: as read from it; anything.
         found_version: as read from it; anything. A later version is told before a wrong checksum, since it may
             be sealed in another way.
@@ -158,20 +175,18 @@ def check_seal(path: Path, content: bytes, *, digest: object, found_version: obj
     versions = f"{path} has format version {found_version} and this version of ppt-ncf reads {format_version}"
     if isinstance(found_version, int) and found_version > format_version:
         raise DataError(f"{versions}; upgrade ppt-ncf")
-    if not _is_sealed(content, digest):
+    if not _is_sealed(head, rest, digest):
         raise DataError(f"{path} was changed after it was written (its checksum does not match); make it again")
     if found_version != format_version:
         raise DataError(f"{versions}; make it again")
 
 
-def _is_sealed(content: bytes, digest: object) -> bool:
+def _is_sealed(head: bytes, rest: Iterable[bytes], digest: object) -> bool:
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         return False
-    position = content.find(digest.encode())
-    view = memoryview(content)  # no copy of a large checkpoint
-    found = hashlib.sha256(view[:position])
-    found.update(NO_DIGEST.encode())
-    found.update(view[position + 64 :])
+    found = hashlib.sha256(head.replace(digest.encode(), NO_DIGEST.encode(), 1))
+    for piece in rest:
+        found.update(piece)
     return found.hexdigest() == digest
 
 

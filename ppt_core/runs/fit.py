@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
-from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
@@ -268,13 +268,13 @@ def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> tuple[int, list[f
     """Put the last checkpoint, if any, into the model; return the next iteration, seconds and the optimizer."""
     if not run.checkpoint_path.exists():
         return 0, [0.0] * len(schedule.phases), None
-    tensors, state = load_tensors(run.checkpoint_path)
-    start = int(state["iteration"])
-    if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
-        set_precision(task.model, "low")
-    optimizer = task.make_optimizer(task.model)
-    restore_training_state(tensors, task.model, optimizer)
-    return start, list(state["seconds"]), optimizer
+    with open_tensors(run.checkpoint_path) as file:
+        start = int(file.metadata["iteration"])
+        if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
+            set_precision(task.model, "low")
+        optimizer = task.make_optimizer(task.model)
+        restore_training_state(file, task.model, optimizer)
+        return start, list(file.metadata["seconds"]), optimizer
 
 
 def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int) -> dict[str, Any]:
