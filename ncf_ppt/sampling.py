@@ -61,11 +61,9 @@ class Sampler:
         The result is the same on one thread or on many. It runs on Numba's threads: call it from one Python
         thread at a time. Raises ValueError for a range outside ``0 .. samples_per_epoch``.
         """
-        if not 0 <= start <= stop <= self.samples_per_epoch:
-            raise ValueError(f"samples {start}..{stop} are outside 0..{self.samples_per_epoch}")
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; epochs count from 0")
+        self.check_range(epoch, start, stop)
         n = stop - start
+        shuffle_keys, draw_key = self.keys(epoch)
         samples = Samples(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32))
         _kernels.fill_samples(
             self.interactions.offsets,
@@ -73,12 +71,23 @@ class Sampler:
             self._positive_users,  # type: ignore[attr-defined]
             self.interactions.n_items,
             self.n_negatives,
-            _stream_keys(self.seed, "shuffle", epoch, n=6),
-            _stream_keys(self.seed, "draw", epoch)[0],
+            shuffle_keys,
+            draw_key,
             start,
             *samples,
         )
         return samples
+
+    def check_range(self, epoch: int, start: int, stop: int) -> None:
+        """Raise ValueError for samples outside ``0 .. samples_per_epoch`` and for a negative epoch."""
+        if not 0 <= start <= stop <= self.samples_per_epoch:
+            raise ValueError(f"samples {start}..{stop} are outside 0..{self.samples_per_epoch}")
+        if epoch < 0:
+            raise ValueError(f"epoch is {epoch}; epochs count from 0")
+
+    def keys(self, epoch: int) -> tuple[NDArray[np.uint64], np.uint64]:
+        """The six keys of an epoch's permutation, and the key of its draws."""
+        return _stream_keys(self.seed, "shuffle", epoch, n=6), _stream_keys(self.seed, "draw", epoch)[0]
 
 
 def draw_test_negatives(
