@@ -8,7 +8,7 @@ os.environ.update({**ENVIRONMENT, **os.environ})
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: a thread that spins takes another's
     os.environ["GOMP_SPINCOUNT"] = "0"
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,27 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("PPT_TEST_DATA is not set: no real data")
     return Path(folder)
+
+
+@pytest.fixture
+def one_and_two_threads() -> Iterator[Iterable[int]]:
+    """Let Numba and torch compute with one thread, then with two: ``for n in one_and_two_threads``.
+
+    Where Numba has one thread (one core, or NUMBA_NUM_THREADS=1), only torch has two in the second round.
+    """
+    import numba
+    import torch
+
+    def rounds() -> Iterator[int]:
+        for n in (1, 2):
+            numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+            torch.set_num_threads(n)
+            yield n
+
+    before = numba.get_num_threads(), torch.get_num_threads()
+    yield rounds()
+    numba.set_num_threads(before[0])
+    torch.set_num_threads(before[1])
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -116,19 +116,12 @@ def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Pat
     assert without_times(out) == without_times(tmp_path / "whole")
 
 
-def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path) -> None:
+def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path, one_and_two_threads: Iterable[int]) -> None:
     assert os.environ["MKL_CBWR"] == "AUTO,STRICT"
     models = []
-    before = torch.get_num_threads(), numba.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            numba.set_num_threads(threads)
-            settings = config(iterations=6, batch_size=2048)
-            models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
+    for threads in one_and_two_threads:
+        settings = config(iterations=6, batch_size=2048)
+        models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
     assert models[0] == models[1]
 
 

@@ -1,7 +1,7 @@
 import copy
+from collections.abc import Iterable
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -136,10 +136,9 @@ def test_a_restored_state_goes_on_with_the_same_bits() -> None:
     assert torch.equal(whole.weight, part.weight)
 
 
-def test_does_not_depend_on_threads() -> None:
+def test_does_not_depend_on_threads(one_and_two_threads: Iterable[int]) -> None:
     weights = []
-    for threads in (1, 2):
-        numba.set_num_threads(threads)
+    for _ in one_and_two_threads:
         table, _ = twins()
         optimizer = RowAdam([table], [], lr=1e-2)
         for rows, slope in batches(50, 1.0):
