@@ -23,10 +23,10 @@ import click
 import numba
 
 from benchmarks.train_step import vectorized_batches
+from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare
+from data_prep.ratings.sampling import Sampler
 from data_prep.ratings.synthetic import synthesize
-from ncf_ppt.interactions import PreparedData
-from ncf_ppt.sampling import Sampler
 
 
 @click.command()

@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ncf_ppt.interactions import Interactions
+from data_prep.ratings.interactions import Interactions
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF

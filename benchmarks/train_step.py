@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare
+from data_prep.ratings.sampling import Sampler
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.fit import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.sampling import Sampler
 from ppt_core.layers import clamp_alphas, set_precision
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -30,12 +30,12 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_prep.images.image_arrays import PreparedImages
 from data_prep.images.synthetic import synthesize_images
 from ppt_core.device import plain_operations
 from ppt_core.layers import alpha_penalty, clamp_alphas, set_precision
 from vision_ppt.batches import training_batches
 from vision_ppt.fit import VisionTrainingConfig, loss_function, new_network
-from vision_ppt.images import PreparedImages
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.sampling import ImageBatch, training_sampler
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt import _kernels
-from ncf_ppt.interactions import Interactions, PreparedData
 from ppt_core.errors import DataError
 
 _BLOCK_BYTES = 1 << 26  # of catalogue scores that `ItemKNN` holds to look up some of them

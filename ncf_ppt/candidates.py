@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt import _kernels
 from ncf_ppt.export.embeddings import FORMAT_VERSION
 from ncf_ppt.export.vector_files import read_table
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommend import top_items

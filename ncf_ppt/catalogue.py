@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import _kernels
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.ranking import Ranks, Scorer
 from ncf_ppt.recommend import score_catalogue, top_items
 from ppt_core.errors import DataError

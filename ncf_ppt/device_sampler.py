@@ -1,7 +1,7 @@
-"""The samples of `ncf_ppt.sampling.Sampler`, the same bit for bit, drawn where the network is trained.
+"""The samples of `data_prep.ratings.sampling.Sampler`, the same bit for bit, drawn where the network is trained.
 
 A GPU that waits for samples from the processor stands still for most of a step. Here PyTorch's integer operations do
-what the kernel `ncf_ppt._kernels.fill_samples` does on a CPU: int64 products and sums wrap around as 64-bit words do.
+what the kernel `data_prep.ratings._kernels.fill_samples` does on a CPU: int64 products and sums wrap around as 64-bit words do.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncf_ppt import _kernels
-from ncf_ppt.sampling import Sampler
+from data_prep.ratings import _kernels
+from data_prep.ratings.sampling import Sampler
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _FACTOR1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -69,7 +69,7 @@ class DeviceSampler:
         return words
 
     def _free_items(self, first: Tensor, degree: Tensor, ranks: Tensor) -> Tensor:
-        """Item number ``rank`` among those that a user has not taken, see `ncf_ppt._kernels.free_item`."""
+        """Item number ``rank`` among those that a user has not taken, see `data_prep.ratings._kernels.free_item`."""
         below = torch.zeros_like(ranks)
         length = degree
         for _ in range(self._n_probes):
@@ -82,7 +82,7 @@ class DeviceSampler:
 
 
 def permute_words(words: Tensor, bits: int, keys: list[int]) -> Tensor:
-    """Images of int64 ``words`` below 2**bits, see `ncf_ppt._kernels.permute_word`; ``keys`` are six signed words."""
+    """Images of int64 ``words`` below 2**bits: `data_prep.ratings._kernels.permute_word`; ``keys`` are six words."""
     small = bits >> 1
     large = bits - small
     for pair in range(3):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.sampling import Sampler
 from ncf_ppt.device_sampler import DeviceSampler
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.row_adam import RowAdam, RowEmbedding
-from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
 from ppt_core.distributed import World
 from ppt_core.identity import data_record

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import _kernels
-from ncf_ppt.interactions import PreparedData
 from ppt_core.errors import DataError
 
 

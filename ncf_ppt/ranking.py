@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import PreparedData, id_column
 from ncf_ppt import _kernels
-from ncf_ppt.interactions import PreparedData, id_column
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing, replaced_file
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions, PreparedData, id_column
 from ncf_ppt import _kernels
-from ncf_ppt.interactions import Interactions, PreparedData, id_column
 from ncf_ppt.ranking import Scorer
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing, replaced_file

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.fit import NCFTrainingConfig, fit
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ppt_core.runs.fit import Progress
 

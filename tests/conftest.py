@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.images.normalization import Normalization
 from tests import reference
-from vision_ppt.augment import Normalization, pad_crop_flip
+from vision_ppt.augment import pad_crop_flip
 
 
 def random_images(n: int, height: int, width: int, seed: int = 0) -> Any:

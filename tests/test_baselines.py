@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.ncf_files import read_ncf_files
 from ncf_ppt.baselines import (
     BASELINES,
@@ -22,7 +23,6 @@ from ncf_ppt.baselines import (
     MatrixFactorization,
     fit_baseline,
 )
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.errors import DataError
 from tests import reference

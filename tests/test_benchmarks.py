@@ -6,7 +6,7 @@ from click import Command
 from click.testing import CliRunner
 
 from benchmarks import conv, evaluate, prepare, quality, train_step, vision_step
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 
 
 def run(command: Command, *arguments: str) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model, new_model
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowAdam

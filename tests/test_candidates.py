@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.prepare import prepare
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.candidates import Rescorer, VectorSearch, compare_search, open_vectors, verify_export
 from ncf_ppt.export import vector_files
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.vector_files import FORMATS
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.recommend import recommend
 from ncf_ppt.scoring import scorer

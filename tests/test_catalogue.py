@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.baselines import BASELINES, BPRConfig, fit_baseline
 from ncf_ppt.catalogue import CatalogueRanks, rank_catalogue
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.ranking import Scorer

@@ -14,9 +14,9 @@ import pytest
 from data_prep.images import cifar
 from data_prep.images.cifar import prepare_cifar10
 from data_prep.images.cifar_pickles import read_batch
+from data_prep.images.image_arrays import PreparedImages
+from data_prep.images.prepared import load_prepared
 from ppt_core.errors import DataError
-from vision_ppt.images import PreparedImages
-from vision_ppt.prepared import load_prepared
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 N_ROWS = 12

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 from ppt_commands.group import CommandGroup
 from tests.command_line import CommandLine
 

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import main
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.comparison import paired_difference, per_user
 from ncf_ppt.fit import NCFTrainingConfig, fit
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import Ranks
 

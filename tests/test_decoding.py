@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.images.decoding import N_CROP_WORDS, evaluation_view, find_fault, random_crop, read_image, training_view
 from ppt_core.errors import DataError
 from ppt_core.random_words import random_words
-from vision_ppt.decoding import N_CROP_WORDS, evaluation_view, find_fault, random_crop, read_image, training_view
 
 
 def gradient(width: int, height: int) -> Image.Image:

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncf_ppt import _kernels, fit
+from data_prep.ratings import _kernels
+from data_prep.ratings.interactions import Interactions, PreparedData
+from data_prep.ratings.sampling import Sampler
+from ncf_ppt import fit
 from ncf_ppt.device_sampler import DeviceSampler, permute_words, random_words
-from ncf_ppt.interactions import Interactions, PreparedData
-from ncf_ppt.sampling import Sampler
 from tests import reference
 
 WORDS = st.integers(0, 2**64 - 1)

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 import ncf_ppt.fit
 import vision_ppt.fit
+from data_prep.images.image_arrays import PreparedImages
+from data_prep.images.normalization import Normalization
+from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.sampling import Sampler
 from ncf_ppt.fit import NCFTrainingConfig
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.sampling import Sampler
 from ppt_core.distributed import World, join_world
 from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from ppt_core.runs.fit import Progress
 from ppt_core.runs.run import Run
 from tests.test_vision_fit import NETWORK, colored
-from vision_ppt.augment import Normalization
 from vision_ppt.batches import training_batches
 from vision_ppt.fit import VisionTrainingConfig
-from vision_ppt.images import PreparedImages
 from vision_ppt.sampling import training_sampler
 
 ROOT = Path(__file__).parent.parent

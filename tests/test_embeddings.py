@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.export.embeddings import FORMAT_VERSION, export_embeddings
 from ncf_ppt.export.encodings import Dtype
 from ncf_ppt.export.vector_files import Format
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowAdam
 from ppt_core.errors import DataError

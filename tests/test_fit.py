@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.sampling import Sampler
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model, training_batches
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
-from ncf_ppt.sampling import Sampler
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors

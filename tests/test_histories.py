@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.histories import last_items, recent_items
-from ncf_ppt.interactions import Interactions, PreparedData
 from ppt_core.errors import DataError
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Normalization
+from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare_source
 from ncf_ppt.comparison import refuse_incomparable
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.packing import pack
@@ -22,8 +24,6 @@ from ppt_core.runs.files import read_json, write_json
 from ppt_core.runs.run import Run
 from ppt_core.study.study import Study
 from tests.test_prepare import CSV, OPTIONS
-from vision_ppt.augment import Normalization
-from vision_ppt.images import ImageArray, PreparedImages
 
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4))
 SHORT = NCFTrainingConfig(iterations=2, batch_size=16)

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_prep.images.image_arrays import ImageArray
+from data_prep.images.image_files import ImageFiles
 from ppt_core.errors import DataError
 from ppt_core.schedule import batches_per_epoch
 from vision_ppt.batches import (
@@ -18,8 +20,6 @@ from vision_ppt.batches import (
     training_batches,
     training_blocks,
 )
-from vision_ppt.folders import ImageFiles
-from vision_ppt.images import ImageArray
 from vision_ppt.sampling import ArraySampler, FileSampler
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from data_prep.images.image_arrays import PreparedImages
+from data_prep.images.image_files import PreparedFolders
 from data_prep.images.image_folders import prepare_image_folders
+from data_prep.images.prepared import load_prepared
 from ppt_core.errors import DataError
 from vision_ppt.batches import evaluation_batches, training_batches
-from vision_ppt.folders import PreparedFolders
-from vision_ppt.images import PreparedImages
-from vision_ppt.prepared import load_prepared
 from vision_ppt.sampling import evaluation_sampler, training_sampler
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from data_prep.images.decoding import N_CROP_WORDS, evaluation_view, read_image, training_view
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.image_files import ImageFiles, PreparedFolders
+from data_prep.images.normalization import IMAGENET_NORMALIZATION
 from ppt_core.random_words import random_words
 from tests import reference
-from vision_ppt.augment import IMAGENET_NORMALIZATION
-from vision_ppt.decoding import N_CROP_WORDS, evaluation_view, read_image, training_view
-from vision_ppt.folders import ImageFiles, PreparedFolders
-from vision_ppt.images import ImageArray, PreparedImages
 from vision_ppt.sampling import ArraySampler, FileSampler, epoch_order, evaluation_sampler, training_sampler
 
 SIZE = 12

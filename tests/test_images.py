@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Normalization
+from data_prep.images.prepared import load_prepared
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
-from vision_ppt.augment import Normalization
-from vision_ppt.images import ImageArray, PreparedImages
-from vision_ppt.prepared import load_prepared
 from vision_ppt.sampling import training_sampler
 
 

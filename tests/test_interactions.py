@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from ncf_ppt.interactions import FORMAT_VERSION, Interactions, PreparedData
+from data_prep.ratings.interactions import FORMAT_VERSION, Interactions, PreparedData
+from data_prep.ratings.sampling import Sampler
 from ncf_ppt.ranking import Ranks, save_ranks
-from ncf_ppt.sampling import Sampler
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
 

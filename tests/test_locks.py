@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.fit import NCFTrainingConfig, fit
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ppt_core.errors import DataError
 from ppt_core.runs.locks import sole_writer

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
-from ncf_ppt.interactions import PreparedData
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed import packing
 from ncf_ppt.packed.counters import unpack_signs

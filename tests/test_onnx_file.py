@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.export.onnx_file import export_onnx
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, set_precision

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 from tests.command_line import CommandLine
 
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--epochs", "1", "--batch-size", "512", "--learning-rate", "0.01"]

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from data_prep.ratings import sources
 from data_prep.ratings.download import KnownDataset
+from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import TIE_RULE, prepare, prepare_source, sample
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.readers import read_ratings
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions, PreparedData, Protocol
 from data_prep.ratings.ncf_files import read_ncf_files
 from ncf_ppt import ranking
-from ncf_ppt.interactions import Interactions, PreparedData, Protocol
 from ncf_ppt.ranking import Ranks, rank_scores, rank_test_items
 from ppt_core.errors import DataError
 from tests import reference

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.baselines import fit_baseline
-from ncf_ppt.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.recommend import find_users, recommend, score_catalogue
 from ncf_ppt.scoring import scorer

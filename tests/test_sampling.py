@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from ncf_ppt import _kernels
-from ncf_ppt.interactions import Interactions, Protocol
-from ncf_ppt.sampling import Sampler, Samples, draw_test_negatives
+from data_prep.ratings import _kernels
+from data_prep.ratings.interactions import Interactions, Protocol
+from data_prep.ratings.sampling import Sampler, Samples, draw_test_negatives
 from ppt_core.errors import DataError
 from tests import reference
 

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import main
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.fit import NCFTrainingConfig
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ppt_core.errors import DataError

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare, prepare_source
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.catalogue import rank_catalogue
 from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommend import recommend

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from cli import main, vision
-from ncf_ppt.interactions import PreparedData
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Normalization
+from data_prep.ratings.interactions import PreparedData
 from tests.command_line import CommandLine
 from tests.test_cifar import in_folder, small_batches, write_archive
-from vision_ppt.augment import Normalization
-from vision_ppt.images import ImageArray, PreparedImages
 
 README = Path(__file__).parent.parent / "README.md"
 TINY = ["--iterations", "2", "--batch-size", "16"]

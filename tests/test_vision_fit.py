@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Normalization
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
 from ppt_core.runs.run import Run
 from ppt_core.train import AtSwitch
 from vision_ppt.accuracy import measure_accuracy
-from vision_ppt.augment import Normalization
 from vision_ppt.fit import VisionTrainingConfig, evaluate, fit, load_network, new_network
-from vision_ppt.images import ImageArray, PreparedImages
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.recipes import RecipeName
 from vision_ppt.sampling import ImageBatch

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from torch import nn
 
 from cli import vision
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Normalization
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, set_precision
 from ppt_core.packed.conv import PackedConv2d
 from ppt_core.plan import convert
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
-from vision_ppt.augment import Normalization
-from vision_ppt.images import ImageArray, PreparedImages
 from vision_ppt.networks import NetworkConfig, build_network
 from vision_ppt.packed.file import PackedImageNetwork, load_packed, save_packed
 from vision_ppt.packed.packing import chains, pack

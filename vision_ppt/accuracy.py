@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from data_prep.images.normalization import Normalization
 from ppt_core.errors import DataError
-from vision_ppt.augment import Normalization
 from vision_ppt.sampling import ImageBatch
 
 

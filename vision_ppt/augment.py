@@ -1,16 +1,10 @@
-"""Label-preserving changes to whole batches of 8-bit images, and their way into a network."""
-
-import math
-from dataclasses import dataclass
+"""Label-preserving changes to whole batches of 8-bit images."""
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
 
-Images = NDArray[np.uint8]
-"""uint8 (n, height, width, 3): pixel by pixel, as files hold them. Rows of pixels are copied as they are."""
+from data_prep.images.normalization import Images
 
 
 def pad_crop_flip(
@@ -47,67 +41,3 @@ def pad_crop_flip(
     # A slice with step -1 would copy three bytes at a time: 4 times as slow.
     result[flipped] = np.take(result[flipped], np.arange(width - 1, -1, -1), axis=2)
     return result
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalization:
-    """Subtracts a mean and divides by a deviation, both of each channel on the scale 0 .. 1.
-
-    Attributes:
-        mean: of red, green and blue.
-        deviation: of red, green and blue, above 0.
-    """
-
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
-            raise ValueError(f"{self} needs three means and three deviations above 0")
-
-    @classmethod
-    def of(cls, images: Images) -> "Normalization":
-        """Mean and standard deviation of the channels of ``images``, from exact counts.
-
-        A channel of one value only has deviation 1.
-        """
-        # In blocks, so that memory-mapped images stay on disk; integers add up the same in any order.
-        counts = np.zeros((3, 256), np.int64)
-        for first in range(0, len(images), 1000):
-            block = images[first : first + 1000]
-            counts += [np.bincount(block[..., channel].reshape(-1), minlength=256) for channel in range(3)]
-        red, green, blue = (_moments(channel_counts.tolist()) for channel_counts in counts)
-        return cls(mean=(red[0], green[0], blue[0]), deviation=(red[1] or 1.0, green[1] or 1.0, blue[1] or 1.0))
-
-    @property
-    def color(self) -> tuple[int, int, int]:
-        """The mean as the nearest 8-bit colour."""
-        red, green, blue = (round(255 * value) for value in self.mean)
-        return red, green, blue
-
-    def __call__(self, images: Tensor, *, channels_last: bool = True) -> Tensor:
-        """Map uint8 (n, height, width, 3) to float32 (n, 3, height, width), on the device of ``images``.
-
-        Channels last is the order that ``images`` has in memory; otherwise the result is copied into the usual one.
-        """
-        n, height, width, _ = images.shape
-        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.deviation))
-        # A row for each row of pixels: with three columns each step would be 8 times as slow.
-        scale = (1 / (255 * deviation)).float().repeat(width).to(images.device)
-        shift = (-mean / deviation).float().repeat(width).to(images.device)
-        rows = torch.addcmul(shift, images.reshape(n * height, 3 * width), scale)
-        result = rows.view(n, height, width, 3).permute(0, 3, 1, 2)
-        return result if channels_last else result.contiguous()
-
-
-# Of ImageNet's training images, as is usual for its networks.
-IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-
-
-def _moments(counts: list[int]) -> tuple[float, float]:
-    """Mean and deviation, on the scale 0 .. 1, of a channel with ``counts[value]`` values of each kind."""
-    n = sum(counts)
-    total = sum(value * count for value, count in enumerate(counts))
-    squares = sum(value**2 * count for value, count in enumerate(counts))
-    # Python's integers have no limit: n * squares does not fit 64 bits for CIFAR-10.
-    return total / (255 * n), math.sqrt(n * squares - total**2) / (255 * n)

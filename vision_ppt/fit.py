@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_prep.images.image_arrays import PreparedImages
+from data_prep.images.image_files import PreparedFolders
+from data_prep.images.normalization import Normalization
 from ppt_core.distributed import World
 from ppt_core.identity import data_record
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
@@ -19,10 +22,7 @@ from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
 from vision_ppt.accuracy import measure_accuracy
-from vision_ppt.augment import Normalization
 from vision_ppt.batches import evaluation_batches, training_batches
-from vision_ppt.folders import PreparedFolders
-from vision_ppt.images import PreparedImages
 from vision_ppt.networks import NetworkConfig, build_network
 from vision_ppt.recipes import RECIPES, Annealing, Recipe, RecipeName
 from vision_ppt.resnet import ResNet

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_prep.images.decoding import N_CROP_WORDS, evaluation_view, read_image, training_view
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.image_files import ImageFiles, PreparedFolders
 from ppt_core.random_words import below, check_seed, random_words
 from vision_ppt.augment import pad_crop_flip
-from vision_ppt.decoding import N_CROP_WORDS, evaluation_view, read_image, training_view
-from vision_ppt.folders import ImageFiles, PreparedFolders
-from vision_ppt.images import ImageArray, PreparedImages
 
 PADDING = 4
 
@@ -97,7 +97,7 @@ class ArraySampler:
 class FileSampler:
     """Samples of `ImageFiles`, decoded when drawn.
 
-    Training shuffles each epoch anew and takes a `vision_ppt.decoding.training_view` of each image; evaluation an
+    Training shuffles each epoch anew and takes a `data_prep.images.decoding.training_view` of each image; evaluation an
     `evaluation_view` of each in their order.
 
     Attributes:

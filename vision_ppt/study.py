@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.images.prepared import load_prepared
 from ppt_core.runs.fit import Progress
 from vision_ppt.fit import VisionTrainingConfig, fit
 from vision_ppt.networks import NetworkConfig
-from vision_ppt.prepared import load_prepared
 
 
 def train(

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.images.cifar_pickles import read_batch
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Images, Normalization
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing
-from vision_ppt.augment import Images, Normalization
-from vision_ppt.images import ImageArray, PreparedImages
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"

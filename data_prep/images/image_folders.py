@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from data_prep.images.decoding import find_fault
+from data_prep.images.image_files import ImageFiles, PreparedFolders
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing
-from vision_ppt.decoding import find_fault
-from vision_ppt.folders import ImageFiles, PreparedFolders
 
 SUFFIXES = (".jpeg", ".jpg")
 

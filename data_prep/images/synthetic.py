@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.normalization import Images, Normalization
 from ppt_core.errors import DataError
-from vision_ppt.augment import Images, Normalization
-from vision_ppt.images import ImageArray, PreparedImages
 
 # The built-in sample: an epoch takes about ten seconds on two cores.
 SAMPLE_TRAIN = 4_000

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import Interactions
 from data_prep.ratings.raw_ratings import Ratings
-from ncf_ppt.interactions import Interactions
 
 
 class LeaveOneOut(NamedTuple):

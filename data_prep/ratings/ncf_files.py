@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_prep.ratings.archives import Source, find_source
+from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.text_tables import Kind, TextLayout, read_text, shorten, text_fields
-from ncf_ppt.interactions import Interactions, PreparedData
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.download import KNOWN_DATASETS
+from data_prep.ratings.interactions import FORMAT_VERSION, Interactions, PreparedData
 from data_prep.ratings.leave_one_out import have_three_items, have_two_items, leave_one_out, number, without_items
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings.raw_ratings import Ids, Ratings
+from data_prep.ratings.sampling import draw_test_negatives
 from data_prep.ratings.sources import SYNTHETIC, read_source
 from data_prep.ratings.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS
-from ncf_ppt.interactions import FORMAT_VERSION, Interactions, PreparedData
-from ncf_ppt.sampling import draw_test_negatives
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, refuse_existing
 
@@ -46,7 +46,7 @@ def prepare(
        users rated are not part of the catalogue.
     3. A pair that occurs several times counts once, at its latest row.
     4. Each user's rows are ordered by (time, row in the file) and the last is held out; the others train.
-    5. The negatives are drawn by `ncf_ppt.sampling.draw_test_negatives`.
+    5. The negatives are drawn by `data_prep.ratings.sampling.draw_test_negatives`.
     6. With ``validation`` each user's item before the last is held out too, with negatives of its own, drawn from all
        that is no train positive. The test items and their negatives are the same as without.
 

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.export.encodings import MEANINGS, Dtype, encode
 from ncf_ppt.export.vector_files import FORMATS, Batches, Format, write_ids, write_table
-from ncf_ppt.interactions import PreparedData
 from ncf_ppt.model import NCF
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_checksums, new_directory, write_json

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.errors import DataError

@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.interactions import id_column
 from ncf_ppt.export.encodings import Dtype, decode
-from ncf_ppt.interactions import id_column
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
 

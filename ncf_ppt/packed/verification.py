@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import unpack_signs

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ppt_commands.recorded_data import recorded_data
 
 if TYPE_CHECKING:
-    from ncf_ppt.interactions import PreparedData
+    from data_prep.ratings.interactions import PreparedData
     from ncf_ppt.model import NCF
     from ncf_ppt.ranking import Scorer
     from ppt_core.runs.run import Run
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def open_data(path: Path | None) -> "PreparedData":
     """Open the prepared set at ``path``, or the built-in sample."""
-    from ncf_ppt.interactions import PreparedData
+    from data_prep.ratings.interactions import PreparedData
 
     if path is not None:
         return PreparedData.load(path)

@@ -11,7 +11,7 @@ from ppt_commands.options import FOLDER, JSON_OPTION
 from ppt_commands.output import print_json
 
 if TYPE_CHECKING:
-    from ncf_ppt.interactions import PreparedData
+    from data_prep.ratings.interactions import PreparedData
 
 
 @click.command()

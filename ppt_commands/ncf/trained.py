@@ -8,7 +8,7 @@ from ppt_commands.ncf.data import data_of, open_data, scorer_of
 from ppt_core.identity import copied_record, data_record, same_data
 
 if TYPE_CHECKING:
-    from ncf_ppt.interactions import PreparedData
+    from data_prep.ratings.interactions import PreparedData
     from ncf_ppt.packed.network import PackedNCF
     from ncf_ppt.ranking import Scorer
     from ppt_core.runs.run import Run

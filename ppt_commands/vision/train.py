@@ -11,9 +11,9 @@ from ppt_commands.training import data_reference, follow, run_folder
 from ppt_commands.vision.data import open_images, refuse_for_arrays
 
 if TYPE_CHECKING:
+    from data_prep.images.image_arrays import PreparedImages
+    from data_prep.images.image_files import PreparedFolders
     from vision_ppt.fit import VisionTrainingConfig
-    from vision_ppt.folders import PreparedFolders
-    from vision_ppt.images import PreparedImages
     from vision_ppt.networks import NetworkConfig
 
 _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
@@ -131,7 +131,7 @@ def configs(
 
 def usual_workers(images: "PreparedImages | PreparedFolders") -> int:
     """Processes that draw batches: files are decoded beside the training, arrays are faster drawn in it."""
+    from data_prep.images.image_files import PreparedFolders
     from ppt_core.study.jobs import usable_cores
-    from vision_ppt.folders import PreparedFolders
 
     return min(2, usable_cores()) if isinstance(images, PreparedFolders) else 0

@@ -11,8 +11,8 @@ from ppt_core.identity import data_record, same_data
 if TYPE_CHECKING:
     from torch import nn
 
-    from vision_ppt.folders import PreparedFolders
-    from vision_ppt.images import PreparedImages
+    from data_prep.images.image_arrays import PreparedImages
+    from data_prep.images.image_files import PreparedFolders
 
 _KEYS = ("network", "iterations", "epochs", "seconds", "split", "phases", "seed")
 

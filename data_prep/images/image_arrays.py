@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.images.manifest import FORMAT_VERSION, read_manifest
+from data_prep.images.normalization import Images, Normalization
 from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, verify_checksums, write_json
-from vision_ppt.augment import Images, Normalization
-from vision_ppt.manifest import FORMAT_VERSION, read_manifest
 
 KIND = "image arrays"
 

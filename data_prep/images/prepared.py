@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from data_prep.images import image_arrays, image_files
+from data_prep.images.image_arrays import PreparedImages
+from data_prep.images.image_files import PreparedFolders
+from data_prep.images.manifest import read_manifest
 from ppt_core.errors import DataError
-from vision_ppt import folders, images
-from vision_ppt.folders import PreparedFolders
-from vision_ppt.images import PreparedImages
-from vision_ppt.manifest import read_manifest
 
 
 def load_prepared(path: Path, *, root: Path | None = None) -> PreparedImages | PreparedFolders:
@@ -19,8 +19,8 @@ def load_prepared(path: Path, *, root: Path | None = None) -> PreparedImages | P
     Raises `DataError` if it is no prepared set of images, or a damaged one.
     """
     kind = read_manifest(path)["kind"]
-    if kind == folders.KIND:
+    if kind == image_files.KIND:
         return PreparedFolders.load(path, root=root)
-    if kind == images.KIND:
+    if kind == image_arrays.KIND:
         return PreparedImages.load(path)
     raise DataError(f"{path} is a prepared set of {kind}, which this version of ppt-ncf does not know; upgrade ppt-ncf")

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ncf_ppt import _kernels
-from ncf_ppt.interactions import Interactions, Protocol
+from data_prep.ratings import _kernels
+from data_prep.ratings.interactions import Interactions, Protocol
 from ppt_core.errors import DataError
+from ppt_core.random_words import check_seed, stream_keys
 
 
 class Samples(NamedTuple):
@@ -44,7 +45,7 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.n_negatives < 1:
             raise ValueError(f"n_negatives is {self.n_negatives}; it must be at least 1")
-        _check_seed(self.seed)
+        check_seed(self.seed)
         if not len(self.interactions):
             raise DataError("there are no train positives to sample")
         _refuse_users_without(1, self.interactions.degrees, self.interactions.n_items)
@@ -87,7 +88,7 @@ class Sampler:
 
     def keys(self, epoch: int) -> tuple[NDArray[np.uint64], np.uint64]:
         """The six keys of an epoch's permutation, and the key of its draws."""
-        return _stream_keys(self.seed, "shuffle", epoch, n=6), _stream_keys(self.seed, "draw", epoch)[0]
+        return stream_keys(self.seed, "shuffle", epoch, n=6), stream_keys(self.seed, "draw", epoch)[0]
 
 
 def draw_test_negatives(
@@ -118,10 +119,10 @@ def draw_test_negatives(
         raise ValueError(f"protocol is {protocol!r}; negatives can be drawn as 'strict' or 'mlperf'")
     if len(test_items) != train.n_users:
         raise ValueError(f"there are {len(test_items)} held-out items for {train.n_users} users; each has one")
-    _check_seed(seed)
+    check_seed(seed)
     _refuse_users_without(n_negatives if protocol == "strict" else 1, train.degrees + 1, train.n_items)
     out = np.empty((train.n_users, n_negatives), np.int32)
-    key = _stream_keys(seed, f"test-{protocol}", 0)[0]
+    key = stream_keys(seed, f"test-{protocol}", 0)[0]
     if protocol == "strict":
         _kernels.fill_distinct_negatives(train.offsets, train.items, test_items, train.n_items, key, out)
     else:
@@ -141,14 +142,3 @@ def _refuse_users_without(n_free: int, degrees: NDArray[np.int64], n_items: int)
             else f"user number {user} has interacted with all {n_items} items, so no negative exists; "
             "leave such users out"
         )
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}; it must be between 0 and 2**63 - 1")
-
-
-def _stream_keys(seed: int, purpose: str, epoch: int, n: int = 1) -> NDArray[np.uint64]:
-    """Independent 64-bit keys for each (seed, purpose, epoch), uint64 (n,)."""
-    entropy = [seed, int.from_bytes(purpose.encode(), "little"), epoch]
-    return np.random.SeedSequence(entropy).generate_state(n, np.uint64).astype(np.uint64, copy=False)

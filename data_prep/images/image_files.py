@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.images.manifest import FORMAT_VERSION, read_manifest
+from data_prep.images.normalization import IMAGENET_NORMALIZATION, Normalization
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
-from vision_ppt.augment import IMAGENET_NORMALIZATION, Normalization
-from vision_ppt.manifest import FORMAT_VERSION, read_manifest
 
 KIND = "image folders"
 

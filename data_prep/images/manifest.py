@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.runs.files import read_json
+from ppt_core.runs.files import read_bytes, read_json
 
 FORMAT_VERSION = 1
 
@@ -21,10 +21,10 @@ def read_manifest(path: Path, *, kind: str | None = None) -> dict[str, Any]:
         )
     if not (path / "manifest.json").exists():
         raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-vision prepare` first")
-    manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
-    found = manifest.get("kind")
-    if not isinstance(found, str):
+    if b'"kind"' not in read_bytes(path / "manifest.json"):  # sets of ratings have versions of their own
         raise DataError(f"{path} is not a prepared set of images; make one with `ppt-vision prepare`")
+    manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+    found = manifest["kind"]
     if kind is not None and found != kind:
         raise DataError(f"{path} is a prepared set of {found}, not of {kind}")
     return manifest
