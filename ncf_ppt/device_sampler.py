@@ -1,7 +1,7 @@
 """The samples of `data_prep.ratings.sampling.Sampler`, the same bit for bit, drawn where the network is trained.
 
 A GPU that waits for samples from the processor stands still for most of a step. Here PyTorch's integer operations do
-what the kernel `data_prep.ratings._kernels.fill_samples` does on a CPU: int64 products and sums wrap around as 64-bit words do.
+what `data_prep.ratings._kernels.fill_samples` does on a CPU: int64 products and sums wrap around as 64-bit words do.
 """
 
 import numpy as np
