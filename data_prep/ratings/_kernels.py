@@ -255,6 +255,17 @@ def fill_samples(
 
 
 @njit(parallel=True, cache=True)
+def fill_shuffled(n, shuffle_keys, start, out):
+    """Entries ``start ..`` of a keyed permutation of 0 .. n - 1, that of `fill_samples`."""
+    bits = permutation_bits(n)
+    for row in prange(len(out)):
+        word = permute_word(np.uint64(start + row), bits, shuffle_keys)
+        while word >= np.uint64(n):
+            word = permute_word(word, bits, shuffle_keys)
+        out[row] = word
+
+
+@njit(parallel=True, cache=True)
 def fill_negatives_with_replacement(offsets, items, n_items, key, out):
     """Independent uniform draws for each user from the items the user has not taken, unsorted."""
     n_draws = out.shape[1]

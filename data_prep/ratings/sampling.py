@@ -91,6 +91,13 @@ class Sampler:
         return stream_keys(self.seed, "shuffle", epoch, n=6), stream_keys(self.seed, "draw", epoch)[0]
 
 
+def shuffled(n: int, *, seed: int, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return entries ``start .. stop - 1`` of an epoch's permutation of 0 .. n - 1, int64; the rest costs nothing."""
+    out = np.empty(stop - start, np.int64)
+    _kernels.fill_shuffled(n, stream_keys(seed, "shuffle", epoch, n=6), start, out)
+    return out
+
+
 def draw_test_negatives(
     train: Interactions,
     test_items: NDArray[np.int32],

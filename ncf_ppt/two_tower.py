@@ -1,0 +1,167 @@
+"""Two towers: a user is what the user did last, an item is a vector, and a score is their inner product.
+
+The user's vector is the mean of the vectors of the last items, weighted by their places, plus what hidden layers make
+of that mean (residual; the layers between the first and the last become 1-bit). There is no row for a user, so somebody
+new is scored from a history alone, and a search by inner product finds exactly what the network would recommend. Scores
+by a mean of recent items are Fossil's (He, McAuley 2016); hidden layers over such a mean are those of Covington, Adams
+and Sargin (2016).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppt_core.batch_norm import BatchNormReLU
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTowerConfig:
+    """What the network is.
+
+    Attributes:
+        factors: size of the vectors.
+        layers: widths of the hidden layers of the user's tower; each after the first is 1-bit in low precision. Empty:
+            the mean of the last items alone.
+        n_recent: last items that are read.
+        batch_norm: BatchNorm before each activation.
+    """
+
+    model: Literal["two-tower"] = "two-tower"
+    factors: int = 128
+    layers: tuple[int, ...] = (256, 256, 256)
+    n_recent: int = 20
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if self.model != "two-tower":
+            raise ValueError(f"model is {self.model!r}; it must be two-tower")
+        for name in ("factors", "n_recent"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.layers and min(self.layers) < 1:
+            raise ValueError(f"layers is {','.join(map(str, self.layers))}; each width must be at least 1")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TwoTowerConfig":
+        """Read what `to_dict` returned."""
+        return cls(**values | {"layers": tuple(values["layers"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return asdict(self) | {"layers": list(self.layers)}
+
+
+class RecentMean(nn.Module):
+    """Mean of the vectors of a user's last items, each weighted by its place.
+
+    The weight of place j is ``softplus(places[j])``, at first 0.85**j; the weights of the items that are there are
+    divided by their sum. Without any item the mean is 0.
+
+    Args:
+        n_items: rows of the table.
+        size: of a vector.
+        n_recent: places.
+    """
+
+    def __init__(self, n_items: int, size: int, n_recent: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(n_items, size)
+        self.places = nn.Parameter(torch.empty(n_recent))
+
+    def forward(self, recent: Tensor) -> Tensor:
+        """Return the means (n, size) of items (n, n_recent), newest first, -1 where there is none."""
+        weights = F.softplus(self.places) * (recent >= 0)
+        weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-30)
+        return F.embedding_bag(recent.clamp(min=0), self.items.weight, per_sample_weights=weights, mode="sum")
+
+
+class TwoTower(nn.Module):
+    """Scores of items for histories; see the module.
+
+    Vectors of items start at N(0, 0.01) on both sides, biases of items at 0, hidden layers Glorot uniform, and the last
+    layer of the tower at 0: at first a user is the mean alone.
+
+    Args:
+        n_items: size of the catalogue.
+        config: the shape of the network.
+        seed: the initial weights are a function of the other arguments and the seed alone.
+    """
+
+    def __init__(self, n_items: int, config: TwoTowerConfig, *, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):  # no draws from the global generator; real memory comes below
+            self.recent = RecentMean(n_items, config.factors, config.n_recent)
+            hidden: list[nn.Module] = []
+            width = config.factors
+            for n_out in config.layers:
+                hidden.append(nn.Linear(width, n_out, bias=not config.batch_norm))
+                hidden.append(BatchNormReLU(n_out) if config.batch_norm else nn.ReLU())
+                width = n_out
+            if hidden:
+                hidden.append(nn.Linear(width, config.factors))
+            self.tower = nn.Sequential(*hidden)
+            self.item = nn.Embedding(n_items, config.factors)
+            self.item_bias = nn.Embedding(n_items, 1)
+        self.to_empty(device="cpu")
+        self._initialize(torch.Generator().manual_seed(seed))
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in the catalogue."""
+        return self.item.num_embeddings
+
+    @torch.no_grad()
+    def _initialize(self, generator: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.01, generator=generator)
+            elif isinstance(module, nn.BatchNorm1d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.item_bias.weight)
+        if len(self.tower):
+            nn.init.zeros_(self.tower[-1].weight)  # type: ignore[arg-type]
+        decay = 0.85 ** torch.arange(self.config.n_recent, dtype=torch.float64)
+        self.recent.places.copy_(decay.expm1().log())  # the inverse of softplus
+
+    def forward(self, recent: Tensor) -> Tensor:
+        """Return the user vectors, float (n, factors), of histories (n, n_recent), newest first, -1 where none."""
+        means: Tensor = self.recent(recent)
+        return means + self.tower(means) if len(self.tower) else means
+
+    @torch.inference_mode()
+    def user_vectors(self, recent: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Vectors of histories (n, n_recent), float32 (n, factors + 1); the last component, 1, meets an item's bias.
+
+        A vector is a function of its history: it is computed in blocks of one size, since products round by it.
+        """
+        was_training = self.training
+        self.eval()
+        device = self.item.weight.device
+        try:
+            vectors = np.ones((len(recent), self.config.factors + 1), np.float32)
+            for start in range(0, len(recent), _ROWS):
+                rows = torch.from_numpy(np.ascontiguousarray(recent[start : start + _ROWS])).to(device)
+                n_rows = len(rows)
+                rows = F.pad(rows, (0, 0, 0, _ROWS - n_rows), value=-1)
+                vectors[start : start + n_rows, :-1] = self(rows)[:n_rows].float().cpu().numpy()
+        finally:
+            self.train(was_training)
+        return vectors
+
+    @torch.inference_mode()
+    def item_vectors(self) -> NDArray[np.float32]:
+        """Vectors of all items, their bias the last component: float32 (n_items, factors + 1)."""
+        return torch.cat([self.item.weight, self.item_bias.weight], dim=1).float().cpu().numpy()
+
+
+_ROWS = 1 << 10  # histories at a time

@@ -1,0 +1,117 @@
+"""How a two-tower network is trained: from the factors of ALS, by a sampled softmax."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ncf_ppt.shared_negatives import SharedNegativesSampler
+from ncf_ppt.two_tower import TwoTower
+from ncf_ppt.warm_start import ALSStart, balanced_factors, softmax_scale
+from ppt_core.distributed import World
+from ppt_core.layers import alpha_penalty
+from ppt_core.runs.fit import TrainingConfig
+from ppt_core.schedule import batches_per_epoch
+
+_CALIBRATION_BATCHES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTowerTrainingConfig(TrainingConfig):
+    """How the network is trained. The defaults were chosen on validation items (docs/results).
+
+    Attributes:
+        learning_rate: of Adam, falling linearly to 0 within each phase.
+        n_negatives: negatives that the positives of a batch share.
+        regularization: L2 penalty on the mean squared length of a batch's user and item vectors.
+        warm_start: the factors of ALS to start from; None starts from small random vectors.
+    """
+
+    split: float = 0.0
+    epochs: float = 3
+    batch_size: int = 512
+    learning_rate: float = 5e-3
+    n_negatives: int = 128
+    regularization: float = 1e-2
+    warm_start: ALSStart | None = field(default_factory=ALSStart)
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        return [
+            *super()._rules(),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("n_negatives", self.n_negatives >= 1, "at least 1"),
+            ("regularization", 0 <= self.regularization < math.inf, "0 or above"),
+        ]
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""A `ncf_ppt.shared_negatives.SoftmaxBatch` as tensors."""
+
+
+def softmax_batches(
+    sampler: SharedNegativesSampler,
+    *,
+    start: int,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> Iterator[Batch]:
+    """Yield the batches of iteration ``start`` and all later ones, without end.
+
+    Of several processes each gets its share of every batch's rows, with all its negatives, on its device.
+    """
+    n_batches = batches_per_epoch(len(sampler.data.train), sampler.batch_size)
+    iteration = start
+    while True:
+        batch = sampler.batch(*divmod(iteration, n_batches), n_batches)
+        own = world.share(len(batch.positives))
+        recent, positives, negatives, is_known = (torch.from_numpy(array).to(world.device) for array in batch)
+        yield recent[own], positives[own], negatives, is_known[own]
+        iteration += 1
+
+
+def softmax_loss(model: TwoTower, batch: Batch, regularization: float) -> Tensor:
+    """Mean cross-entropy of each positive among the batch's negatives, plus the penalties.
+
+    Known positives among the negatives do not compete. The penalty is ``regularization`` times the mean squared length
+    of the users' vectors, plus half of that of the positives' and half of that of the negatives'; alpha's is added in
+    low precision.
+    """
+    recent, positives, negatives, is_known = batch
+    users = model(recent)
+    numbers = torch.cat([positives, negatives])
+    items, biases = model.item(numbers), model.item_bias(numbers).squeeze(1)
+    n = len(positives)
+    of_positives = (users * items[:n]).sum(1) + biases[:n]
+    of_negatives = (users @ items[n:].T + biases[n:]).masked_fill(is_known, -torch.inf)
+    losses: Tensor = torch.cat([of_positives.unsqueeze(1), of_negatives], dim=1).logsumexp(1) - of_positives
+    lengths = [rows.square().sum(1).mean() for rows in (users, items[:n], items[n:])]
+    penalty = regularization * (lengths[0] + (lengths[1] + lengths[2]) / 2)
+    loss: Tensor = losses.mean() + penalty + alpha_penalty(model)
+    return loss
+
+
+@torch.no_grad()
+def start_from_als(model: TwoTower, sampler: SharedNegativesSampler, start: ALSStart, *, seed: int) -> None:
+    """Put ALS's item factors into both towers, the items' ones scaled so that the first loss is least.
+
+    A user is then the mean of the factors of what the user did last, without any training of ours.
+    """
+    factors = torch.from_numpy(balanced_factors(start, sampler.data, model.config.factors, seed=seed).item_vectors)
+    model.recent.items.weight.copy_(factors)
+    model.item.weight.copy_(factors)
+    n_batches = batches_per_epoch(len(sampler.data.train), sampler.batch_size)
+    positives, negatives, is_known = [], [], []
+    for batch in (sampler.batch(0, number, n_batches) for number in range(min(_CALIBRATION_BATCHES, n_batches))):
+        users = model.recent(torch.from_numpy(batch.recent))
+        positives.append((users * factors[batch.positives]).sum(1).double().numpy())
+        negatives.append((users @ factors[batch.negatives].T).double().numpy())
+        is_known.append(batch.is_known)
+    scale = softmax_scale(np.concatenate(positives), np.concatenate(negatives), np.concatenate(is_known))
+    model.item.weight.mul_(scale)
+
+
+def adam(model: nn.Module, config: TwoTowerTrainingConfig) -> torch.optim.Optimizer:
+    """Adam over dense gradients, fused."""
+    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
