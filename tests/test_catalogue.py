@@ -145,7 +145,7 @@ def test_infinite_scores_rank_as_they_compare() -> None:
     data = prepared([[]], [1], 4)
     found = rank_catalogue(Table(np.array([[np.inf, 0, -np.inf, np.inf]], np.float32)), data, k=4)
     assert (found.above.tolist(), found.equal.tolist()) == ([2], [0])
-    assert found.lists.tolist() == [[0, 3, 1, 2]]
+    assert found.lists.tolist() == [[0, 3, 1, -1]]  # nobody scored item 2
 
 
 def test_nan_is_an_error_that_names_the_user() -> None:
