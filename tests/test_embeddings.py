@@ -241,7 +241,7 @@ def test_refuses_in_one_line_and_leaves_nothing(tmp_path: Path, data: PreparedDa
     )
     message = "dtype is 'float64'; choose one of float32, float16, int8, binary"
     refused(tmp_path, model, data, ValueError, message, dtype="float64")
-    fewer = replace(data, item_ids=data.item_ids[:4])
+    fewer = replace(data, train=replace(data.train, n_items=4), item_ids=data.item_ids[:4])
     refused(tmp_path, model, fewer, ValueError, "gmf_items has 5 rows and the data have 4; pass the data of the model")
     with torch.no_grad():
         model.mlp_item.weight[3, 2] = 65519

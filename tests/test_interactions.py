@@ -1,8 +1,11 @@
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -11,7 +14,7 @@ from data_prep.ratings.interactions import FORMAT_VERSION, Interactions, Prepare
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.ranking import Ranks, save_ranks
 from ppt_core.errors import DataError
-from ppt_core.runs.files import write_json
+from ppt_core.runs.files import file_sha256, write_json
 
 FILES = [
     "history.npy",
@@ -221,3 +224,113 @@ def test_ranks_of_every_user_carry_the_original_ids(tmp_path: Path) -> None:
     assert table.schema.metadata == {b"protocol": b"leave-one-out, whole catalogue"}
     with pytest.raises(DataError, match="already exists"):
         save_ranks(ranks, prepared(), tmp_path / "ranks.parquet", protocol="")
+
+
+def reseal(folder: Path, **changes: Any) -> None:
+    """What another program's writer, or a hand, leaves: checksums that are right, of whatever is there."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    files = {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != "manifest.json"}
+    write_json(folder / "manifest.json", {**manifest, "files": files, **changes})
+
+
+ONE_ROW = [[2, 4], [0, 2], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        (
+            "test_items",
+            np.array([0, 1, 2**31 - 1], np.int32),
+            "test_items holds 0 to 2147483647; items must",
+        ),
+        ("test_items", np.array([0, -1, 2], np.int32), "test_items holds -1 to 2; items must be between 0 and 4"),
+        ("test_items", np.array([0, 1], np.int32), "it must hold integers, one of each user, 3 in all"),
+        ("test_items", np.array([0.0, 1.0, 2.0]), "test_items is float64"),
+        ("test_items", np.array([0, 1, 2], np.uint64), "test_items is uint64"),
+        ("test_negatives", np.array([[2, 4], [0, 10**9], [0, 1]], np.int32), "test_negatives holds 0 to 1000000000"),
+        ("test_negatives", np.array([[2, 4], [0, -5], [0, 1]], np.int32), "test_negatives holds -5 to 4"),
+        ("test_negatives", np.array([[2, 4], [0, 1]], np.int32), "integers, a row of each user, 3 in all"),
+        ("test_negatives", np.array([2, 4, 0], np.int32), "integers, a row of each user"),
+        ("history", np.array([1, 3, 5], np.int32), "history holds 1 to 5"),
+        ("history", np.array([1, 3], np.int32), "history is int32"),
+        ("validation_items", np.array([0, 1, 9], np.int32), "validation_items holds 0 to 9"),
+        ("validation_negatives", np.array([[0, 5]] * 3, np.int32), "validation_negatives holds 0 to 5"),
+        ("items", np.array([1, 3, 5], np.int32), "items must be between 0 and 4"),
+        ("items", np.array([[1, 3, 4]], np.int32), "items is int32"),
+        ("offsets", np.array([0, 2**63 - 1, -2, 3]), "offsets must ascend"),  # differences overflow to above 0
+        ("offsets", np.array([], np.int64), "offsets must ascend"),
+        ("offsets", np.array([0.0, 2, 2, 3]), "offsets is float64"),
+    ],
+)
+def test_arrays_that_do_not_fit_never_reach_a_kernel(
+    tmp_path: Path, name: str, array: NDArray[Any], message: str
+) -> None:
+    folder = tmp_path / "data"
+    items, negatives = np.array([0, 1, 2], np.int32), np.array(ONE_ROW, np.int32)
+    whole = replace(prepared(), validation_items=items, validation_negatives=negatives)
+    whole.save(folder)
+    PreparedData.load(folder)
+    np.save(folder / f"{name}.npy", array)
+    reseal(folder)
+    with pytest.raises(DataError, match=rf"data does not fit together: .*{message}.*; make it again$") as caught:
+        PreparedData.load(folder)
+    assert "\n" not in str(caught.value)
+    if name not in ("items", "offsets"):  # from Python, too
+        with pytest.raises(ValueError, match=message):
+            replace(whole, **{name: array})  # type: ignore[arg-type]
+
+
+def test_every_user_and_item_has_an_id(folder: Path) -> None:
+    users = (folder / "users.parquet").read_bytes()
+    for ids, message in (
+        ([1, 2], "there are 2 ids of 3 users"),
+        ([1, None, 3], "1 missing; they must be int64 or strings"),
+        ([1.0, 2.0, 3.0], "ids of type double"),
+    ):
+        pq.write_table(pa.table({"user_id": ids}), folder / "users.parquet")
+        reseal(folder)
+        with pytest.raises(DataError, match=message):
+            PreparedData.load(folder)
+    (folder / "users.parquet").write_bytes(users)
+    reseal(folder, n_items=6)
+    with pytest.raises(DataError, match="there are 5 ids of 6 items"):
+        PreparedData.load(folder)
+
+
+def test_a_folder_that_is_no_prepared_set_inside(folder: Path, tmp_path: Path) -> None:
+    """Each kind of damage behind right checksums is one line."""
+
+    def refused(message: str) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            PreparedData.load(folder)
+        assert "\n" not in str(caught.value)
+
+    for n_items, protocol in (("5", "strict"), (None, "strict"), (True, "strict"), (5, "other"), (5, [])):
+        reseal(folder, n_items=n_items, protocol=protocol)
+        refused(r"manifest\.json says n_items = .* and protocol = ")
+    reseal(folder, protocol="strict", n_items=5)
+    for files, message in (
+        (None, "lists no checksums"),
+        ({}, r"offsets\.npy has no checksum"),
+    ):
+        reseal(folder, files=files)
+        refused(message)
+    reseal(folder)
+    files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+    for name in ("/dev/zero", "../data/items.npy"):
+        reseal(folder, files={**files, name: "0"})
+        refused("which is no name of a file in it")
+    reseal(folder, files={**files, "pipe": "0"})
+    os.mkfifo(folder / "pipe")  # to read it would last for ever
+    refused("pipe is no file")
+    (folder / "pipe").unlink()
+    for content in (b"", b"\x93NUMPY", b"PK\3\4", (folder / "items.npy").read_bytes()[:-4]):
+        (folder / "test_items.npy").write_bytes(content)
+        reseal(folder)
+        refused(r"test_items\.npy is no array of NumPy")
+    prepared().save(tmp_path / "other")
+    (folder / "test_items.npy").write_bytes((tmp_path / "other" / "test_items.npy").read_bytes())
+    (folder / "items.parquet").write_bytes(b"PAR1")
+    reseal(folder)
+    refused(r"items\.parquet is no Parquet file of ids")

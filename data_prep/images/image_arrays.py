@@ -123,7 +123,7 @@ class PreparedImages:
         know, or if any byte differs from what was written.
         """
         manifest = read_manifest(path, kind=KIND)
-        verify_checksums(path, manifest["files"])
+        verify_checksums(path, manifest.get("files"))
         train, test = (
             ImageArray(
                 images=np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),

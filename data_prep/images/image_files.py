@@ -123,7 +123,7 @@ class PreparedFolders:
         import pyarrow.parquet as pq
 
         manifest = read_manifest(path, kind=KIND)
-        verify_checksums(path, manifest["files"])
+        verify_checksums(path, manifest.get("files"))
         if root is None:
             root = Path(read_json(path / "root.json", format_version=FORMAT_VERSION)["root"])
         parts = []

@@ -19,11 +19,12 @@ Sets of format version 1 have no ``history.npy``. With a validation split (``pre
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.prepared_arrays import load_array, read_ids, refuse_misfits
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
@@ -49,7 +50,12 @@ class Interactions:
     n_items: int
 
     def __post_init__(self) -> None:
-        if self.offsets[0] != 0 or self.offsets[-1] != len(self.items) or (np.diff(self.offsets) < 0).any():
+        for name, array in (("offsets", self.offsets), ("items", self.items)):
+            if array.dtype.kind != "i" or array.ndim != 1:
+                raise ValueError(f"{name} is {array.dtype} {array.shape}; it must be one row of integers")
+        if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
+            raise ValueError("offsets must ascend from 0 to the number of items")
+        if (self.offsets[1:] < self.offsets[:-1]).any():  # differences could overflow
             raise ValueError("offsets must ascend from 0 to the number of items")
         if len(self.items) and (self.items.min() < 0 or self.items.max() >= self.n_items):
             raise ValueError(f"items must be between 0 and {self.n_items - 1}")
@@ -136,6 +142,17 @@ class PreparedData:
     history: NDArray[np.int32] | None = None
     validation_items: NDArray[np.int32] | None = None
     validation_negatives: NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        names = ("history", "test_items", "test_negatives", *_VALIDATION_ARRAYS)
+        refuse_misfits(
+            {name: getattr(self, name) for name in names},
+            self.user_ids,
+            self.item_ids,
+            n_users=self.n_users,
+            n_items=self.n_items,
+            n_train=len(self.train),
+        )
 
     @property
     def n_users(self) -> int:
@@ -236,7 +253,7 @@ class PreparedData:
         """Open a prepared set; its arrays are memory-mapped.
 
         Raises `DataError` if the folder is missing, is not a prepared set, has a format version this code
-        does not know, or if any byte differs from what was written.
+        does not know, if any byte differs from what was written, or if what was written does not fit together.
         """
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; make a prepared set with `ppt-ncf prepare SOURCE --out {path}`")
@@ -245,25 +262,25 @@ class PreparedData:
         manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION, oldest_version=1)
         if "kind" in manifest:
             raise DataError(f"{path} is a prepared set of {manifest['kind']}, not of ratings; use it with `ppt-vision`")
-        verify_checksums(path, manifest["files"])
+        n_items, protocol = manifest.get("n_items"), manifest.get("protocol")
+        if type(n_items) is not int or protocol not in get_args(Protocol):
+            raise DataError(
+                f"{path / 'manifest.json'} says n_items = {n_items!r} and protocol = {protocol!r}; make it again"
+            )
         names = (
             *_ARRAYS,
             *(("history",) if manifest.get("history") else ()),
             *(_VALIDATION_ARRAYS if manifest.get("validation") else ()),
         )
-        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
-        return cls(
-            train=Interactions(offsets=arrays["offsets"], items=arrays["items"], n_items=manifest["n_items"]),
-            test_items=arrays["test_items"],
-            test_negatives=arrays["test_negatives"],
-            user_ids=_read_ids(path / "users.parquet"),
-            item_ids=_read_ids(path / "items.parquet"),
-            protocol=manifest["protocol"],
-            manifest=manifest,
-            history=arrays.get("history"),
-            validation_items=arrays.get("validation_items"),
-            validation_negatives=arrays.get("validation_negatives"),
-        )
+        files = [f"{name}.npy" for name in names]
+        verify_checksums(path, manifest.get("files"), needed=[*files, "users.parquet", "items.parquet"])
+        arrays = {name: load_array(path / file) for name, file in zip(names, files, strict=True)}
+        ids = {f"{kind}_ids": read_ids(path / f"{kind}s.parquet") for kind in ("user", "item")}
+        try:
+            train = Interactions(offsets=arrays.pop("offsets"), items=arrays.pop("items"), n_items=n_items)
+            return cls(train=train, **arrays, **ids, protocol=protocol, manifest=manifest)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise DataError(f"{path} does not fit together: {error}; make it again") from None
 
 
 def id_column(ids: NDArray[Any]) -> Any:
@@ -271,9 +288,3 @@ def id_column(ids: NDArray[Any]) -> Any:
     import pyarrow as pa
 
     return pa.array(ids, pa.int64()) if ids.dtype.kind == "i" else pa.array(ids.tolist(), pa.string())
-
-
-def _read_ids(path: Path) -> NDArray[Any]:
-    import pyarrow.parquet as pq
-
-    return np.asarray(pq.read_table(path).column(0).to_numpy())

@@ -141,12 +141,27 @@ def file_checksums(folder: Path) -> dict[str, str]:
     return {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
 
 
-def verify_checksums(folder: Path, checksums: dict[str, str]) -> None:
-    """Raise `DataError` unless ``folder`` holds files of these names with these SHA-256."""
+def verify_checksums(folder: Path, checksums: Any, *, needed: Iterable[str] = ()) -> None:
+    """Raise `DataError` unless ``folder`` holds files of these names with these SHA-256.
+
+    Args:
+        folder: where they are, and nowhere else: a name with a folder in it is refused.
+        checksums: hexadecimal digits by name, as read from a file; anything.
+        needed: names that must be among them.
+    """
+    if not isinstance(checksums, dict):
+        raise DataError(f"{folder} lists no checksums of its files; make the folder again")
+    for name in needed:
+        if name not in checksums:
+            raise DataError(f"{folder / name} has no checksum; make the folder again")
     for name, digest in checksums.items():
         file = folder / name
+        if name != file.name:
+            raise DataError(f"{folder} lists {name!r}, which is no name of a file in it; make the folder again")
         if not file.exists():
             raise DataError(f"{file} is missing; make the folder again")
+        if not file.is_file():  # a pipe or a device could be read for ever
+            raise DataError(f"{file} is no file; make the folder again")
         if file_sha256(file) != digest:
             raise DataError(
                 f"{file} was changed after it was written (its checksum does not match); make the folder again"
