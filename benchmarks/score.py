@@ -38,7 +38,7 @@ from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
-from ncf_ppt.recommend import top_items
+from ncf_ppt.recommendation import top_items
 from ppt_core.layers import BinaryActivation, set_precision
 from ppt_core.plan import convert
 

@@ -36,8 +36,8 @@ from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare
 from data_prep.ratings.sampling import Sampler
 from data_prep.ratings.synthetic import synthesize
-from ncf_ppt.fit import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.training import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
 from ppt_core.layers import clamp_alphas, set_precision
 
 Batch = tuple[Tensor, Tensor, Tensor]

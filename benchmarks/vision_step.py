@@ -35,9 +35,9 @@ from data_prep.images.synthetic import synthesize_images
 from ppt_core.device import plain_operations
 from ppt_core.layers import alpha_penalty, clamp_alphas, set_precision
 from vision_ppt.batches import training_batches
-from vision_ppt.fit import VisionTrainingConfig, loss_function, new_network
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.sampling import ImageBatch, training_sampler
+from vision_ppt.training import VisionTrainingConfig, loss_function, new_network
 
 ROWS = ("plain full", "plain low", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
 

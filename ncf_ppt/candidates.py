@@ -13,7 +13,7 @@ from ncf_ppt.export.embeddings import FORMAT_VERSION
 from ncf_ppt.export.vector_files import read_table
 from ncf_ppt.model import NCF
 from ncf_ppt.ranking import Scorer
-from ncf_ppt.recommend import top_items
+from ncf_ppt.recommendation import top_items
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, verify_checksums
@@ -24,7 +24,7 @@ _USERS = 256  # at a time
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VectorSearch:
-    """Scores of a whole catalogue by vectors alone: a `ncf_ppt.recommend.CatalogueScorer`.
+    """Scores of a whole catalogue by vectors alone: a `ncf_ppt.recommendation.CatalogueScorer`.
 
     Attributes:
         user_vectors: float32 (n_users, dimension).
@@ -105,7 +105,7 @@ def _profiles(items: NDArray[np.float32], data: PreparedData) -> NDArray[np.floa
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rescorer:
-    """A search for candidates and a network that scores them: a `ncf_ppt.recommend.CatalogueScorer`.
+    """A search for candidates and a network that scores them: a `ncf_ppt.recommendation.CatalogueScorer`.
 
     Attributes:
         search: finds the candidates.
@@ -133,7 +133,7 @@ class Rescorer:
             items, _, lengths = top_items(self.search.score_catalogue(block), n_candidates, self.seen, block)
             for row, (user, length) in enumerate(zip(block, lengths.tolist(), strict=True)):
                 found = np.sort(items[row, :length])[np.newaxis]
-                # A user at a time, as `ncf_ppt.recommend.score_catalogue` does: scores then depend on no other user.
+                # A user at a time, as `ncf_ppt.recommendation` does: scores then depend on no other user.
                 scores[start + row, found[0]] = self.score(np.array([user]), found)[0]
         return scores
 

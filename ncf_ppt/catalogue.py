@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import _kernels
 from ncf_ppt.ranking import Ranks, Scorer
-from ncf_ppt.recommend import score_catalogue, top_items
+from ncf_ppt.recommendation import score_catalogue, top_items
 from ppt_core.errors import DataError
 
 
@@ -59,7 +59,7 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
     """Rank every user's held-out item among all items, the user's train positives and validation item left out.
 
     Args:
-        score: scores pairs; one that is also a `ncf_ppt.recommend.CatalogueScorer` scores whole rows.
+        score: scores pairs; one that is also a `ncf_ppt.recommendation.CatalogueScorer` scores whole rows.
         data: whose held-out items are ranked.
         k: length of the lists that coverage is counted in.
         memory: bytes of catalogue scores held at a time, one user's at least.

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.fit import NCFTrainingConfig, fit
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.training import NCFTrainingConfig, fit_steps
 from ppt_core.runs.fit import Progress
 
 
@@ -19,8 +19,8 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 60,
 ) -> Iterator[Progress]:
-    """Train on the prepared set at ``data`` into ``path``; see `ncf_ppt.fit.fit`. All arguments are plain values."""
-    yield from fit(
+    """Train on the set at ``data`` into ``path``; see `ncf_ppt.training.fit_steps`. All arguments are plain values."""
+    yield from fit_steps(
         PreparedData.load(data),
         path,
         model_config,

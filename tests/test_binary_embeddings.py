@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.fit import NCFTrainingConfig, fit, load_model, new_model
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowAdam
 from ncf_ppt.scoring import scorer
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, new_model
 from ppt_core.binarize import binarize_rows
 from ppt_core.layers import set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization
@@ -94,7 +94,7 @@ def test_row_adam_moves_latent_rows_as_adam_does() -> None:
 
 
 def test_trains_and_comes_back(tiny_data: PreparedData, tmp_path: Path) -> None:
-    list(fit(tiny_data, tmp_path / "run", CONFIG, TRAINING))
+    list(fit_steps(tiny_data, tmp_path / "run", CONFIG, TRAINING))
     run = Run.open(tmp_path / "run")
     model = load_model(run)
     assert model.config == CONFIG

@@ -16,7 +16,7 @@ from ncf_ppt.export import vector_files
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.vector_files import FORMATS
 from ncf_ppt.model import NCF, NCFConfig
-from ncf_ppt.recommend import recommend
+from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, write_json

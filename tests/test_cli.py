@@ -208,10 +208,10 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 
 
 def test_an_unfinished_run_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
-    from ncf_ppt.fit import NCFTrainingConfig, fit
     from ncf_ppt.model import NCFConfig
+    from ncf_ppt.training import NCFTrainingConfig, fit_steps
 
-    steps = fit(
+    steps = fit_steps(
         PreparedData.load(folder / "data"), tmp_path / "run", NCFConfig(layers=(8, 8, 8, 4)), NCFTrainingConfig()
     )
     next(steps)

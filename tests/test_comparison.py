@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from cli import main
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.comparison import paired_difference, per_user
-from ncf_ppt.fit import NCFTrainingConfig, fit
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import Ranks
+from ncf_ppt.training import NCFTrainingConfig, fit_steps
 
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--epochs", "0.5", "--json"]
 
@@ -86,14 +86,14 @@ def test_compare_runs(tiny_data: PreparedData, tmp_path: Path) -> None:
     assert "two runs at least" in call("compare", runs[0]).stderr
 
     config = NCFTrainingConfig(iterations=2, batch_size=512)
-    for _ in fit(tiny_data, tmp_path / "python", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
+    for _ in fit_steps(tiny_data, tmp_path / "python", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
         pass
     for more in ([], ["--data", tmp_path / "data"]):
         unsaved = call("compare", tmp_path / "python", tmp_path / "python", *more)
         assert unsaved.exit_code == 1
         assert "python was trained from Python on data that were never saved; save them" in unsaved.stderr
     loaded = PreparedData.load(tmp_path / "data")
-    for _ in fit(loaded, tmp_path / "loaded", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
+    for _ in fit_steps(loaded, tmp_path / "loaded", NCFConfig(factors=4, layers=(8, 8, 8, 4)), config):
         pass
     refused = call("compare", tmp_path / "loaded", tmp_path / "loaded")
     assert refused.exit_code == 1

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from data_prep.ratings import _kernels
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.sampling import Sampler
-from ncf_ppt import fit
 from ncf_ppt.device_sampler import DeviceSampler, permute_words, random_words
 from tests import reference
 
@@ -75,9 +74,9 @@ def test_training_batches_are_the_same_wherever_they_are_drawn(
     tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampler = Sampler(interactions=tiny_data.train, seed=1)
-    streams = [fit.training_batches(sampler, 1000, start=7)]
+    streams = [training.training_batches(sampler, 1000, start=7)]
     # The CPU stands in for a GPU.
-    monkeypatch.setattr(fit, "_drawing", lambda sampler, device: (DeviceSampler(sampler, "cpu").draw, 1 << 22))
-    streams.append(fit.training_batches(sampler, 1000, start=7))
+    monkeypatch.setattr(training, "_drawing", lambda sampler, device: (DeviceSampler(sampler, "cpu").draw, 1 << 22))
+    streams.append(training.training_batches(sampler, 1000, start=7))
     for expected, found in itertools.islice(zip(*streams, strict=True), 25):
         assert all(map(torch.equal, expected, found))

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import ncf_ppt.fit
-import vision_ppt.fit
+import ncf_ppt.training
+import vision_ppt.training
 from data_prep.images.image_arrays import PreparedImages
 from data_prep.images.normalization import Normalization
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
-from ncf_ppt.fit import NCFTrainingConfig
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.training import NCFTrainingConfig
 from ppt_core.distributed import World, join_world
 from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
@@ -30,8 +30,8 @@ from ppt_core.runs.fit import Progress
 from ppt_core.runs.run import Run
 from tests.test_vision_fit import NETWORK, colored
 from vision_ppt.batches import training_batches
-from vision_ppt.fit import VisionTrainingConfig
 from vision_ppt.sampling import training_sampler
+from vision_ppt.training import VisionTrainingConfig
 
 ROOT = Path(__file__).parent.parent
 N_STEPS = 12
@@ -75,7 +75,7 @@ def samples(data: PreparedData, world: World) -> dict[str, Tensor]:
     """What a process draws, batch by batch."""
     config = ncf_config(data, "row-adam")
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
-    ncf = ncf_ppt.fit.training_batches(sampler, config.batch_size, start=0, world=world)
+    ncf = ncf_ppt.training.training_batches(sampler, config.batch_size, start=0, world=world)
     vision = training_batches(training_sampler(images(), seed=0), VISION.batch_size, world=world)
     found = {f"ncf {n}": torch.stack([t.float() for t in batch]).T for n, batch in enumerate(islice(ncf, N_STEPS))}
     found |= {f"vision {n}": batch.images for n, batch in enumerate(islice(vision, 4))}
@@ -97,11 +97,11 @@ def run_steps(steps: Iterator[Progress], stop: int | None) -> None:
 
 
 def fit_ncf(data: PreparedData, path: Path, name: str, stop: int | None = None, **options: Any) -> None:
-    run_steps(ncf_ppt.fit.fit(data, path, SMALL, ncf_config(data, name), **options), stop)
+    run_steps(ncf_ppt.training.fit_steps(data, path, SMALL, ncf_config(data, name), **options), stop)
 
 
 def fit_vision(path: Path, stop: int | None = None, **options: Any) -> None:
-    run_steps(vision_ppt.fit.fit(images(), path, NETWORK, VISION, **options), stop)
+    run_steps(vision_ppt.training.fit_steps(images(), path, NETWORK, VISION, **options), stop)
 
 
 def keeping(networks: list[nn.Module], build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -117,7 +117,7 @@ def keeping(networks: list[nn.Module], build: Callable[..., nn.Module]) -> Calla
 def work(folder: Path) -> None:
     """What each of the two processes does: whole trainings, and trainings that end early."""
     networks: list[nn.Module] = []
-    for module, name in ((ncf_ppt.fit, "new_model"), (vision_ppt.fit, "new_network")):
+    for module, name in ((ncf_ppt.training, "new_model"), (vision_ppt.training, "new_network")):
         setattr(module, name, keeping(networks, getattr(module, name)))
     data = PreparedData.load(folder / "data")
     with join_world("cpu") as world:

@@ -16,10 +16,10 @@ import torch
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
-from ncf_ppt.fit import NCFTrainingConfig, fit, load_model, training_batches
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, training_batches
 from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.run import Run
@@ -39,7 +39,7 @@ def config(**changes: Any) -> NCFTrainingConfig:
 
 
 def train(data: PreparedData, path: Path, settings: NCFTrainingConfig, **options: Any) -> bytes:
-    for _ in fit(data, path, options.pop("model", SMALL), settings, **options):
+    for _ in fit_steps(data, path, options.pop("model", SMALL), settings, **options):
         pass
     return (path / "model.safetensors").read_bytes()
 
@@ -65,7 +65,7 @@ def test_learns_and_is_read_back(data: PreparedData, tmp_path: Path, split: floa
 
 
 def load_or_new(data: PreparedData) -> Any:
-    from ncf_ppt.fit import new_model
+    from ncf_ppt.training import new_model
 
     return new_model(data, SMALL, config())
 
@@ -75,7 +75,7 @@ def load_or_new(data: PreparedData) -> Any:
 def test_resumes_bit_for_bit(data: PreparedData, tmp_path: Path, stop: int, at_switch: str) -> None:
     settings = config(iterations=16, eval_every=0.1, at_switch=at_switch)
     whole = train(data, tmp_path / "whole", settings)
-    for progress in fit(data, tmp_path / "part", SMALL, settings, checkpoint_seconds=0):
+    for progress in fit_steps(data, tmp_path / "part", SMALL, settings, checkpoint_seconds=0):
         if progress.iteration == stop:
             break
     assert not Run.open(tmp_path / "part").finished

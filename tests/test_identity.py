@@ -12,10 +12,10 @@ from data_prep.images.normalization import Normalization
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare_source
 from ncf_ppt.comparison import refuse_incomparable
-from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.packing import pack
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_commands.ncf.data import data_of
 from ppt_commands.ncf.trained import data_of_packed, provenance
 from ppt_core.errors import DataError
@@ -30,7 +30,7 @@ SHORT = NCFTrainingConfig(iterations=2, batch_size=16)
 
 
 def train(data: Path, run: Path, **options: Any) -> Run:
-    for _ in fit(PreparedData.load(data), run, SMALL, SHORT, data_reference={"path": str(data)}, **options):
+    for _ in fit_steps(PreparedData.load(data), run, SMALL, SHORT, data_reference={"path": str(data)}, **options):
         pass
     return Run.open(run)
 

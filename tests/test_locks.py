@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.fit import NCFTrainingConfig, fit
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.training import NCFTrainingConfig, fit_steps
 from ppt_core.errors import DataError
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import Run
@@ -80,17 +80,17 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
 def test_one_run_is_trained_by_one_process(tiny_data: PreparedData, tmp_path: Path) -> None:
     path, network = tmp_path / "run", NCFConfig(factors=4, layers=(8, 8, 8, 4))
     config = NCFTrainingConfig(iterations=6, batch_size=256)
-    for progress in fit(tiny_data, path, network, config, checkpoint_seconds=0):
+    for progress in fit_steps(tiny_data, path, network, config, checkpoint_seconds=0):
         if progress.iteration == 3:
             break
     before = (path / "checkpoint.safetensors").read_bytes()
     with other_process(path):
         with pytest.raises(DataError, match=r"run is being written by process \d+ on .*; wait until that has ended"):
-            next(fit(tiny_data, path, network, config, resume=True))
+            next(fit_steps(tiny_data, path, network, config, resume=True))
         assert (path / "checkpoint.safetensors").read_bytes() == before
-    for _ in fit(tiny_data, path, network, config, resume=True):
+    for _ in fit_steps(tiny_data, path, network, config, resume=True):
         assert (path / "lock").exists()
     assert Run.open(path).finished
     assert not (path / "lock").exists()
     with other_process(path):  # nothing is left to write
-        assert list(fit(tiny_data, path, network, config, resume=True)) == []
+        assert list(fit_steps(tiny_data, path, network, config, resume=True)) == []

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from data_prep.ratings.interactions import Interactions, PreparedData
-from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed import packing
 from ncf_ppt.packed.counters import unpack_signs
@@ -25,8 +24,9 @@ from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.tiles import Tiles
 from ncf_ppt.packed.verification import boundary_inputs, verify
 from ncf_ppt.ranking import rank_test_items
-from ncf_ppt.recommend import recommend
+from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import scorer
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryBatchNormReLU, BinaryLinear, set_precision
@@ -434,7 +434,7 @@ def prepared() -> PreparedData:
 def test_a_trained_network_ranks_and_recommends_as_before(tmp_path: Path) -> None:
     data = prepared()
     config = NCFTrainingConfig(epochs=3, batch_size=64, learning_rate=0.01)
-    list(fit(data, tmp_path / "run", NCFConfig(factors=4, layers=(16, 32, 64, 8)), config))
+    list(fit_steps(data, tmp_path / "run", NCFConfig(factors=4, layers=(16, 32, 64, 8)), config))
     model = load_model(Run.open(tmp_path / "run"))
     packed = pack(model, user_ids=data.user_ids, item_ids=data.item_ids, protocol=data.protocol_label)
     items = np.concatenate([data.test_items[:, None], data.test_negatives], axis=1)

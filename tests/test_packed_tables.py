@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
@@ -21,6 +20,7 @@ from ncf_ppt.packed.table import PackedTable
 from ncf_ppt.packed.verification import verify, verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
@@ -92,7 +92,9 @@ def test_1_bit_embeddings_have_no_other_encoding() -> None:
 
 def test_a_network_trained_to_1_bit_embeddings_ranks_alike(tiny_data: PreparedData, tmp_path: Path) -> None:
     config = NCFConfig(factors=8, layers=(32, 32, 16, 8), binarize_embeddings=True)
-    list(fit(tiny_data, tmp_path / "run", config, NCFTrainingConfig(epochs=3, batch_size=256, learning_rate=0.01)))
+    list(
+        fit_steps(tiny_data, tmp_path / "run", config, NCFTrainingConfig(epochs=3, batch_size=256, learning_rate=0.01))
+    )
     model = load_model(Run.open(tmp_path / "run"))
     packed = pack(model, user_ids=tiny_data.user_ids, item_ids=tiny_data.item_ids, protocol="none")
     assert verify_on_test_items(packed, model, tiny_data).changed_ranks <= 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.model import NCF, NCFConfig
-from ncf_ppt.recommend import find_users, recommend, score_catalogue
+from ncf_ppt.recommendation import find_users, recommend, score_catalogue
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from tests import reference
@@ -184,7 +184,7 @@ def test_memory_and_the_size_of_calls_make_no_difference(monkeypatch: pytest.Mon
     whole = recommend(score, DATA, k=3)
     assert set(shapes) == {(1, 6)}
     shapes.clear()
-    monkeypatch.setattr("ncf_ppt.recommend._ITEMS_PER_CALL", 4)
+    monkeypatch.setattr("ncf_ppt.recommendation._ITEMS_PER_CALL", 4)
     tiled = recommend(score, DATA, k=3, memory=2 * 6 * 4)
     assert set(shapes) == {(1, 4), (1, 2)}
     assert tiled.item_ids.tolist() == whole.item_ids.tolist()

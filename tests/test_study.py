@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 
 from cli import main
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.fit import NCFTrainingConfig
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
+from ncf_ppt.training import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
 from ppt_core.study.figures import COLORS
@@ -29,7 +29,7 @@ from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
 from tests.test_study_curves import cell
-from vision_ppt.fit import VisionTrainingConfig
+from vision_ppt.training import VisionTrainingConfig
 
 TINY = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--learning-rate", "0.01"]
 TIMES = ("seconds", "samples_per_second", "phases", "resumed", "sha256", "cores", "threads")

@@ -8,11 +8,11 @@ from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare, prepare_source
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.catalogue import rank_catalogue
-from ncf_ppt.fit import NCFTrainingConfig, fit, load_model
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
-from ncf_ppt.recommend import recommend
+from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import scorer
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_commands.ncf.data import description
 from ppt_core.errors import DataError
 from ppt_core.runs.run import Run
@@ -123,7 +123,7 @@ def test_training_stops_on_validation_alone(tmp_path: Path, pair: tuple[Prepared
     plain, held = pair
     config = NCFTrainingConfig(epochs=6, batch_size=1024, learning_rate=0.05, eval_every=0.25, patience=2)
     network = NCFConfig(factors=4, layers=(8, 8, 8, 4))
-    for _ in fit(held, tmp_path / "run", network, config):
+    for _ in fit_steps(held, tmp_path / "run", network, config):
         pass
     run = Run.open(tmp_path / "run")
     lines = run.metrics()
@@ -137,14 +137,14 @@ def test_training_stops_on_validation_alone(tmp_path: Path, pair: tuple[Prepared
     assert view == lines[-1]["validation"]
 
     stop = 3.3 / lines[-1]["epochs"] * lines[-1]["iterations"]
-    for progress in fit(held, tmp_path / "part", network, config, checkpoint_seconds=0):
+    for progress in fit_steps(held, tmp_path / "part", network, config, checkpoint_seconds=0):
         if progress.iteration >= stop:
             break
-    for _ in fit(held, tmp_path / "part", network, config, resume=True):
+    for _ in fit_steps(held, tmp_path / "part", network, config, resume=True):
         pass
     assert (tmp_path / "part" / "model.safetensors").read_bytes() == run.model_path.read_bytes()
 
     with pytest.raises(ValueError, match=r"eval_every is 0; it must be above 0 where patience counts evaluations"):
         replace(config, eval_every=0)
     with pytest.raises(DataError, match="patience is 2, but the data hold no validation set"):
-        next(fit(plain, tmp_path / "plain", network, config))
+        next(fit_steps(plain, tmp_path / "plain", network, config))

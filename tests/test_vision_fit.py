@@ -13,10 +13,10 @@ from ppt_core.layers import BinaryActivation
 from ppt_core.runs.run import Run
 from ppt_core.train import AtSwitch
 from vision_ppt.accuracy import measure_accuracy
-from vision_ppt.fit import VisionTrainingConfig, evaluate, fit, load_network, new_network
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.recipes import RecipeName
 from vision_ppt.sampling import ImageBatch
+from vision_ppt.training import VisionTrainingConfig, evaluate, fit_steps, load_network, new_network
 
 TIMES = ("seconds", "samples_per_second", "phases")
 NETWORK = NetworkConfig(network="resnet20", n_classes=3)
@@ -48,7 +48,7 @@ def config(**changes: Any) -> VisionTrainingConfig:
 
 
 def train(data: PreparedImages, path: Path, settings: VisionTrainingConfig, **options: Any) -> bytes:
-    for _ in fit(data, path, NETWORK, settings, **options):
+    for _ in fit_steps(data, path, NETWORK, settings, **options):
         pass
     return (path / "model.safetensors").read_bytes()
 
@@ -79,7 +79,7 @@ def test_resumes_bit_for_bit(
 ) -> None:
     settings = config(iterations=8, eval_every=0.5, at_switch=at_switch, recipe=recipe)
     whole = train(data, tmp_path / "whole", settings)
-    for progress in fit(data, tmp_path / "part", NETWORK, settings, checkpoint_seconds=0):
+    for progress in fit_steps(data, tmp_path / "part", NETWORK, settings, checkpoint_seconds=0):
         if progress.iteration == stop:
             break
     assert not Run.open(tmp_path / "part").finished

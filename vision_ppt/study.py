@@ -5,8 +5,8 @@ from pathlib import Path
 
 from data_prep.images.prepared import load_prepared
 from ppt_core.runs.fit import Progress
-from vision_ppt.fit import VisionTrainingConfig, fit
 from vision_ppt.networks import NetworkConfig
+from vision_ppt.training import VisionTrainingConfig, fit_steps
 
 
 def train(
@@ -21,11 +21,11 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 60,
 ) -> Iterator[Progress]:
-    """Train on the prepared images at ``data`` into ``path``; see `vision_ppt.fit.fit`. All arguments are plain values.
+    """Train on the images at ``data`` into ``path``; see `vision_ppt.training.fit_steps`. All arguments are plain values.
 
     ``root`` is where image files are, if they moved since they were prepared.
     """
-    yield from fit(
+    yield from fit_steps(
         load_prepared(data, root=root),
         path,
         network_config,

@@ -40,9 +40,9 @@ def compare(
     """
     from ncf_ppt.catalogue import rank_catalogue
     from ncf_ppt.comparison import N_RESAMPLES, paired_difference, per_user, refuse_incomparable
-    from ncf_ppt.fit import load_model
     from ncf_ppt.ranking import rank_test_items
     from ncf_ppt.scoring import scorer
+    from ncf_ppt.training import load_model
     from ppt_core.runs.run import Run
 
     if len(runs) < 2:

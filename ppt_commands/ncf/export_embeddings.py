@@ -44,7 +44,7 @@ def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_
     """
     from ncf_ppt.candidates import verify_export
     from ncf_ppt.export.embeddings import export_embeddings as export
-    from ncf_ppt.fit import load_model
+    from ncf_ppt.training import load_model
     from ppt_core.runs.run import Run
 
     opened = Run.open(run)

@@ -24,7 +24,7 @@ def export_onnx(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
       ppt-ncf export-onnx run --out network.onnx
     """
     from ncf_ppt.export import onnx_file
-    from ncf_ppt.fit import load_model
+    from ncf_ppt.training import load_model
     from ppt_core.runs.run import Run
 
     opened = Run.open(run)

@@ -24,9 +24,9 @@ def inspect(path: Path, as_json: bool) -> None:
       ppt-ncf inspect run
       ppt-ncf inspect network.packed --json
     """
-    from ncf_ppt.fit import load_model
     from ncf_ppt.inspection import inspect_network, inspect_packed
     from ncf_ppt.packed.file import load_packed
+    from ncf_ppt.training import load_model
     from ppt_core.runs.run import Run
 
     document: dict[str, Any] = {"path": str(path)}

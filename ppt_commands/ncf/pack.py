@@ -34,12 +34,12 @@ def pack(run: Path, out: Path, embeddings: Literal["float32", "int8"] | None, da
       ppt-ncf pack run --out network.packed
       ppt-ncf pack run --out small.packed --embeddings int8
     """
-    from ncf_ppt.fit import load_model
     from ncf_ppt.packed import packing
     from ncf_ppt.packed.file import save_packed
     from ncf_ppt.packed.verification import verify_on_test_items
     from ncf_ppt.ranking import rank_test_items
     from ncf_ppt.scoring import scorer
+    from ncf_ppt.training import load_model
     from ppt_core.runs.files import refuse_existing
     from ppt_core.runs.run import Run
 

@@ -77,7 +77,7 @@ def recommend(
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
       ppt-ncf recommend run --user 1 --candidates vectors --rescore 200
     """
-    from ncf_ppt import recommend as library
+    from ncf_ppt import recommendation as library
     from ncf_ppt.candidates import Rescorer, open_vectors
     from ppt_core.errors import DataError
     from ppt_core.runs.files import refuse_existing

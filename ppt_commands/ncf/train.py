@@ -11,8 +11,8 @@ from ppt_commands.output import print_json, print_metrics, print_training
 from ppt_commands.training import data_reference, follow, run_folder
 
 if TYPE_CHECKING:
-    from ncf_ppt.fit import NCFTrainingConfig
     from ncf_ppt.model import NCFConfig
+    from ncf_ppt.training import NCFTrainingConfig
 
 
 @click.command()
@@ -58,8 +58,8 @@ def train(
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
     from ncf_ppt.baselines import fit_baseline
-    from ncf_ppt.fit import fit
     from ncf_ppt.ranking import rank_test_items
+    from ncf_ppt.training import fit_steps
     from ppt_core.distributed import join_world
 
     world = click.get_current_context().with_resource(join_world(device))
@@ -69,7 +69,7 @@ def train(
     model_config, config = configs(device=device, **options)
     prepared = open_data(data)
     reference = data_reference(data)
-    progress = fit(prepared, path, model_config, config, data_reference=reference, resume=resume, world=world)
+    progress = fit_steps(prepared, path, model_config, config, data_reference=reference, resume=resume, world=world)
     result = follow(progress, path, {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}, world)
     if result is None:
         return
@@ -92,8 +92,8 @@ def configs(
     **training: Any,
 ) -> tuple["NCFConfig", "NCFTrainingConfig"]:
     """What the options say about the network, and how it is trained."""
-    from ncf_ppt.fit import NCFTrainingConfig
     from ncf_ppt.model import NCFConfig
+    from ncf_ppt.training import NCFTrainingConfig
     from ppt_core.device import choose_arithmetic
 
     network = NCFConfig(

@@ -29,8 +29,8 @@ class Trained:
 
 def open_trained(path: Path, data: Path | None, *, engine: str | None, device: str) -> Trained:
     """Open a run folder, or a packed file, which knows one engine and needs its data named."""
-    from ncf_ppt.fit import load_model
     from ncf_ppt.packed.file import load_packed
+    from ncf_ppt.training import load_model
     from ppt_core.runs.run import Run
 
     if not path.is_file():

@@ -36,10 +36,8 @@ def evaluate(
       ppt-vision evaluate run --data moved/cifar10 --json
       ppt-vision evaluate network.packed --data cifar10
     """
-    from vision_ppt import fit
-
     trained = open_trained(path, data, root=root, engine=engine, device=device)
-    metrics = fit.evaluate(
+    metrics = training.evaluate(
         trained.network, trained.images, image_size=trained.image_size, device=device, workers=workers
     )
     metrics |= {"n_classes": trained.images.n_classes, "engine": trained.engine, "run": str(path)}

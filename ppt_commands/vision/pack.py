@@ -37,7 +37,6 @@ def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | No
     """
     from ppt_core.runs.files import refuse_existing
     from ppt_core.runs.run import Run
-    from vision_ppt import fit
     from vision_ppt.batches import evaluation_batches
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.packed.file import PackedImageNetwork, float32_bytes, save_packed
@@ -47,7 +46,7 @@ def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | No
 
     refuse_existing(out)
     opened = Run.open(run)
-    network = fit.load_network(opened)
+    network = training.load_network(opened)
     prepared = recorded_data(opened, data, lambda path: open_images(path, root))
     packed = pack_network(network)
     sampler = evaluation_sampler(prepared, image_size=opened.config["training"]["image_size"])

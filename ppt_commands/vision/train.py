@@ -13,8 +13,8 @@ from ppt_commands.vision.data import open_images, refuse_for_arrays
 if TYPE_CHECKING:
     from data_prep.images.image_arrays import PreparedImages
     from data_prep.images.image_files import PreparedFolders
-    from vision_ppt.fit import VisionTrainingConfig
     from vision_ppt.networks import NetworkConfig
+    from vision_ppt.training import VisionTrainingConfig
 
 _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
 
@@ -77,7 +77,7 @@ def train(
       torchrun --nproc-per-node 4 --no-python ppt-vision train --data imagenet --network resnet34 --device cuda
     """
     from ppt_core.distributed import join_world
-    from vision_ppt.fit import fit
+    from vision_ppt.training import fit_steps
 
     world = click.get_current_context().with_resource(join_world(device))
     path = run_folder(out, world, resume=resume)
@@ -85,7 +85,7 @@ def train(
         options["epochs"] = _SAMPLE_EPOCHS
     images = open_images(data, root)
     network_config, config = configs(images, device=device, **options)
-    progress = fit(
+    progress = fit_steps(
         images,
         path,
         network_config,
@@ -117,9 +117,9 @@ def configs(
 ) -> tuple["NetworkConfig", "VisionTrainingConfig"]:
     """What the options say about the network, and how it is trained."""
     from ppt_core.device import choose_arithmetic
-    from vision_ppt.fit import VisionTrainingConfig
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.recipes import USUAL_RECIPE
+    from vision_ppt.training import VisionTrainingConfig
 
     refuse_for_arrays(images, "--image-size", image_size)
     training |= {"arithmetic": choose_arithmetic(arithmetic, device), "image_size": image_size}

@@ -31,8 +31,8 @@ class Trained:
 def open_trained(path: Path, data: Path | None, *, root: Path | None, engine: str | None, device: str) -> Trained:
     """Open a run folder, or a packed file, which knows one engine and needs its data named."""
     from ppt_core.runs.run import Run
-    from vision_ppt.fit import load_network
     from vision_ppt.packed.packing import pack
+    from vision_ppt.training import load_network
 
     if path.is_file():
         return _open_packed(path, data, root=root, engine=engine, device=device)

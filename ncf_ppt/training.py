@@ -63,7 +63,7 @@ class NCFTrainingConfig(core.TrainingConfig):
         ]
 
 
-def fit(
+def fit_steps(
     data: PreparedData,
     path: Path,
     model_config: NCFConfig,

@@ -78,7 +78,7 @@ class VisionTrainingConfig(core.TrainingConfig):
         ]
 
 
-def fit(
+def fit_steps(
     data: PreparedImages | PreparedFolders,
     path: Path,
     network_config: NetworkConfig,
