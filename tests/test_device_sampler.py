@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from data_prep.ratings import _kernels
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.sampling import Sampler
+from ncf_ppt import training
 from ncf_ppt.device_sampler import DeviceSampler, permute_words, random_words
 from tests import reference
 

@@ -21,7 +21,7 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 60,
 ) -> Iterator[Progress]:
-    """Train on the images at ``data`` into ``path``; see `vision_ppt.training.fit_steps`. All arguments are plain values.
+    """Train on the images at ``data`` into ``path``: `vision_ppt.training.fit_steps`. All arguments are plain values.
 
     ``root`` is where image files are, if they moved since they were prepared.
     """

@@ -36,6 +36,8 @@ def evaluate(
       ppt-vision evaluate run --data moved/cifar10 --json
       ppt-vision evaluate network.packed --data cifar10
     """
+    from vision_ppt import training
+
     trained = open_trained(path, data, root=root, engine=engine, device=device)
     metrics = training.evaluate(
         trained.network, trained.images, image_size=trained.image_size, device=device, workers=workers

@@ -37,6 +37,7 @@ def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | No
     """
     from ppt_core.runs.files import refuse_existing
     from ppt_core.runs.run import Run
+    from vision_ppt import training
     from vision_ppt.batches import evaluation_batches
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.packed.file import PackedImageNetwork, float32_bytes, save_packed
