@@ -40,7 +40,7 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.training import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
 from ppt_core.layers import clamp_alphas, set_precision
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 PARTS = ("sampling", "forward+backward", "optimizer")
 ROWS = ("mlperf", "stock", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
 

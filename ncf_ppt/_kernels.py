@@ -325,3 +325,12 @@ def fill_is_known(offsets, items, n_items, users, candidates, out):
             while column >= 0:
                 out[row, column] = True
                 column = before[column]
+
+
+@njit(parallel=True, cache=True)
+def fill_places_in_history(offsets, history, out):
+    """Place in ``history`` of each user's items in ascending order; the items of a user are distinct."""
+    for user in prange(len(offsets) - 1):
+        first = offsets[user]
+        last = offsets[user + 1]
+        out[first:last] = first + np.argsort(history[first:last])

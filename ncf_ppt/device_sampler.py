@@ -39,6 +39,10 @@ class DeviceSampler:
 
         Raises ValueError where `Sampler.draw` does.
         """
+        return self.draw_with_positives(epoch, start, stop)[:3]
+
+    def draw_with_positives(self, epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`draw`, and int64 (n,), as of `Sampler.draw_with_positives`."""
         self.sampler.check_range(epoch, start, stop)
         shuffle_keys, draw_key = self.sampler.keys(epoch)
         samples = self._permuted(torch.arange(start, stop, device=self._items.device), shuffle_keys)
@@ -53,7 +57,7 @@ class DeviceSampler:
         ranks = (_shift_right(words, 32) * (self.sampler.interactions.n_items - degree)) >> 32
         negatives = self._free_items(first, degree, ranks).to(torch.int32)
         items = torch.where(is_positive, self._items.index_select(0, positives), negatives)
-        return users, items, is_positive.to(torch.float32)
+        return users, items, is_positive.to(torch.float32), positives
 
     def _permuted(self, words: Tensor, keys: NDArray[np.uint64]) -> Tensor:
         """Images of sample numbers under the epoch's permutation; those outside the range are permuted again."""

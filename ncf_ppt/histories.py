@@ -39,6 +39,16 @@ def last_items(data: PreparedData, n: int) -> NDArray[np.int32]:
     return _recent(data, data.train.offsets[:-1], data.train.offsets[1:], n)
 
 
+def places_in_history(data: PreparedData) -> NDArray[np.int64]:
+    """Return where ``data.history`` holds each entry of ``data.train.items``: int64 (n_train,).
+
+    Raises `DataError` if the order in time is not known.
+    """
+    places = np.empty(len(data.train), np.int64)
+    _kernels.fill_places_in_history(data.train.offsets, histories_of(data), places)
+    return places
+
+
 def _recent(data: PreparedData, firsts: NDArray[np.int64], ends: NDArray[np.int64], n: int) -> NDArray[np.int32]:
     if n < 1:
         raise ValueError(f"n is {n}; it must be at least 1")

@@ -10,6 +10,7 @@ from ncf_ppt.model import NCF
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.table import embeddings_of
+from ncf_ppt.serving import served
 from ppt_core.layers import BinaryActivation
 
 Form = Literal["32-bit", "simulated", "packed", "8-bit"]
@@ -72,10 +73,11 @@ def inspect_packed(packed: PackedNCF, *, form: Form = "packed") -> list[LayerRep
 
 
 def inspect_network(model: NCF) -> list[LayerReport]:
-    """Report the layers of a network in the order of execution.
+    """Report the layers of a network in the order of execution, as they serve: see `ncf_ppt.serving.served`.
 
     For one that is in low precision and can be packed, bytes packed are those of `ncf_ppt.packed.packing.pack`.
     """
+    model = served(model)
     is_low = any(isinstance(module, BinaryActivation) and module.precision == "low" for module in model.modules())
     if is_low:
         ids = {"user_ids": np.empty(0, np.int64), "item_ids": np.empty(0, np.int64)}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ncf_ppt.recent import MeanEmbedding
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.pair_linear import PairLinear
@@ -24,6 +25,7 @@ class NCFConfig:
         batch_norm: BatchNorm before each activation of the MLP.
         binarize_embeddings: in low precision every row of an embedding table is a sign for each component and one
             scale, see `ppt_core.binarize.binarize_rows`.
+        n_recent: how many of a user's last items the network reads; 0 is the network of users and items alone.
     """
 
     model: Literal["neumf", "gmf", "mlp"] = "neumf"
@@ -31,6 +33,7 @@ class NCFConfig:
     layers: tuple[int, ...] = (256, 256, 128, 64)
     batch_norm: bool = True
     binarize_embeddings: bool = False
+    n_recent: int = 0
 
     def __post_init__(self) -> None:
         if self.model not in ("neumf", "gmf", "mlp"):
@@ -42,6 +45,12 @@ class NCFConfig:
                 f"layers is {','.join(map(str, self.layers))}; give at least two widths, the first of them even: "
                 "half of it is the size of a user's and of an item's embedding"
             )
+        if self.n_recent < 0:
+            raise ValueError(f"n_recent is {self.n_recent}; it must be 0, which reads no recent items, or above")
+        if self.n_recent and self.binarize_embeddings:
+            raise ValueError(
+                "binarize_embeddings makes every row 1-bit, which a mean of recent items is not; leave one out"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NCFConfig":
@@ -49,10 +58,11 @@ class NCFConfig:
         return cls(**values | {"layers": tuple(values["layers"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes as JSON values; ``binarize_embeddings`` only if chosen, since older runs have no such key."""
+        """The attributes as JSON values; later ones only if chosen, since older runs have no such keys."""
         values = asdict(self) | {"layers": list(self.layers)}
-        if not self.binarize_embeddings:
-            del values["binarize_embeddings"]
+        for later in ("binarize_embeddings", "n_recent"):
+            if not values[later]:
+                del values[later]
         return values
 
 
@@ -63,12 +73,20 @@ class NCF(nn.Module):
     Embeddings start at N(0, 0.01), MLP weights Glorot uniform, the last layer LeCun uniform, MLP biases as
     PyTorch's Linear has them, the last bias likewise.
 
+    With ``n_recent`` a user is also the mean r of what the user took last (`ncf_ppt.recent.MeanEmbedding`, of size
+    ``factors``). The MLP reads ``[mlp_user; r; mlp_item]``, and where there is a GMF part the logit is more by
+    ``<r, next_item> + item_bias``, whose biases start at 0. Without any item r is 0. ``last_items``, int32 (n_users,
+    n_recent), the latest first and -1 behind them, is what is known of each user at the end of training; it is kept
+    with the weights, and all -1 at first.
+
     Args:
         n_users: rows of the user tables.
         n_items: rows of the item tables.
         config: the shape of the network.
         seed: the initial weights are a function of the other arguments and the seed alone.
     """
+
+    last_items: Tensor
 
     def __init__(self, n_users: int, n_items: int, config: NCFConfig, *, seed: int) -> None:
         super().__init__()
@@ -83,7 +101,8 @@ class NCF(nn.Module):
                 self.mlp_user = table(n_users, half)
                 self.mlp_item = table(n_items, half)
                 has_bias = not config.batch_norm  # BatchNorm takes off every bias and adds its own
-                self.first = PairLinear(half, half, config.layers[1], bias=has_bias)
+                n_user = half + (config.factors if config.n_recent else 0)
+                self.first = PairLinear(n_user, half, config.layers[1], bias=has_bias)
                 hidden: list[nn.Module] = [_activation(config, config.layers[1])]
                 for n_in, n_out in zip(config.layers[1:], config.layers[2:], strict=False):
                     hidden += [nn.Linear(n_in, n_out, bias=has_bias), _activation(config, n_out)]
@@ -93,6 +112,12 @@ class NCF(nn.Module):
                 self.last = PairLinear(config.factors, config.layers[-1], 1)
             else:
                 self.last = nn.Linear(config.factors if config.model == "gmf" else config.layers[-1], 1)
+            if config.n_recent:
+                self.recent = MeanEmbedding(n_items, config.factors, config.n_recent)
+                self.register_buffer("last_items", torch.empty(n_users, config.n_recent, dtype=torch.int32))
+                if config.model != "mlp":
+                    self.next_item = RowEmbedding(n_items, config.factors)
+                    self.item_bias = RowEmbedding(n_items, 1)
         self.to_empty(device="cpu")
         self._initialize(torch.Generator().manual_seed(seed))
 
@@ -116,16 +141,47 @@ class NCF(nn.Module):
                 if module.bias is not None:
                     bound = 1 / math.sqrt(module.in_features)
                     nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        if self.config.n_recent:
+            self.last_items.fill_(-1)
+            self.recent.reset_places()
+            if self.config.model != "mlp":
+                nn.init.zeros_(self.item_bias.weight)
 
-    def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return float logits (n,) of integer tensors ``users`` (n,) and ``items`` (n,)."""
-        parts = []
+    def forward(self, users: Tensor, items: Tensor, recent: Tensor | None = None) -> Tensor:
+        """Return float logits (n,) of integer tensors ``users`` (n,) and ``items`` (n,).
+
+        ``recent``, integers (n, n_recent), the latest first and -1 where there is none, are the items that each pair's
+        user had taken before; by default those of ``last_items``. A network without ``n_recent`` does not look at them.
+        """
+        return self.logits(self.vectors(users, items, recent), items)
+
+    def vectors(self, users: Tensor, items: Tensor, recent: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what `forward` looks up, float (n, size) each, by the names of the tables."""
+        found = {}
+        if self.config.n_recent:
+            found["recent"] = self.recent(self.last_items[users] if recent is None else recent)
         if self.config.model != "mlp":
-            parts.append(self.gmf_user(users) * self.gmf_item(items))
+            found |= {"gmf_user": self.gmf_user(users), "gmf_item": self.gmf_item(items)}
+            if self.config.n_recent:
+                found["next_item"] = self.next_item(items)
         if self.config.model != "gmf":
-            parts.append(self.mlp(self.first(self.mlp_user(users), self.mlp_item(items))))
-        logits: Tensor = self.last(*parts)
-        return logits.squeeze(1)
+            found |= {"mlp_user": self.mlp_user(users), "mlp_item": self.mlp_item(items)}
+        return found
+
+    def logits(self, vectors: dict[str, Tensor], items: Tensor) -> Tensor:
+        """Return float logits (n,) of the `vectors` of pairs."""
+        parts, has_recent = [], self.config.n_recent > 0
+        if self.config.model != "mlp":
+            parts.append(vectors["gmf_user"] * vectors["gmf_item"])
+        if self.config.model != "gmf":
+            user = vectors["mlp_user"]
+            if has_recent:
+                user = torch.cat([user, vectors["recent"]], dim=1)
+            parts.append(self.mlp(self.first(user, vectors["mlp_item"])))
+        logits: Tensor = self.last(*parts).squeeze(1)
+        if has_recent and self.config.model != "mlp":
+            logits = logits + (vectors["recent"] * vectors["next_item"]).sum(1) + self.item_bias(items).squeeze(1)
+        return logits
 
 
 def _activation(config: NCFConfig, width: int) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ncf_ppt import _kernels
 from ncf_ppt.model import NCF
+from ncf_ppt.serving import served
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.layers import BinaryActivation
 
@@ -39,7 +40,7 @@ class NetworkScorer:
     """
 
     def __init__(self, model: NCF) -> None:
-        self.model = model
+        self.model = model = served(model)
         self.device = model.last.weight.device
         # A network without one of the two parts has vectors of size 0 in its place.
         n_users, n_items = (table.num_embeddings for table in model.tables()[:2])

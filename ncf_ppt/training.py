@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,15 @@ from torch.nn import functional as F
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
+from ncf_ppt.als_start import start_from_als
 from ncf_ppt.device_sampler import DeviceSampler
+from ncf_ppt.histories import last_items
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.recent import RecentItems
 from ncf_ppt.row_adam import RowAdam, RowEmbedding
 from ncf_ppt.scoring import scorer
+from ncf_ppt.warm_start import ALSStart
 from ppt_core.distributed import World
 from ppt_core.identity import data_record
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
@@ -44,6 +49,10 @@ class NCFTrainingConfig(core.TrainingConfig):
         n_negatives: fresh negatives for each positive in each epoch.
         optimizer: ``row-adam`` is Adam at the cost of the rows that a batch touches (`ncf_ppt.row_adam.RowAdam`);
             ``adam`` is PyTorch's, over dense gradients; None takes the first on a CPU.
+        regularization: L2 penalty on the vectors that a batch reads: so many times their sum of squares, divided by the
+            number of samples, is part of the loss. 0 is none. It covers rows of users and items and the mean of recent
+            items, neither weights of layers nor biases of items.
+        warm_start: start from the factors of ALS (`ncf_ppt.als_start`); None starts from small random weights.
         arithmetic: of the matrix products of 32-bit layers: ``fp32``, or ``bf16`` by autocast. Products of 1-bit
             layers are exact in both on a CPU; elsewhere bf16 rounds them, too.
     """
@@ -52,6 +61,16 @@ class NCFTrainingConfig(core.TrainingConfig):
     n_negatives: int = 4
     optimizer: Literal["row-adam", "adam"] | None = None
     arithmetic: Literal["fp32", "bf16"] = "fp32"
+    regularization: float = 0.0
+    warm_start: ALSStart | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values; later ones only if chosen, since older runs have no such keys."""
+        values = super().to_dict()
+        for later in ("regularization", "warm_start"):
+            if not values[later]:
+                del values[later]
+        return values
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
@@ -60,6 +79,7 @@ class NCFTrainingConfig(core.TrainingConfig):
             ("n_negatives", self.n_negatives >= 1, "at least 1"),
             ("optimizer", self.optimizer in (None, "row-adam", "adam"), "row-adam or adam"),
             ("arithmetic", self.arithmetic in ("fp32", "bf16"), "fp32 or bf16"),
+            ("regularization", 0 <= self.regularization < math.inf, "0 or above"),
         ]
 
 
@@ -96,6 +116,15 @@ def fit_steps(
     config = replace(config, optimizer=config.optimizer or usual_optimizer(device))  # one run has one, wherever resumed
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
     network = new_model(data, model_config, config, device=device)
+    recent = RecentItems(data, model_config.n_recent, device) if model_config.n_recent else None
+
+    warm_start = None
+    if config.warm_start is not None:
+        if model_config.model == "mlp":
+            raise ValueError("an mlp network multiplies no factors, so it cannot start from ALS; choose neumf or gmf")
+        warm_start = core.WarmStart(
+            name="als", run=partial(start_from_als, network, data, sampler, config.warm_start, seed=config.seed)
+        )
 
     def evaluate() -> dict[str, Any]:
         for table in network.tables():
@@ -109,12 +138,13 @@ def fit_steps(
 
     task = core.Task(
         model=network,
-        batches=lambda start: training_batches(sampler, config.batch_size, start=start, world=world),
-        loss=loss_function(config.arithmetic, device),
+        batches=lambda start: training_batches(sampler, config.batch_size, start=start, recent=recent, world=world),
+        loss=loss_function(config.arithmetic, device, config.regularization),
         make_optimizer=optimizer_factory(config, device, world=world),
         learning_rate=Constant(config.learning_rate),
         evaluate=evaluate,
         validate=None if data.validation_items is None else validate,
+        warm_start=warm_start,
         metric="hit_ratio",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
@@ -153,14 +183,16 @@ def training_batches(
     batch_size: int,
     *,
     start: int,
+    recent: RecentItems | None = None,
     world: World = World(),  # noqa: B008 (frozen)
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, ...]]:
     """Yield (users, items, labels) of iteration ``start`` and all later ones, without end.
 
-    Of several processes each gets its share of every batch of ``batch_size``, on its device.
+    With ``recent`` they are (users, items, recent items, labels): of a negative those of the positive that it was drawn
+    for. Of several processes each gets its share of every batch of ``batch_size``, on its device.
     """
     n_batches = batches_per_epoch(sampler.samples_per_epoch, batch_size)
-    draw, samples_per_draw = _drawing(sampler, world.device)
+    draw, samples_per_draw = _drawing(sampler, recent, world.device)
     batches_per_draw = max(1, samples_per_draw // batch_size)
     iteration = start
     while True:
@@ -170,33 +202,61 @@ def training_batches(
         drawn = draw(epoch, batch * batch_size, stop)  # in each process all of it: it takes less than a step
         for number in range(last - batch):
             rows = slice(number * batch_size, None if batch + number + 1 == n_batches else (number + 1) * batch_size)
-            users, items, labels = (tensor[rows] for tensor in drawn)
-            own = world.share(len(labels))
-            yield users[own], items[own], labels[own]
+            own = world.share(len(drawn[-1][rows]))
+            yield tuple(tensor[rows][own] for tensor in drawn)
         iteration += last - batch
 
 
-def _drawing(sampler: Sampler, device: str) -> tuple[Callable[[int, int, int], tuple[Tensor, Tensor, Tensor]], int]:
+def _drawing(
+    sampler: Sampler, recent: RecentItems | None, device: str
+) -> tuple[Callable[[int, int, int], tuple[Tensor, ...]], int]:
     """What draws samples as tensors on a device, and how many it should draw at a time."""
-    if torch.device(device).type != "cpu":
-        return DeviceSampler(sampler, device).draw, _SAMPLES_PER_DEVICE_DRAW
+    on_device = DeviceSampler(sampler, device) if _draws_on(device) else None
 
-    def draw(epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        users, items, labels = sampler.draw(epoch, start, stop)
-        return torch.from_numpy(users), torch.from_numpy(items), torch.from_numpy(labels)
+    def draw(epoch: int, start: int, stop: int) -> tuple[Tensor, ...]:
+        if on_device is not None:
+            users, items, labels, positives = on_device.draw_with_positives(epoch, start, stop)
+        elif recent is None:
+            users, items, labels = map(torch.from_numpy, sampler.draw(epoch, start, stop))
+        else:
+            samples, places = sampler.draw_with_positives(epoch, start, stop)
+            users, items, labels, positives = map(torch.from_numpy, (*samples, places))
+        return (users, items, labels) if recent is None else (users, items, recent(users, positives), labels)
 
-    return draw, _SAMPLES_PER_DRAW
+    return draw, _SAMPLES_PER_DRAW if on_device is None else _SAMPLES_PER_DEVICE_DRAW
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Mean binary cross-entropy of the logits, and the penalty on alpha where precision is low."""
-    users, items, labels = batch
-    return F.binary_cross_entropy_with_logits(model(users, items).float(), labels) + alpha_penalty(model)
+def _draws_on(device: str) -> bool:
+    """Whether samples are drawn by the device itself, which would otherwise wait for them."""
+    return torch.device(device).type != "cpu"
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, ...], regularization: float = 0) -> Tensor:
+    """Mean binary cross-entropy of the logits, and the penalties on a batch's vectors and, in low precision, on alpha.
+
+    The former is ``regularization`` times the sum of squares of all that `NCF.vectors` gives, divided by the samples.
+    """
+    *pairs, labels = batch
+    if not regularization:
+        return F.binary_cross_entropy_with_logits(model(*pairs).float(), labels) + alpha_penalty(model)
+    assert isinstance(model, NCF)
+    vectors = model.vectors(*pairs)
+    logits = model.logits(vectors, pairs[1]).float()
+    squares = torch.stack([rows.square().sum() for rows in vectors.values()]).sum()
+    penalty = regularization / len(labels) * squares
+    return F.binary_cross_entropy_with_logits(logits, labels) + penalty + alpha_penalty(model)
 
 
 def new_model(data: PreparedData, model_config: NCFConfig, config: NCFTrainingConfig, *, device: str = "cpu") -> NCF:
-    """Build the network with its initial weights, switchable unless it trains at full precision throughout."""
+    """Build the network with its initial weights, switchable unless it trains at full precision throughout.
+
+    What it knows of each user in evaluation are the user's last train items; the item held out for validation is not
+    among them, even where the test items are ranked. Raises `DataError` if it reads recent items and the data do not
+    hold the order in time.
+    """
     model = NCF(data.n_users, data.n_items, model_config, seed=config.seed)
+    if model_config.n_recent:
+        model.last_items.copy_(torch.from_numpy(last_items(data, model_config.n_recent)))
     if config.split < 1:
         try:
             convert(model)
@@ -223,14 +283,16 @@ def load_model(run: Run, *, device: str = "cpu") -> NCF:
     return model.to(device).eval()
 
 
-def loss_function(arithmetic: str, device: str) -> Callable[[nn.Module, tuple[Tensor, Tensor, Tensor]], Tensor]:
+def loss_function(
+    arithmetic: str, device: str, regularization: float = 0
+) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
     """`loss`, under autocast if ``arithmetic`` is bf16."""
     if arithmetic == "fp32":
-        return loss
+        return partial(loss, regularization=regularization)
 
-    def autocast_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def autocast_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-            return loss(model, batch)
+            return loss(model, batch, regularization)
 
     return autocast_loss
 

@@ -34,7 +34,11 @@ def print_training(path: Path, result: dict[str, Any], threshold: float | None) 
         where = f" in {phase} precision" if phase else ""
         reached = f"reached{where}" if result["threshold_reached"] else "not reached"
         click.echo(f"threshold {threshold} on the test set (MLPerf's rule): {reached}")
-    phases = ", ".join(f"{p['iterations']:,} {p['precision']}" for p in result["phases"])
+    trained = [phase for phase in result["phases"] if phase["precision"] in ("full", "low")]
+    phases = ", ".join(f"{phase['iterations']:,} {phase['precision']}" for phase in trained)
+    if len(trained) < len(result["phases"]):
+        start = result["phases"][0]
+        click.echo(f"started from {start['precision'].upper()}: {start['seconds']:.1f} of the seconds below")
     click.echo(
         f"{path}: {result['epochs']:.2f} epochs ({phases} iterations) in {result['seconds']:.1f} s, "
         f"{result['samples_per_second']:,.0f} samples/s"

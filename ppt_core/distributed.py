@@ -80,6 +80,15 @@ class World:
             raise DataError(decided["error"])
         return decided["value"]
 
+    @torch.no_grad()
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the values that the first has in the same tensors, of equal shapes everywhere."""
+        if self.size == 1:
+            return
+        with _talking():
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor, n_samples: int) -> Tensor:
         """Replace every gradient by that of the global batch, and return the global batch's loss, shape ``()``.
 

@@ -165,13 +165,27 @@ def recommended_items(scores: list[float], seen: list[int], k: int) -> list[int]
     return [item for item in order if item not in seen and scores[item] > -math.inf][:k]
 
 
-def ncf_logit(state: dict[str, Floats], user: int, item: int) -> float:
+def recent_mean(state: dict[str, Floats], recent: Iterable[int]) -> Floats:
+    """Mean of the rows of the recent items that there are (not -1), each weighted by softplus of its place's number."""
+    total, weights = np.zeros(state["recent.weight"].shape[1]), 0.0
+    for place, item in enumerate(recent):
+        if item >= 0:
+            weight = math.log1p(math.exp(float(state["recent.places"][place])))
+            total, weights = total + weight * state["recent.weight"][item], weights + weight
+    return total / weights if weights else total
+
+
+def ncf_logit(state: dict[str, Floats], user: int, item: int, recent: Iterable[int] = ()) -> float:
     """Logit of one pair, at full precision and in evaluation, from the state_dict of `ncf_ppt.model.NCF`."""
-    parts = []
+    parts, more = [], 0.0
+    mean = recent_mean(state, recent) if "recent.weight" in state else np.empty(0)
+    if "next_item.weight" in state:
+        more = float(mean @ state["next_item.weight"][item] + state["item_bias.weight"][item, 0])
     if "gmf_user.weight" in state:
         parts.append(state["gmf_user.weight"][user] * state["gmf_item.weight"][item])
     if "mlp_user.weight" in state:
-        x = state["first.weight"] @ np.concatenate([state["mlp_user.weight"][user], state["mlp_item.weight"][item]])
+        joined = [state["mlp_user.weight"][user], mean, state["mlp_item.weight"][item]]
+        x = state["first.weight"] @ np.concatenate(joined)
         x = x + state.get("first.bias", 0)
         # Activations stand at the even places, each behind a Linear; without BatchNorm they have no parameters.
         n_linear = sum(key.startswith("mlp.") and values.ndim == 2 for key, values in state.items())
@@ -183,4 +197,4 @@ def ncf_logit(state: dict[str, Floats], user: int, item: int) -> float:
                 x = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
             x = np.maximum(x, 0)
         parts.append(x)
-    return float(state["last.weight"][0] @ np.concatenate(parts) + state["last.bias"][0])
+    return float(state["last.weight"][0] @ np.concatenate(parts) + state["last.bias"][0]) + more

@@ -11,6 +11,7 @@ from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt import training
 from ncf_ppt.device_sampler import DeviceSampler, permute_words, random_words
+from ncf_ppt.recent import RecentItems
 from tests import reference
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -56,8 +57,9 @@ def test_samples_are_those_of_the_sampler_bit_for_bit(n_users: int, n_items: int
         sampler = Sampler(interactions=train, n_negatives=n_negatives, seed=seed)
         total = sampler.samples_per_epoch
         for start, stop in ((0, total), (total // 3, total // 2), (total, total)):
-            expected = sampler.draw(epoch, start, stop)
-            found = DeviceSampler(sampler, "cpu").draw(epoch, start, stop)
+            samples, positives = sampler.draw_with_positives(epoch, start, stop)
+            expected = (*samples, positives)
+            found = DeviceSampler(sampler, "cpu").draw_with_positives(epoch, start, stop)
             for tensor, array in zip(found, expected, strict=True):
                 assert tensor.dtype == torch.from_numpy(array).dtype
                 np.testing.assert_array_equal(tensor.numpy(), array)
@@ -71,13 +73,15 @@ def test_samples_outside_an_epoch_are_refused() -> None:
         sampler.draw(-1, 0, 1)
 
 
+@pytest.mark.parametrize("n_recent", [0, 3])
 def test_training_batches_are_the_same_wherever_they_are_drawn(
-    tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch
+    tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch, n_recent: int
 ) -> None:
     sampler = Sampler(interactions=tiny_data.train, seed=1)
-    streams = [training.training_batches(sampler, 1000, start=7)]
-    # The CPU stands in for a GPU.
-    monkeypatch.setattr(training, "_drawing", lambda sampler, device: (DeviceSampler(sampler, "cpu").draw, 1 << 22))
-    streams.append(training.training_batches(sampler, 1000, start=7))
-    for expected, found in itertools.islice(zip(*streams, strict=True), 25):
+    recent = RecentItems(tiny_data, n_recent) if n_recent else None
+    drawn = list(itertools.islice(training.training_batches(sampler, 1000, start=7, recent=recent), 25))
+    monkeypatch.setattr(training, "_draws_on", lambda device: True)  # the CPU stands in for a GPU
+    on_device = itertools.islice(training.training_batches(sampler, 1000, start=7, recent=recent), 25)
+    for expected, found in zip(drawn, on_device, strict=True):
+        assert len(expected) == len(found) == 3 + (n_recent > 0)
         assert all(map(torch.equal, expected, found))

@@ -97,6 +97,8 @@ def test_every_parameter_learns(kind: Any) -> None:
         ({"layers": (8,)}, "layers is 8; give at least two widths"),
         ({"layers": (7, 4)}, "layers is 7,4; .* the first of them even"),
         ({"layers": (8, 0)}, "layers is 8,0; give at least two widths"),
+        ({"n_recent": -1}, "n_recent is -1; it must be 0, .* or above"),
+        ({"n_recent": 3, "binarize_embeddings": True}, "binarize_embeddings makes every row 1-bit, .* leave one out"),
     ],
 )
 def test_shapes_that_make_no_network_are_refused(changes: dict[str, Any], message: str) -> None:

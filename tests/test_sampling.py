@@ -157,6 +157,19 @@ class TestSampler:
         assert labels.tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 1]
         assert digest(*epoch_of(sampler, 1)) == "9627abf5ffdd317b"
 
+    def test_a_sample_knows_its_positive(self, sampler: Sampler) -> None:
+        train = sampler.interactions
+        for start, stop in ((0, 68), (17, 40), (68, 68)):
+            samples, positives = sampler.draw_with_positives(2, start, stop)
+            for found, expected in zip(samples, sampler.draw(2, start, stop), strict=True):
+                np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(train.users()[positives], samples.users)
+            is_positive = samples.labels == 1
+            np.testing.assert_array_equal(train.items[positives[is_positive]], samples.items[is_positive])
+            if stop - start == 68:
+                assert np.bincount(positives).tolist() == [4] * 17
+                assert np.bincount(positives[is_positive]).tolist() == [1] * 17
+
     def test_threads_change_nothing(self, sampler: Sampler, one_and_two_threads: Iterable[int]) -> None:
         epochs = []
         for _ in one_and_two_threads:

@@ -168,9 +168,11 @@ def free_item(items, first, degree, rank):
 @njit(parallel=True, cache=True)
 def fill_samples(
     offsets, items, positive_users, n_items, n_negatives, shuffle_keys, draw_key, start,
-    out_users, out_items, out_labels,
+    out_users, out_items, out_labels, out_positives,
 ):  # fmt: skip
     """Samples ``start ..`` of one shuffled epoch of (1 + n_negatives) samples for each positive.
+
+    ``out_positives`` may be empty: it is then left out.
 
     Sample n of the epoch is the n-th image of a permutation of 0 .. n_samples - 1: `permute_word` permutes a power of
     two, and an image outside the range is permuted again until it falls inside (cycle walking: Black, Rogaway 2002),
@@ -228,6 +230,8 @@ def fill_samples(
             out_users[row] = user
             out_items[row] = items[positive]
             out_labels[row] = np.float32(1)
+            if len(out_positives):
+                out_positives[row] = positive
             first = offsets[user]
             degree = offsets[user + np.uint64(1)] - first
             longest = max(longest, degree)

@@ -62,6 +62,17 @@ class Sampler:
         The result is the same on one thread or on many. It runs on Numba's threads: call it from one Python
         thread at a time. Raises ValueError for a range outside ``0 .. samples_per_epoch``.
         """
+        return self._draw(epoch, start, stop, np.empty(0, np.int64))
+
+    def draw_with_positives(self, epoch: int, start: int, stop: int) -> tuple[Samples, NDArray[np.int64]]:
+        """`draw`, and the train positive that each sample belongs to: its place in ``interactions.items``, int64 (n,).
+
+        That of a positive sample is itself, that of a negative one is the positive that it was drawn for.
+        """
+        positives = np.empty(max(stop - start, 0), np.int64)
+        return self._draw(epoch, start, stop, positives), positives
+
+    def _draw(self, epoch: int, start: int, stop: int, positives: NDArray[np.int64]) -> Samples:
         self.check_range(epoch, start, stop)
         n = stop - start
         shuffle_keys, draw_key = self.keys(epoch)
@@ -76,6 +87,7 @@ class Sampler:
             draw_key,
             start,
             *samples,
+            positives,
         )
         return samples
 

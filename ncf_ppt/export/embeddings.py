@@ -21,6 +21,7 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.export.encodings import MEANINGS, Dtype, encode
 from ncf_ppt.export.vector_files import FORMATS, Batches, Format, write_ids, write_table
 from ncf_ppt.model import NCF
+from ncf_ppt.serving import served
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_checksums, new_directory, write_json
 
@@ -49,9 +50,11 @@ def export_embeddings(
     """Write the embedding tables of ``model`` to the new folder ``out`` and return its manifest.
 
     GMF and NeuMF have the tables ``gmf_users`` (the last layer's weights folded in) and ``gmf_items``, MLP and NeuMF
-    ``mlp_users`` and ``mlp_items``. The module says which of them make an inner product, and so does ``manifest.json``
-    under ``meaning``, beside ``bias`` (of the last layer), the ``encoding``, each table's ``dimension`` and
-    ``stored_dimension``, and the SHA-256 of the files. What the files hold is said in `ncf_ppt.export.vector_files`.
+    ``mlp_users`` and ``mlp_items``. What a network reads of a user's last items is part of the user's vectors, and
+    an item's bias of the item's (`ncf_ppt.serving.served`). The module says which of them make an inner product, and so
+    does ``manifest.json`` under ``meaning``, beside ``bias`` (of the last layer), the ``encoding``, each table's
+    ``dimension`` and ``stored_dimension``, and the SHA-256 of the files. What the files hold is said in
+    `ncf_ppt.export.vector_files`.
 
     ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps signs alone: bytes uint8,
     ``stored_dimension`` is the dimension rounded up to a multiple of 8; both sides are padded with 0, which no
@@ -67,6 +70,7 @@ def export_embeddings(
         raise ValueError("faiss has no index of int8 with a scale for each row; choose float32, float16 or binary")
     if dtype not in MEANINGS:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(MEANINGS)}")
+    model = served(model)
     ids = {"users": data.user_ids, "items": data.item_ids}
     tables = _tables(model)
     for name, (table, _) in tables.items():

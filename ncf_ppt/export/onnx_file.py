@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
+from ncf_ppt.serving import served
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
@@ -43,6 +44,7 @@ def export_onnx(model: NCF, data: PreparedData, out: Path) -> dict[str, Any]:
     if (data.n_users, data.n_items) != _shape(model):
         raise ValueError(f"the network has {_shape(model)} users and items and the data {(data.n_users, data.n_items)}")
     check_finite(model)
+    model = served(model)
     was_training = model.training
     model.eval()
     try:

@@ -9,6 +9,7 @@ from ncf_ppt.model import NCF
 from ncf_ppt.packed.counters import MAX_WIDTH
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import Embeddings, PackedTable, embeddings_of
+from ncf_ppt.serving import served
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, check_finite
 from ppt_core.packed.linear import PackedLinear, pack_linear, pack_relu_linear
@@ -44,6 +45,7 @@ def pack(
     if model.last.weight.device.type != "cpu":
         raise ValueError(f"the network is on {model.last.weight.device}; move it to the CPU to pack it")
     check_finite(model)
+    model = served(model)
     stored = embeddings_of(model.tables())
     if stored == "binary" and embeddings is not None:
         raise ValueError(f"embeddings is {embeddings!r}, but this network's are 1-bit and are kept so; leave it out")

@@ -15,6 +15,7 @@ from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.row_adam import RowEmbedding
+from ncf_ppt.serving import served
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
 from ppt_core.packed import boundaries
@@ -71,7 +72,8 @@ def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: 
 
     Raises `DataError` naming the first layer that differs.
     """
-    trained, was_training = model, model.training
+    model = trained = served(model)
+    was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():

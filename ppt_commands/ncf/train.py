@@ -36,6 +36,19 @@ if TYPE_CHECKING:
 @click.option("--batch-norm/--no-batch-norm", default=True, show_default=True, help="Before each activation.")
 @click.option("--binarize-embeddings", is_flag=True, help="Make embeddings 1-bit at the switch, too.")
 @click.option(
+    "--recent",
+    "n_recent",
+    default=0,
+    show_default=True,
+    help="Let the network read so many of a user's last items; the data must hold their order in time.",
+)
+@click.option(
+    "--regularization", default=0.0, show_default=True, help="L2 penalty on the rows that a batch reads, per sample."
+)
+@click.option("--warm-start", type=click.Choice(["als"]), help="Start neumf or gmf from the factors of ALS.")
+@click.option("--als-regularization", type=float, help="Of --warm-start als.  [default: 30]")
+@click.option("--als-alpha", type=float, help="Of --warm-start als.  [default: 5]")
+@click.option(
     "--optimizer",
     type=click.Choice(["row-adam", "adam"]),
     help="row-adam equals adam and touches only the rows of a batch.  [default: row-adam on a CPU]",
@@ -55,6 +68,7 @@ def train(
       ppt-ncf train --split 0.5
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
+      ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
     from ncf_ppt.baselines import fit_baseline
@@ -87,6 +101,10 @@ def configs(
     layers: str,
     batch_norm: bool,
     binarize_embeddings: bool,
+    n_recent: int,
+    warm_start: str | None,
+    als_regularization: float | None,
+    als_alpha: float | None,
     arithmetic: Any,
     device: str,
     **training: Any,
@@ -94,6 +112,7 @@ def configs(
     """What the options say about the network, and how it is trained."""
     from ncf_ppt.model import NCFConfig
     from ncf_ppt.training import NCFTrainingConfig
+    from ncf_ppt.warm_start import ALSStart
     from ppt_core.device import choose_arithmetic
 
     network = NCFConfig(
@@ -102,7 +121,13 @@ def configs(
         layers=_widths(layers),
         batch_norm=batch_norm,
         binarize_embeddings=binarize_embeddings,
+        n_recent=n_recent,
     )
+    start: dict[str, Any] = {"regularization": als_regularization, "alpha": als_alpha}
+    chosen = {name: value for name, value in start.items() if value is not None}
+    if chosen and warm_start is None:
+        raise ValueError(f"--als-{next(iter(chosen))} is a setting of --warm-start als; give that, too")
+    training["warm_start"] = ALSStart(**chosen) if warm_start else None
     return network, NCFTrainingConfig(arithmetic=choose_arithmetic(arithmetic, device), **training)
 
 

@@ -72,10 +72,27 @@ class TrainingConfig:
             ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values, as a run's ``config.json`` keeps them."""
+        return asdict(self)
+
     def schedule(self, iterations_per_epoch: int, learning_rate: LearningRate) -> PhaseSchedule:
         """The phases of this training."""
         iterations = self.iterations or max(1, round(self.epochs * iterations_per_epoch))
         return PhaseSchedule.split(iterations, self.split, learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """What happens before the first iteration of a training, in the place of small random weights.
+
+    Attributes:
+        name: under which it stands among the phases of a result, with 0 iterations and its seconds.
+        run: changes the model; called in the first process, whose weights all others then take.
+    """
+
+    name: str
+    run: Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +113,7 @@ class Task:
         result: further keys of the result, as JSON values.
         events: keys and values logged at the start, by MLPerf's names.
         validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
+        warm_start: what a new training starts with; its seconds are part of the training's.
     """
 
     model: nn.Module
@@ -111,6 +129,7 @@ class Task:
     result: dict[str, Any]
     events: dict[str, Any]
     validate: Callable[[], dict[str, Any]] | None = None
+    warm_start: WarmStart | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +181,7 @@ def fit(
         raise DataError(
             f"patience is {config.patience}, but the data hold no validation set; prepare one or leave it out"
         )
-    settings = {**task.settings, "training": asdict(config)}
+    settings = {**task.settings, "training": config.to_dict()}
     with ExitStack() as stack:
         if world.agree(lambda: _open(path, settings, stack, resume=resume)):
             return
@@ -202,13 +221,15 @@ def _train(
 ) -> Iterator[Progress]:
     iterations, per_epoch = schedule.iterations, task.iterations_per_epoch
     log.start("init_start")
-    start, seconds, optimizer = _restore(run, task, schedule)
+    start, seconds, start_seconds, optimizer = _restore(run, task, schedule)
     world.agree(lambda: run.rewind_metrics(start))
     log.end("init_stop")
     log.start("run_start")
     for key, value in task.events.items():
         log.event(key, value)
 
+    if start == 0 and task.warm_start is not None:
+        start_seconds = _start(task, task.warm_start, world)
     steps = train_steps(
         task.model,
         task.batches(start),
@@ -238,7 +259,7 @@ def _train(
             is_last_phase = step.phase == len(schedule.phases) - 1
             reached = config.threshold is not None and is_last_phase and metrics[task.metric] >= config.threshold
             metrics |= {
-                **_timing(schedule, done, seconds, task),
+                **_timing(schedule, done, seconds, start_seconds, task),
                 "split": config.split,
                 "seed": config.seed,
                 "threshold_reached": None if config.threshold is None else reached,
@@ -251,6 +272,8 @@ def _train(
         is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not (reached or stalled)
         if is_due and world.is_first:
             state = {"iteration": done, "seconds": seconds}
+            if task.warm_start is not None:
+                state["start_seconds"] = start_seconds
             save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
             saved = time.perf_counter()
         yield Progress(done, iterations, schedule.phases[step.phase], metrics)
@@ -264,17 +287,30 @@ def _train(
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
 
 
-def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> tuple[int, list[float], torch.optim.Optimizer | None]:
-    """Put the last checkpoint, if any, into the model; return the next iteration, seconds and the optimizer."""
+def _start(task: Task, warm_start: WarmStart, world: World) -> float:
+    """Start the model warm in every process; return the seconds that it took."""
+    clock = time.perf_counter()
+    world.agree(warm_start.run)
+    world.copy_from_first(task.model.parameters())
+    return time.perf_counter() - clock
+
+
+def _restore(
+    run: Run, task: Task, schedule: PhaseSchedule
+) -> tuple[int, list[float], float, torch.optim.Optimizer | None]:
+    """Put the last checkpoint, if any, into the model.
+
+    Returns the next iteration, the seconds of the phases and of the warm start, and the optimizer.
+    """
     if not run.checkpoint_path.exists():
-        return 0, [0.0] * len(schedule.phases), None
+        return 0, [0.0] * len(schedule.phases), 0.0, None
     with open_tensors(run.checkpoint_path) as file:
         start = int(file.metadata["iteration"])
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")
         optimizer = task.make_optimizer(task.model)
         restore_training_state(file, task.model, optimizer)
-        return start, list(file.metadata["seconds"]), optimizer
+        return start, list(file.metadata["seconds"]), file.metadata.get("start_seconds", 0.0), optimizer
 
 
 def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int) -> dict[str, Any]:
@@ -299,8 +335,13 @@ def _has_stalled(run: Run, task: Task, config: TrainingConfig, schedule: PhaseSc
     return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
 
 
-def _timing(schedule: PhaseSchedule, done: int, seconds: list[float], task: Task) -> dict[str, Any]:
-    phases, left = [], done
+def _timing(
+    schedule: PhaseSchedule, done: int, seconds: list[float], start_seconds: float, task: Task
+) -> dict[str, Any]:
+    phases: list[dict[str, Any]] = []
+    left = done
+    if task.warm_start is not None:
+        phases.append({"precision": task.warm_start.name, "iterations": 0, "seconds": start_seconds})
     for phase, phase_seconds in zip(schedule.phases, seconds, strict=True):
         iterations = min(left, phase.iterations)
         phases.append({"precision": phase.precision, "iterations": iterations, "seconds": phase_seconds})
@@ -309,7 +350,7 @@ def _timing(schedule: PhaseSchedule, done: int, seconds: list[float], task: Task
     return {
         "iterations": done,
         "epochs": epochs,
-        "seconds": sum(seconds),
+        "seconds": start_seconds + sum(seconds),
         "samples_per_second": epochs * task.samples_per_epoch / sum(seconds),
         "phases": phases,
     }

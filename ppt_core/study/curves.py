@@ -200,7 +200,10 @@ def cells_of(
     def plain_seconds(record: dict[str, Any]) -> float:
         if plain_rates is None:
             return math.nan
-        return math.fsum(phase["iterations"] / plain_rates[phase["precision"]] for phase in record["phases"])
+        return math.fsum(  # a warm start has seconds, no iterations
+            phase["iterations"] / plain_rates[phase["precision"]] if phase["iterations"] else phase["seconds"]
+            for phase in record["phases"]
+        )
 
     groups: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
     for record in sorted(records, key=lambda record: (record["full"] + record["low"], record["full"], record["seed"])):
