@@ -11,7 +11,7 @@ from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt import _kernels
 from ncf_ppt.export.embeddings import FORMAT_VERSION
 from ncf_ppt.export.vector_files import read_table
-from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import top_items
 from ncf_ppt.scoring import scorer
@@ -192,7 +192,7 @@ def compare_search(
     )
 
 
-def verify_export(folder: Path, model: NCF, data: PreparedData) -> dict[str, dict[str, Any]]:
+def verify_export(folder: Path, model: Network, data: PreparedData) -> dict[str, dict[str, Any]]:
     """Search in an exported folder, every way its tables allow, and compare with the network it was exported from.
 
     Returns:

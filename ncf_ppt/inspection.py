@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.table import embeddings_of
@@ -72,7 +72,7 @@ def inspect_packed(packed: PackedNCF, *, form: Form = "packed") -> list[LayerRep
     return reports
 
 
-def inspect_network(model: NCF) -> list[LayerReport]:
+def inspect_network(model: Network) -> list[LayerReport]:
     """Report the layers of a network in the order of execution, as they serve: see `ncf_ppt.serving.served`.
 
     For one that is in low precision and can be packed, bytes packed are those of `ncf_ppt.packed.packing.pack`.

@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncf_ppt import _kernels
+from ncf_ppt.baselines import MatrixFactorization
 from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
+from ncf_ppt.ranking import Scorer
 from ncf_ppt.serving import served
+from ncf_ppt.two_tower import TwoTower
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.layers import BinaryActivation
 
@@ -18,8 +22,11 @@ _BLOCK = 1 << 14  # pairs at a time: fewer cost calls, more leave the second-lev
 _ROWS = 1 << 14  # rows of a table at a time
 
 
-def scorer(model: NCF) -> "NetworkScorer":
-    """Wrap a model as it is now; see `NetworkScorer`."""
+def scorer(model: Network) -> Scorer:
+    """Wrap a model as it is now: see `NetworkScorer`; a two-tower network's vectors are multiplied as ALS's are."""
+    if isinstance(model, TwoTower):
+        users = model.user_vectors(model.last_items.cpu().numpy())
+        return MatrixFactorization(user_vectors=users, item_vectors=model.item_vectors())
     return NetworkScorer(model)
 
 

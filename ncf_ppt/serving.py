@@ -5,22 +5,28 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ncf_ppt.model import NCF
+from ncf_ppt.model import NCF, NCFConfig
+from ncf_ppt.networks import Network
 from ncf_ppt.row_adam import RowEmbedding
+from ncf_ppt.two_tower import TwoTower
 from ppt_core.pair_linear import PairLinear
 
 
 @torch.no_grad()
-def served(model: NCF) -> NCF:
+def served(model: Network) -> NCF:
     """Return a network of users and items alone with the logits of ``model``, up to rounding.
 
     A user's last train items are the same for every item that is scored, so their mean becomes part of the user's
     rows: GMF vectors are ``[gmf_user; mean; 1]`` and ``[gmf_item; next_item; item_bias]``, and the first layer of the
     MLP reads ``[mlp_user; mean]``. What scores pairs, packs, exports and inspects needs to know nothing of histories.
 
+    A two-tower network becomes a GMF of its users' vectors and 1, and of its items' vectors and biases.
+
     A network without recent items is returned itself. Of another one the hidden layers are shared and all else is a
     copy, on the same device and in the same mode.
     """
+    if isinstance(model, TwoTower):
+        return _of_vectors(model)
     config = model.config
     if not config.n_recent:
         return model
@@ -43,6 +49,17 @@ def served(model: NCF) -> NCF:
     twin.last.weight = torch.nn.Parameter(torch.cat(weights, 1))
     twin.last.bias = torch.nn.Parameter(model.last.bias.clone())
     return twin.train(model.training)
+
+
+def _of_vectors(model: TwoTower) -> NCF:
+    device = model.item.weight.device
+    users = torch.from_numpy(model.user_vectors(model.last_items.cpu().numpy())).to(device)
+    items = torch.from_numpy(model.item_vectors()).to(device)
+    twin = NCF(1, 1, NCFConfig(model="gmf", factors=users.shape[1]), seed=0)
+    twin.gmf_user, twin.gmf_item = _table(users), _table(items)
+    twin.last.weight.fill_(1)
+    twin.last.bias.zero_()
+    return twin.to(device).train(model.training)
 
 
 def _table(rows: Tensor) -> RowEmbedding:

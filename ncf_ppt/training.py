@@ -17,13 +17,16 @@ from ncf_ppt.als_start import start_from_als
 from ncf_ppt.device_sampler import DeviceSampler
 from ncf_ppt.histories import last_items
 from ncf_ppt.model import NCF, NCFConfig
+from ncf_ppt.networks import Network, NetworkConfig, build_network, network_config
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recent import RecentItems
 from ncf_ppt.row_adam import RowAdam, RowEmbedding
+from ncf_ppt.run_record import result_of, settings_of
 from ncf_ppt.scoring import scorer
+from ncf_ppt.two_tower import TwoTowerConfig
+from ncf_ppt.two_tower_training import TwoTowerTrainingConfig, two_tower_task
 from ncf_ppt.warm_start import ALSStart
 from ppt_core.distributed import World
-from ppt_core.identity import data_record
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
@@ -86,8 +89,8 @@ class NCFTrainingConfig(core.TrainingConfig):
 def fit_steps(
     data: PreparedData,
     path: Path,
-    model_config: NCFConfig,
-    config: NCFTrainingConfig,
+    model_config: NetworkConfig,
+    config: NCFTrainingConfig | TwoTowerTrainingConfig,
     *,
     data_reference: dict[str, Any] | None = None,
     resume: bool = False,
@@ -113,7 +116,26 @@ def fit_steps(
     """
     world = world or World(device=device)
     device = world.device
-    config = replace(config, optimizer=config.optimizer or usual_optimizer(device))  # one run has one, wherever resumed
+    settings = settings_of(data, model_config, data_reference or {})
+    task: core.Task
+    if isinstance(model_config, TwoTowerConfig) and isinstance(config, TwoTowerTrainingConfig):
+        task = two_tower_task(data, model_config, config, settings, world=world)
+    elif isinstance(model_config, NCFConfig) and isinstance(config, NCFTrainingConfig):
+        config = replace(config, optimizer=config.optimizer or usual_optimizer(device))  # one run has one for good
+        task = _task(data, model_config, config, settings, world)
+    else:
+        raise ValueError(f"a {type(config).__name__} does not train a network of {type(model_config).__name__}")
+    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+
+
+def _task(
+    data: PreparedData,
+    model_config: NCFConfig,
+    config: NCFTrainingConfig,
+    settings: dict[str, Any],
+    world: World,
+) -> core.Task:
+    device = world.device
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
     network = new_model(data, model_config, config, device=device)
     recent = RecentItems(data, model_config.n_recent, device) if model_config.n_recent else None
@@ -136,7 +158,7 @@ def fit_steps(
         metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data.for_validation()).metrics())
         return metrics
 
-    task = core.Task(
+    return core.Task(
         model=network,
         batches=lambda start: training_batches(sampler, config.batch_size, start=start, recent=recent, world=world),
         loss=loss_function(config.arithmetic, device, config.regularization),
@@ -148,21 +170,8 @@ def fit_steps(
         metric="hit_ratio",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
-        settings={
-            "kind": "ncf",
-            "model": model_config.to_dict(),
-            "data": {**(data_reference or {}), **data_record(data), "protocol": data.protocol_label},
-            "n_users": data.n_users,
-            "n_items": data.n_items,
-        },
-        result={
-            "n_users": data.n_users,
-            "n_negatives": data.n_negatives,
-            "ranking": "sampled",
-            "protocol": data.protocol_label,
-            "engine": "torch",
-            "precision": config.arithmetic,
-        },
+        settings=settings,
+        result=result_of(data, config.arithmetic),
         events={
             "seed": config.seed,
             "global_batch_size": config.batch_size,
@@ -175,7 +184,6 @@ def fit_steps(
             "opt_adam_epsilon": EPS,
         },
     )
-    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
 
 
 def training_batches(
@@ -265,7 +273,7 @@ def new_model(data: PreparedData, model_config: NCFConfig, config: NCFTrainingCo
     return model.to(device)
 
 
-def load_model(run: Run, *, device: str = "cpu") -> NCF:
+def load_model(run: Run, *, device: str = "cpu") -> Network:
     """Load the trained model of a finished run, in evaluation mode and in the precision it ended in.
 
     Raises `DataError` if the run has not finished or its files were changed.
@@ -273,7 +281,7 @@ def load_model(run: Run, *, device: str = "cpu") -> NCF:
     run.refuse_other_kind("ncf")
     run.result()
     tensors, metadata = load_tensors(run.model_path)
-    model = NCF(run.config["n_users"], run.config["n_items"], NCFConfig.from_dict(run.config["model"]), seed=0)
+    model = build_network(run.config["n_users"], run.config["n_items"], network_config(run.config["model"]), seed=0)
     if run.config["training"]["split"] < 1:
         convert(model)
     if metadata["precision"] == "low":

@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ncf_ppt.recent import MeanEmbedding
+from ncf_ppt.row_adam import RowEmbedding
 from ppt_core.batch_norm import BatchNormReLU
+
+_ROWS = 1 << 10  # histories at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,47 +60,29 @@ class TwoTowerConfig:
         return asdict(self) | {"layers": list(self.layers)}
 
 
-class RecentMean(nn.Module):
-    """Mean of the vectors of a user's last items, each weighted by its place.
-
-    The weight of place j is ``softplus(places[j])``, at first 0.85**j; the weights of the items that are there are
-    divided by their sum. Without any item the mean is 0.
-
-    Args:
-        n_items: rows of the table.
-        size: of a vector.
-        n_recent: places.
-    """
-
-    def __init__(self, n_items: int, size: int, n_recent: int) -> None:
-        super().__init__()
-        self.items = nn.Embedding(n_items, size)
-        self.places = nn.Parameter(torch.empty(n_recent))
-
-    def forward(self, recent: Tensor) -> Tensor:
-        """Return the means (n, size) of items (n, n_recent), newest first, -1 where there is none."""
-        weights = F.softplus(self.places) * (recent >= 0)
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-30)
-        return F.embedding_bag(recent.clamp(min=0), self.items.weight, per_sample_weights=weights, mode="sum")
-
-
 class TwoTower(nn.Module):
     """Scores of items for histories; see the module.
 
-    Vectors of items start at N(0, 0.01) on both sides, biases of items at 0, hidden layers Glorot uniform, and the last
-    layer of the tower at 0: at first a user is the mean alone.
+    Vectors of items start at N(0, 0.01) on both sides, biases of items at 0, the weight of place j at 0.85**j, hidden
+    layers Glorot uniform, and the last layer of the tower at 0: at first a user is the mean alone.
+
+    ``last_items``, int32 (n_users, n_recent), newest first and -1 behind them, is what is known of each user at the end
+    of training; it is kept with the weights, and all -1 at first.
 
     Args:
-        n_items: size of the catalogue.
+        n_users: rows of ``last_items``.
+        n_items: rows of the item tables.
         config: the shape of the network.
         seed: the initial weights are a function of the other arguments and the seed alone.
     """
 
-    def __init__(self, n_items: int, config: TwoTowerConfig, *, seed: int) -> None:
+    last_items: Tensor
+
+    def __init__(self, n_users: int, n_items: int, config: TwoTowerConfig, *, seed: int) -> None:
         super().__init__()
         self.config = config
         with torch.device("meta"):  # no draws from the global generator; real memory comes below
-            self.recent = RecentMean(n_items, config.factors, config.n_recent)
+            self.recent = MeanEmbedding(n_items, config.factors, config.n_recent)
             hidden: list[nn.Module] = []
             width = config.factors
             for n_out in config.layers:
@@ -106,15 +92,15 @@ class TwoTower(nn.Module):
             if hidden:
                 hidden.append(nn.Linear(width, config.factors))
             self.tower = nn.Sequential(*hidden)
-            self.item = nn.Embedding(n_items, config.factors)
-            self.item_bias = nn.Embedding(n_items, 1)
+            self.item = RowEmbedding(n_items, config.factors)
+            self.item_bias = RowEmbedding(n_items, 1)
+            self.register_buffer("last_items", torch.empty(n_users, config.n_recent, dtype=torch.int32))
         self.to_empty(device="cpu")
         self._initialize(torch.Generator().manual_seed(seed))
 
-    @property
-    def n_items(self) -> int:
-        """Number of items in the catalogue."""
-        return self.item.num_embeddings
+    def tables(self) -> list[RowEmbedding]:
+        """The tables of items."""
+        return [self.recent, self.item, self.item_bias]
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
@@ -132,6 +118,7 @@ class TwoTower(nn.Module):
             nn.init.zeros_(self.tower[-1].weight)  # type: ignore[arg-type]
         decay = 0.85 ** torch.arange(self.config.n_recent, dtype=torch.float64)
         self.recent.places.copy_(decay.expm1().log())  # the inverse of softplus
+        self.last_items.fill_(-1)
 
     def forward(self, recent: Tensor) -> Tensor:
         """Return the user vectors, float (n, factors), of histories (n, n_recent), newest first, -1 where none."""
@@ -161,7 +148,4 @@ class TwoTower(nn.Module):
     @torch.inference_mode()
     def item_vectors(self) -> NDArray[np.float32]:
         """Vectors of all items, their bias the last component: float32 (n_items, factors + 1)."""
-        return torch.cat([self.item.weight, self.item_bias.weight], dim=1).float().cpu().numpy()
-
-
-_ROWS = 1 << 10  # histories at a time
+        return torch.cat([self.item.values(), self.item_bias.values()], dim=1).float().cpu().numpy()

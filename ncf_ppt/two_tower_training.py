@@ -3,24 +3,32 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.histories import last_items
+from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.run_record import result_of
+from ncf_ppt.scoring import scorer
 from ncf_ppt.shared_negatives import SharedNegativesSampler
-from ncf_ppt.two_tower import TwoTower
+from ncf_ppt.two_tower import TwoTower, TwoTowerConfig
 from ncf_ppt.warm_start import ALSStart, balanced_factors, softmax_scale
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty
-from ppt_core.runs.fit import TrainingConfig
-from ppt_core.schedule import batches_per_epoch
+from ppt_core.plan import convert
+from ppt_core.runs import fit as core
+from ppt_core.schedule import Linear, batches_per_epoch
 
 _CALIBRATION_BATCHES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoTowerTrainingConfig(TrainingConfig):
+class TwoTowerTrainingConfig(core.TrainingConfig):
     """How the network is trained. The defaults were chosen on validation items (docs/results).
 
     Attributes:
@@ -71,13 +79,14 @@ def softmax_batches(
         iteration += 1
 
 
-def softmax_loss(model: TwoTower, batch: Batch, regularization: float) -> Tensor:
+def softmax_loss(model: nn.Module, batch: Batch, regularization: float) -> Tensor:
     """Mean cross-entropy of each positive among the batch's negatives, plus the penalties.
 
     Known positives among the negatives do not compete. The penalty is ``regularization`` times the mean squared length
     of the users' vectors, plus half of that of the positives' and half of that of the negatives'; alpha's is added in
     low precision.
     """
+    assert isinstance(model, TwoTower)
     recent, positives, negatives, is_known = batch
     users = model(recent)
     numbers = torch.cat([positives, negatives])
@@ -99,7 +108,7 @@ def start_from_als(model: TwoTower, sampler: SharedNegativesSampler, start: ALSS
     A user is then the mean of the factors of what the user did last, without any training of ours.
     """
     factors = torch.from_numpy(balanced_factors(start, sampler.data, model.config.factors, seed=seed).item_vectors)
-    model.recent.items.weight.copy_(factors)
+    model.recent.weight.copy_(factors)
     model.item.weight.copy_(factors)
     n_batches = batches_per_epoch(len(sampler.data.train), sampler.batch_size)
     positives, negatives, is_known = [], [], []
@@ -112,6 +121,68 @@ def start_from_als(model: TwoTower, sampler: SharedNegativesSampler, start: ALSS
     model.item.weight.mul_(scale)
 
 
-def adam(model: nn.Module, config: TwoTowerTrainingConfig) -> torch.optim.Optimizer:
-    """Adam over dense gradients, fused."""
-    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+def two_tower_task(
+    data: PreparedData,
+    model_config: TwoTowerConfig,
+    config: TwoTowerTrainingConfig,
+    settings: dict[str, Any],
+    *,
+    world: World,
+) -> core.Task:
+    """What `ppt_core.runs.fit.fit` needs to train a two-tower network.
+
+    What it knows of each user in evaluation are the user's last train items; the item held out for validation is not
+    among them, even where the test items are ranked. Raises `DataError` if the data do not hold the order in time, and
+    ValueError for low precision without a layer between the tower's first and last.
+    """
+    sampler = SharedNegativesSampler(
+        data=data,
+        batch_size=config.batch_size,
+        n_negatives=config.n_negatives,
+        n_recent=model_config.n_recent,
+        seed=config.seed,
+    )
+    network = TwoTower(data.n_users, data.n_items, model_config, seed=config.seed)
+    network.last_items.copy_(torch.from_numpy(last_items(data, model_config.n_recent)))
+    if config.split < 1:
+        if len(model_config.layers) < 2:
+            raise ValueError(
+                f"a tower of {len(model_config.layers)} hidden layers has none to binarize; give it two or more, or "
+                "train at full precision with split 1"
+            )
+        convert(network)
+    network.to(world.device)
+
+    def rank(data: PreparedData) -> dict[str, Any]:
+        for table in network.tables():
+            table.catch_up()  # in every process, or their rows would be rounded at different steps
+        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data).metrics())
+        return metrics
+
+    warm_start = None
+    if config.warm_start is not None:
+        run = partial(start_from_als, network, sampler, config.warm_start, seed=config.seed)
+        warm_start = core.WarmStart(name="als", run=run)
+    return core.Task(
+        model=network,
+        batches=lambda start: softmax_batches(sampler, start=start, world=world),
+        loss=partial(softmax_loss, regularization=config.regularization),
+        make_optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True),
+        learning_rate=Linear(config.learning_rate),
+        evaluate=lambda: rank(data),
+        validate=None if data.validation_items is None else lambda: rank(data.for_validation()),
+        warm_start=warm_start,
+        metric="hit_ratio",
+        iterations_per_epoch=batches_per_epoch(len(data.train), config.batch_size),
+        samples_per_epoch=len(data.train),
+        settings=settings,
+        result=result_of(data, "fp32"),
+        events={
+            "seed": config.seed,
+            "global_batch_size": config.batch_size,
+            "train_samples": len(data.train),
+            "eval_samples": data.n_users * (1 + data.n_negatives),
+            "opt_name": "adam",
+            "opt_base_learning_rate": config.learning_rate,
+        },
+    )

@@ -63,6 +63,20 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """From ``value`` down to 0 along a line."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_learning_rate(self.value)
+
+    def __call__(self, progress: float) -> float:
+        """Return ``value * (1 - progress)``."""
+        return self.value * (1 - progress)
+
+
+@dataclass(frozen=True)
 class WarmUp:
     """``after``, scaled linearly from 0 during the first ``fraction`` (Goyal et al. 2017: 0.4 * t / 5 epochs)."""
 

@@ -25,7 +25,7 @@ from ncf_ppt.packed.tiles import Tiles
 from ncf_ppt.packed.verification import boundary_inputs, verify
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommendation import recommend
-from ncf_ppt.scoring import scorer
+from ncf_ppt.scoring import NetworkScorer, scorer
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.errors import DataError
@@ -132,7 +132,7 @@ def test_bits_are_those_of_the_modules(model: NCF, packed: PackedNCF) -> None:
 
 def test_first_sums_are_those_of_the_scorer(model: NCF, packed: PackedNCF) -> None:
     users, items = np.array([3, 69, 0]), candidates(3, 40)
-    reference = scorer(model)
+    reference = NetworkScorer(model)
     assert reference.user_half is not None
     assert reference.item_half is not None
     expected = reference.user_half[users][:, None] + reference.item_half[items.astype(np.int64)]

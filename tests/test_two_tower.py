@@ -22,7 +22,7 @@ CONFIG = TwoTowerConfig(factors=6, layers=(8, 7, 5), n_recent=3)
 
 def network(config: TwoTowerConfig = CONFIG) -> TwoTower:
     """A network whose parts all count: no bias and no layer is 0."""
-    model = TwoTower(9, config, seed=2)
+    model = TwoTower(6, 9, config, seed=2)
     generator = torch.Generator().manual_seed(3)
     for parameter in model.parameters():
         with torch.no_grad():
@@ -38,17 +38,17 @@ def test_a_user_is_the_weighted_mean_of_the_last_items() -> None:
         there = [(weight, item) for weight, item in zip(weights, row, strict=True) if item >= 0]
         expected = torch.zeros(6)
         for weight, item in there:
-            expected += weight / sum(weight for weight, _ in there) * model.recent.items.weight[item]
+            expected += weight / sum(weight for weight, _ in there) * model.recent.weight[item]
         torch.testing.assert_close(found, expected)
 
 
 def test_places_start_at_powers_of_085() -> None:
-    places = TwoTower(9, CONFIG, seed=0).recent.places
+    places = TwoTower(6, 9, CONFIG, seed=0).recent.places
     torch.testing.assert_close(torch.nn.functional.softplus(places), torch.tensor([1, 0.85, 0.85**2]))
 
 
 def test_the_tower_starts_as_nothing() -> None:
-    model = TwoTower(9, CONFIG, seed=0)
+    model = TwoTower(6, 9, CONFIG, seed=0)
     recent = torch.tensor([[4, 1, 3], [7, 2, -1]])
     torch.testing.assert_close(model(recent), model.recent(recent))
 
@@ -99,12 +99,12 @@ def test_the_loss_is_a_softmax_over_what_is_not_known(regularization: float) -> 
 
 def test_starting_from_als_a_user_is_a_mean_of_its_factors() -> None:
     data = data_of(HISTORIES)
-    model = TwoTower(9, CONFIG, seed=0)
+    model = TwoTower(6, 9, CONFIG, seed=0)
     sampler = SharedNegativesSampler(data=data, batch_size=5, n_negatives=7, n_recent=3, seed=4)
     start = ALSStart(regularization=1.0)
     start_from_als(model, sampler, start, seed=0)
     factors = balanced_factors(start, data, 6, seed=0)
-    np.testing.assert_array_equal(model.recent.items.weight.detach().numpy(), factors.item_vectors)
+    np.testing.assert_array_equal(model.recent.weight.detach().numpy(), factors.item_vectors)
     ratios = model.item.weight.detach().numpy() / factors.item_vectors
     assert np.ptp(ratios) < 1e-5
     assert ratios.mean() > 0

@@ -21,6 +21,7 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.export.encodings import MEANINGS, Dtype, encode
 from ncf_ppt.export.vector_files import FORMATS, Batches, Format, write_ids, write_table
 from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
 from ncf_ppt.serving import served
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_checksums, new_directory, write_json
@@ -40,7 +41,7 @@ _MEANING_OF_SIGNS = "; signs alone leave of an inner product the Hamming distanc
 
 
 def export_embeddings(
-    model: NCF,
+    model: Network,
     data: PreparedData,
     out: Path,
     *,

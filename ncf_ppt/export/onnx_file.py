@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
 from ncf_ppt.serving import served
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.errors import DataError
@@ -24,7 +25,7 @@ _PAIRS = 4096
 TOLERANCE = 1e-5
 
 
-def export_onnx(model: NCF, data: PreparedData, out: Path) -> dict[str, Any]:
+def export_onnx(model: Network, data: PreparedData, out: Path) -> dict[str, Any]:
     """Write the network as the new file ``out``, and run it beside PyTorch on 4,096 pairs.
 
     The graph maps int64 ``users`` (n,) and ``items`` (n,), the numbers of rows, to float ``logits`` (n,). What row is
@@ -41,10 +42,10 @@ def export_onnx(model: NCF, data: PreparedData, out: Path) -> dict[str, Any]:
     """
     refuse_existing(out)
     onnx, onnxruntime = _import("onnx"), _import("onnxruntime")
+    model = served(model)
     if (data.n_users, data.n_items) != _shape(model):
         raise ValueError(f"the network has {_shape(model)} users and items and the data {(data.n_users, data.n_items)}")
     check_finite(model)
-    model = served(model)
     was_training = model.training
     model.eval()
     try:

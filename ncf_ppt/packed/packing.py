@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
 from ncf_ppt.packed.counters import MAX_WIDTH
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import Embeddings, PackedTable, embeddings_of
 from ncf_ppt.serving import served
+from ncf_ppt.two_tower import TwoTower
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, check_finite
 from ppt_core.packed.linear import PackedLinear, pack_linear, pack_relu_linear
@@ -18,7 +20,7 @@ from ppt_core.pair_linear import PairLinear
 
 
 def pack(
-    model: NCF,
+    model: Network,
     *,
     user_ids: NDArray[Any],
     item_ids: NDArray[Any],
@@ -40,6 +42,11 @@ def pack(
     Raises `DataError`, naming the layer, for what cannot be packed, and ValueError for weights that are not finite and
     for a network on another device.
     """
+    if isinstance(model, TwoTower):
+        raise DataError(
+            "a two-tower network serves as vectors, which need no packing: recommend from the run, or export them "
+            "with export-embeddings"
+        )
     if model.config.model == "gmf":
         raise DataError("a gmf network holds no 1-bit layer, so there is nothing to pack; pack a neumf or an mlp one")
     if model.last.weight.device.type != "cpu":

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
 from ncf_ppt.packed import _kernels
 from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF
@@ -55,7 +56,7 @@ class Verification:
         return asdict(self)
 
 
-def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> Verification:
+def verify(packed: PackedNCF, model: Network, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> Verification:
     """Compare a packed network with the network it was packed from.
 
     Every bit behind the first 1-bit activation must equal the simulated one, on the pairs and on made-up inputs: for
@@ -85,7 +86,7 @@ def verify(packed: PackedNCF, model: NCF, users: NDArray[np.int64], candidates: 
         trained.train(was_training)
 
 
-def verify_on_test_items(packed: PackedNCF, model: NCF, data: PreparedData) -> Verification:
+def verify_on_test_items(packed: PackedNCF, model: Network, data: PreparedData) -> Verification:
     """`verify` on the held-out items and their negatives, of the first users, about 260,000 pairs.
 
     Args:

@@ -7,7 +7,7 @@ from ppt_commands.recorded_data import recorded_data
 
 if TYPE_CHECKING:
     from data_prep.ratings.interactions import PreparedData
-    from ncf_ppt.model import NCF
+    from ncf_ppt.networks import Network
     from ncf_ppt.ranking import Scorer
     from ppt_core.runs.run import Run
 
@@ -28,7 +28,7 @@ def data_of(run: "Run", path: Path | None) -> "PreparedData":
     return recorded_data(run, path, open_data)
 
 
-def scorer_of(network: "NCF", data: "PreparedData", engine: str) -> "Scorer":
+def scorer_of(network: "Network", data: "PreparedData", engine: str) -> "Scorer":
     """Wrap a network for evaluation by ``engine``."""
     from ncf_ppt.packed.packing import pack
     from ncf_ppt.scoring import scorer

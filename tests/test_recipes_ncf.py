@@ -1,0 +1,28 @@
+"""Recipes by name, and what departs from them."""
+
+import pytest
+
+from ncf_ppt.model import NCFConfig
+from ncf_ppt.recipes import RECIPES, recipe
+from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.two_tower import TwoTowerConfig
+
+
+def test_the_default_recipe_is_the_default_of_every_config() -> None:
+    assert (RECIPES["mlperf"].network, RECIPES["mlperf"].training) == (NCFConfig(), NCFTrainingConfig())
+
+
+def test_settings_go_where_they_belong() -> None:
+    changed = recipe("warm").with_settings(factors=16, layers=[8, 8], epochs=2, n_negatives=7)
+    assert changed.network == TwoTowerConfig(factors=16, layers=(8, 8))
+    assert (changed.training.epochs, changed.training.n_negatives) == (2, 7)
+    assert RECIPES["warm"].network == TwoTowerConfig()
+
+
+def test_what_is_no_recipe_or_setting() -> None:
+    with pytest.raises(ValueError, match="recipe is 'fast'; choose one of mlperf, published, warm"):
+        recipe("fast")
+    with pytest.raises(TypeError, match="there is no setting 'optimizer' for a two-tower network; it has at_switch, b"):
+        recipe("warm").with_settings(optimizer="adam")
+    with pytest.raises(ValueError, match="factors is 0"):
+        recipe("published").with_settings(factors=0)
