@@ -1,12 +1,13 @@
 """A group of commands with errors of one line."""
 
-import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from ppt_core.environment import ENVIRONMENT
+from ppt_commands.output import tell
+from ppt_commands.streams import open_standard_streams
+from ppt_core.environment import set_environment
 from ppt_core.errors import DataError
 
 
@@ -17,22 +18,28 @@ class CommandGroup(click.Group):
         settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
         super().__init__(*args, context_settings=settings, **kwargs)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; turn what the library raises into one line."""
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run; what files and streams raise becomes one line, and none for a pipe that nobody reads."""
+        open_standard_streams()
         try:
-            return super().invoke(ctx)
-        except DataError as error:
-            _fail(str(error), 1)
-        except ValueError as error:
-            _fail(str(error), 2)
-        except BrokenPipeError:
-            raise  # whoever read the output has enough: click ends without a word
+            return super().main(*args, **kwargs)
         except OSError as error:
             _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn what the library raises into one line."""
+        try:
+            set_environment(tell)
+            return super().invoke(ctx)
+        except DataError as error:
+            _fail(str(error), 1)
+        except UnicodeEncodeError as error:
+            text = ascii(error.object[error.start : error.end])
+            _fail(f"{text} cannot be written in {error.encoding}; set PYTHONIOENCODING=utf-8", 1)
+        except ValueError as error:
+            _fail(str(error), 2)
 
-def _fail(message: str, code: int) -> None:
+
+def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     sys.exit(code)

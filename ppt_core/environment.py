@@ -1,4 +1,10 @@
-"""Environment variables that make torch, Numba and MKL run well together; to be set before they are imported."""
+"""What makes torch, Numba and MKL run well together and everywhere; to be set before they are imported."""
+
+import os
+import warnings
+from collections.abc import Callable
+
+from ppt_core.kernel_cache import set_kernel_cache
 
 ENVIRONMENT = {
     # Torch and Numba each have a pool of OpenMP threads. Left alone, an idle thread spins for long and takes the core
@@ -11,3 +17,19 @@ ENVIRONMENT = {
     # Rows of a large table lie on pages of 2 MB, not 4 kB: random reads take 10% less.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
+
+
+def set_environment(tell: Callable[[str], None] = warnings.warn) -> None:
+    """Set `ENVIRONMENT`, but for what is set already, and see that Numba can keep its compiled kernels somewhere.
+
+    The commands call this first of all. A Python user does the same before the first import of torch, numba or this
+    project's modules of computation; afterwards it has no effect on what those have read.
+
+    Args:
+        tell: hears in one line what was done that the user may want to know; warns by default.
+
+    Raises `DataError` where no folder for compiled kernels can be written.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    set_kernel_cache(tell)
