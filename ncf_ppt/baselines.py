@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt import _kernels
 from ppt_core.errors import DataError
+from ppt_core.threads import threads_in_use
 
 _BLOCK_BYTES = 1 << 26  # of catalogue scores that `ItemKNN` holds to look up some of them
 
@@ -225,7 +226,7 @@ def _fit_item_knn(config: ItemKNNConfig, train: Interactions) -> ItemKNN:
     weights = np.log((train.n_items + 1) / np.maximum(train.degrees, 1)) ** config.idf_power
     norms = np.sqrt(np.bincount(train.items, weights[users] ** 2, minlength=train.n_items))
     weighted = _matrix(train, weights[users] / norms[train.items])
-    model = ItemItemRecommender(K=min(config.neighbours, train.n_items))
+    model = ItemItemRecommender(K=min(config.neighbours, train.n_items), num_threads=threads_in_use())
     model.fit(weighted, show_progress=False)
     ones = np.ones(len(train), np.float32)
     return ItemKNN(train=_matrix(train, ones), similarities=model.similarity.astype(np.float32))
@@ -240,7 +241,7 @@ def _fit_factors(config: ALSConfig | BPRConfig, train: Interactions, seed: int) 
     settings: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(config)}
     with threadpool_limits(1, "blas"):
         if isinstance(config, ALSConfig):
-            model = AlternatingLeastSquares(**settings, random_state=seed)
+            model = AlternatingLeastSquares(**settings, random_state=seed, num_threads=threads_in_use())
         else:
             model = BayesianPersonalizedRanking(**settings, random_state=seed, num_threads=1)
         try:

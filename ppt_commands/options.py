@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ppt_commands.output import tell
+
 FOLDER = click.Path(path_type=Path)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 DATA_OPTION = click.option("--data", type=FOLDER, help="Prepared folder, if it moved since training.")
@@ -20,6 +22,24 @@ def _check_device(_context: click.Context, _option: click.Parameter, name: str) 
 
 DEVICE_OPTION = click.option(
     "--device", default="cpu", show_default=True, callback=_check_device, help="cpu, cuda or cuda:N."
+)
+
+
+def _set_threads(_context: click.Context, _option: click.Parameter, threads: int | None) -> None:
+    from ppt_core.threads import set_threads, usable_cores
+
+    if threads is not None and threads > usable_cores():
+        tell(f"--threads is {threads}, and {usable_cores()} cores may be used: so many threads compute")
+    set_threads(threads)
+
+
+THREADS_OPTION = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    expose_value=False,
+    callback=_set_threads,
+    help="Threads that compute. Results depend on them only in training image networks, or by batches above 32,768.  "
+    "[default: the cores that may be used]",
 )
 
 
@@ -116,6 +136,7 @@ def training_options(
         click.option("--seed", default=0, show_default=True, help="Of the initial weights and of every sample."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out; give the other options again."),
         DEVICE_OPTION,
+        THREADS_OPTION,
         JSON_OPTION,
     ]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ppt_core.study.trials import Trial
 
 COUNT = click.IntRange(min=1)
-_OF_THE_STUDY = ("data", "out", "resume", "as_json", *OF_A_TRIAL)
+_OF_THE_STUDY = ("data", "out", "resume", "threads", "as_json", *OF_A_TRIAL)
 
 
 @dataclass(frozen=True)

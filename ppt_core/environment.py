@@ -1,10 +1,12 @@
 """What makes torch, Numba and MKL run well together and everywhere; to be set before they are imported."""
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 
 from ppt_core.kernel_cache import set_kernel_cache
+from ppt_core.threads import affinity, usable_cores
 
 ENVIRONMENT = {
     # Torch and Numba each have a pool of OpenMP threads. Left alone, an idle thread spins for long and takes the core
@@ -20,7 +22,9 @@ ENVIRONMENT = {
 
 
 def set_environment(tell: Callable[[str], None] = warnings.warn) -> None:
-    """Set `ENVIRONMENT`, but for what is set already, and see that Numba can keep its compiled kernels somewhere.
+    """Set `ENVIRONMENT`, but for what is set already, and see that Numba finds its place and its cores.
+
+    That is a folder for compiled kernels, and no more threads than a container's quota of processor time allows.
 
     The commands call this first of all. A Python user does the same before the first import of torch, numba or this
     project's modules of computation; afterwards it has no effect on what those have read.
@@ -32,4 +36,6 @@ def set_environment(tell: Callable[[str], None] = warnings.warn) -> None:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if usable_cores() < affinity() and "numba" not in sys.modules:  # which starts a thread for each core it may run on
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(usable_cores()))
     set_kernel_cache(tell)

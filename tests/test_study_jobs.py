@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from ppt_core.study.jobs import cluster_workers, run_jobs, threads_of_a_job, usable_cores
+from ppt_core.study.jobs import cluster_workers, run_jobs, threads_of_a_job
+from ppt_core.threads import usable_cores
 
 
 def where(number: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ppt_commands.ncf.data import description, open_data
-from ppt_commands.options import FOLDER, JSON_OPTION, K_OPTION, MEMORY_OPTION, RANKING_OPTION
+from ppt_commands.options import FOLDER, JSON_OPTION, K_OPTION, MEMORY_OPTION, RANKING_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json, print_metrics
 
 
@@ -17,6 +17,7 @@ from ppt_commands.output import print_json, print_metrics
 @RANKING_OPTION
 @K_OPTION
 @MEMORY_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def baseline(
     name: str,

@@ -6,7 +6,15 @@ from typing import Any
 import click
 
 from ppt_commands.ncf.data import data_of, description
-from ppt_commands.options import DATA_OPTION, DEVICE_OPTION, FOLDER, JSON_OPTION, K_OPTION, RANKING_OPTION
+from ppt_commands.options import (
+    DATA_OPTION,
+    DEVICE_OPTION,
+    FOLDER,
+    JSON_OPTION,
+    K_OPTION,
+    RANKING_OPTION,
+    THREADS_OPTION,
+)
 from ppt_commands.output import print_json
 
 _TITLES = {"hit_ratio": "HR", "ndcg": "NDCG"}
@@ -20,6 +28,7 @@ _TITLES = {"hit_ratio": "HR", "ndcg": "NDCG"}
 @K_OPTION
 @DATA_OPTION
 @DEVICE_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def compare(
     runs: tuple[Path, ...],

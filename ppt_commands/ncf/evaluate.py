@@ -15,6 +15,7 @@ from ppt_commands.options import (
     K_OPTION,
     MEMORY_OPTION,
     RANKING_OPTION,
+    THREADS_OPTION,
 )
 from ppt_commands.output import print_json, print_metrics
 
@@ -28,6 +29,7 @@ from ppt_commands.output import print_json, print_metrics
 @MEMORY_OPTION
 @DATA_OPTION
 @DEVICE_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def evaluate(
     path: Path,

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ppt_commands.ncf.data import data_of
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
 
@@ -29,6 +29,7 @@ from ppt_commands.output import print_json
 )
 @click.option("--verify", is_flag=True, help="Search in the files for the network's own top 10, and compare.")
 @DATA_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_json: bool, **encoding: Any) -> None:
     """Write the user and item vectors of a RUN with their original ids.

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ppt_commands.ncf.data import data_of
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
 
@@ -13,6 +13,7 @@ from ppt_commands.output import print_json
 @click.argument("run", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="New file.")
 @DATA_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def export_onnx(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
     """Write the network of a RUN as an ONNX file (extra onnx), and compare it with PyTorch.

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION
+from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
 
 @click.command()
 @click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@THREADS_OPTION
 @JSON_OPTION
 def inspect(path: Path, as_json: bool) -> None:
     """List the layers of a RUN or of a packed FILE: shapes, bits, bytes, and the operations that score a pair.

@@ -7,7 +7,7 @@ import click
 
 from ppt_commands.ncf.data import data_of
 from ppt_commands.ncf.trained import provenance
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
 
@@ -21,6 +21,7 @@ from ppt_commands.output import print_json
     help="Of 32-bit ones; int8 rounds them, with a scale for each row.",
 )
 @DATA_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def pack(run: Path, out: Path, embeddings: Literal["float32", "int8"] | None, data: Path | None, as_json: bool) -> None:
     """Write a RUN that ended in low precision as one self-contained file of packed bits, and verify it.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION
+from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--users", type=int, help="Number of synthetic users.")
 @click.option("--items", type=int, help="Number of synthetic items.")
 @click.option("--interactions", type=int, help="Number of synthetic interactions.")
+@THREADS_OPTION
 @JSON_OPTION
 def prepare(source: str, as_json: bool, out: Path, **options: Any) -> None:
     """Make a leave-one-out split with frozen test negatives from SOURCE.

@@ -13,6 +13,7 @@ from ppt_commands.options import (
     JSON_OPTION,
     K_OPTION,
     MEMORY_OPTION,
+    THREADS_OPTION,
 )
 from ppt_commands.output import print_json, tell
 
@@ -49,6 +50,7 @@ _CANDIDATES = 100
 @MEMORY_OPTION
 @DATA_OPTION
 @DEVICE_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def recommend(
     path: Path,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ppt_commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 from ppt_commands.vision.trained import open_trained
 
@@ -16,6 +16,7 @@ from ppt_commands.vision.trained import open_trained
 @ENGINE_OPTION
 @DATA_OPTION
 @DEVICE_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def evaluate(
     path: Path,

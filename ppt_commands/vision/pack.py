@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION
+from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 from ppt_commands.recorded_data import recorded_data
 from ppt_commands.vision.data import open_images
@@ -24,6 +24,7 @@ from ppt_core.identity import copied_record
 )
 @click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
 @DATA_OPTION
+@THREADS_OPTION
 @JSON_OPTION
 def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | None, as_json: bool) -> None:
     """Write a RUN that ended in low precision as one self-contained file of packed bits, and verify it.

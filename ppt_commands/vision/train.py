@@ -132,6 +132,6 @@ def configs(
 def usual_workers(images: "PreparedImages | PreparedFolders") -> int:
     """Processes that draw batches: files are decoded beside the training, arrays are faster drawn in it."""
     from data_prep.images.image_files import PreparedFolders
-    from ppt_core.study.jobs import usable_cores
+    from ppt_core.threads import usable_cores
 
     return min(2, usable_cores()) if isinstance(images, PreparedFolders) else 0

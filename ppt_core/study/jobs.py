@@ -1,11 +1,11 @@
 """Independent jobs on the cores of this machine or on a Dask cluster, by joblib."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from ppt_core.errors import DataError
+from ppt_core.threads import usable_cores
 
 
 def threads_of_a_job(workers: int, threads: int | None) -> int:
@@ -23,11 +23,6 @@ def threads_of_a_job(workers: int, threads: int | None) -> int:
             "trials that share cores would not be timed, so ask for fewer"
         )
     return wanted
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(

@@ -5,7 +5,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +15,8 @@ from ppt_core.runs.files import write_json
 from ppt_core.runs.fit import Progress, TrainingConfig
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant
-from ppt_core.study.jobs import usable_cores
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
+from ppt_core.threads import limited_threads, usable_cores
 
 FORMAT_VERSION = 1
 WALL_CLOCK = (
@@ -125,22 +124,6 @@ def _warm_up(train: Train, config: TrainingConfig) -> None:
     split = config.split if config.split in (0, 1) else 0.5
     for _ in step_seconds(train, replace(config, split=split), _WARM_UP):
         pass
-
-
-@contextmanager
-def limited_threads(threads: int) -> Iterator[None]:
-    """Let PyTorch and Numba use ``threads`` threads in the block."""
-    import numba
-    import torch
-
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
 
 
 def provenance() -> dict[str, Any]:
