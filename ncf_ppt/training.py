@@ -36,6 +36,7 @@ from ppt_core.schedule import Constant, batches_per_epoch
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+_FREE_OF_THREADS = 1 << 15  # samples; PyTorch adds up a larger batch in an order that depends on threads
 _SAMPLES_PER_DRAW = 1 << 16  # a call of the sampler has a price of its own
 _SAMPLES_PER_DEVICE_DRAW = 1 << 22  # some 300 operations, each of which a GPU does in no less than 5 us
 
@@ -168,6 +169,7 @@ def _task(
         validate=None if data.validation_items is None else validate,
         warm_start=warm_start,
         metric="hit_ratio",
+        tune_threads=config.batch_size <= _FREE_OF_THREADS,
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
         settings=settings,

@@ -34,8 +34,15 @@ def set_environment(tell: Callable[[str], None] = warnings.warn) -> None:
 
     Raises `DataError` where no folder for compiled kernels can be written.
     """
+    if _is_crowded():
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")  # who spins takes the time of the thread that all wait for
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if usable_cores() < affinity() and "numba" not in sys.modules:  # which starts a thread for each core it may run on
         os.environ.setdefault("NUMBA_NUM_THREADS", str(usable_cores()))
     set_kernel_cache(tell)
+
+
+def _is_crowded() -> bool:
+    """Whether more processes want to compute than there are cores for them."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > usable_cores()

@@ -96,6 +96,14 @@ def are_chosen() -> bool:
     return _chosen is not None or "OMP_NUM_THREADS" in os.environ
 
 
+def all_threads() -> int:
+    """As many threads as PyTorch and Numba have both been given, and at most `default_threads`."""
+    import numba
+    import torch
+
+    return min(default_threads(), torch.get_num_threads(), int(numba.get_num_threads()))
+
+
 def use_threads(threads: int) -> None:
     """Let Numba and, if it is imported, PyTorch compute on ``threads`` threads from now on. It takes microseconds."""
     import numba

@@ -5,7 +5,7 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
-from benchmarks import conv, evaluate, prepare, quality, train_step, vision_step
+from benchmarks import contention, conv, evaluate, prepare, quality, train_step, vision_step
 from data_prep.ratings.interactions import PreparedData
 
 
@@ -58,3 +58,15 @@ def test_conv_prints_every_shape() -> None:
     results = json.loads(run(conv.main, "--turns", "1", "--batch-sizes", "1", "--json"))
     assert [result["channels"] for result in results] == [16, 32, 64]
     assert all(result["ratio"] > 0 for result in results)
+
+
+@pytest.mark.slow
+def test_contention_prints_every_cell() -> None:
+    found = json.loads(run(contention.main, "--neighbours", "0,1", "--turns", "1", "--seconds", "0.2", "--json"))
+    rows = found["rows"]
+    assert [row["neighbours"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert [row["threads"] for row in rows[:3]] == ["1 thread", f"{found['cores']} threads", "auto"]
+    alone = max(row["samples_per_second"] for row in rows[:3])
+    share = found["cores"] / (found["cores"] + 1)
+    for row in rows[3:]:
+        assert row["of_fair_share"] == pytest.approx(row["samples_per_second"] / alone / share)

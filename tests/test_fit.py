@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -21,9 +22,12 @@ from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, training_batches
 from ppt_core.errors import DataError
+from ppt_core.runs import fit as core_fit
 from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
+from ppt_core.thread_tuner import ThreadTuner
+from ppt_core.threads import limited_threads
 
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4))
 TIMES = ("seconds", "samples_per_second", "phases")
@@ -123,6 +127,68 @@ def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path, one_and_
         settings = config(iterations=6, batch_size=2048)
         models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
     assert models[0] == models[1]
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(core_fit, "all_threads", lambda: 2)
+    before = torch.get_num_threads(), numba.get_num_threads()
+    yield
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
+
+
+class Restless(ThreadTuner):
+    """Takes another number of threads for every step."""
+
+    seen: ClassVar[list[int]] = []
+
+    def begin(self) -> None:
+        self._set(len(self.seen) % 2 + 1)
+        self.seen.append(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (NCFConfig(), {}),
+        (NCFConfig(), {"optimizer": "adam"}),
+        (NCFConfig(n_recent=10), {}),
+        (NCFConfig(), {"regularization": 0.1}),
+    ],
+    ids=["row-adam", "adam", "recent items", "regularized"],
+)
+def test_threads_that_change_while_it_trains_change_no_byte(
+    data: PreparedData,
+    tmp_path: Path,
+    two_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
+    model: NCFConfig,
+    settings: Any,
+) -> None:
+    settings = config(iterations=6, batch_size=2048, **settings)
+    with limited_threads(1):
+        one = train(data, tmp_path / "one", settings, model=model)
+    monkeypatch.setattr(core_fit, "ThreadTuner", Restless)
+    monkeypatch.setattr(Restless, "seen", [])
+    many = train(data, tmp_path / "many", settings, model=model)
+    assert Restless.seen[:6] == [1, 2, 1, 2, 1, 2]
+    assert torch.get_num_threads() == 2
+    assert one == many
+
+
+def test_threads_are_tried_only_where_nobody_chose_them(
+    data: PreparedData, tmp_path: Path, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_fit, "ThreadTuner", Restless)
+    monkeypatch.setattr(Restless, "seen", [])
+    with limited_threads(2):
+        train(data, tmp_path / "chosen", config(iterations=2))
+    train(data, tmp_path / "large", config(iterations=2, batch_size=40_000))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    train(data, tmp_path / "variable", config(iterations=2))
+    assert Restless.seen == []
 
 
 @pytest.mark.parametrize("split", [1.0, 0.0])

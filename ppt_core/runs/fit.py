@@ -19,7 +19,9 @@ from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
-from ppt_core.train import AtSwitch, Scale, train_steps
+from ppt_core.thread_tuner import ThreadTuner, tuned
+from ppt_core.threads import all_threads, are_chosen
+from ppt_core.train import AtSwitch, Scale, TrainStep, train_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,7 @@ class Task:
         events: keys and values logged at the start, by MLPerf's names.
         validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
         warm_start: what a new training starts with; its seconds are part of the training's.
+        tune_threads: whether the number of threads changes no bit of the training, so that it may be tried out.
     """
 
     model: nn.Module
@@ -130,6 +133,7 @@ class Task:
     events: dict[str, Any]
     validate: Callable[[], dict[str, Any]] | None = None
     warm_start: WarmStart | None = None
+    tune_threads: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,8 @@ def _train(
 
     if start == 0 and task.warm_start is not None:
         start_seconds = _start(task, task.warm_start, world)
-    steps = train_steps(
+    tuner = ThreadTuner(all_threads())
+    steps: Iterator[TrainStep] = train_steps(
         task.model,
         task.batches(start),
         task.loss,
@@ -242,6 +247,8 @@ def _train(
         scale=config.scale,
         world=world,
     )
+    if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
+        steps = tuned(steps, tuner)
     saved = clock = time.perf_counter()
     log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
     reached = stalled = False
@@ -250,6 +257,7 @@ def _train(
         is_evaluated = done % eval_every == 0 or done == iterations
         if is_evaluated:
             step.loss.item()  # waits for a GPU, whose work counts
+            tuner.rest()
         seconds[step.phase] += -clock + (clock := time.perf_counter())
         metrics = None
         if done % per_epoch == 0:
