@@ -18,8 +18,11 @@ def settings_of(data: PreparedData, model_config: NetworkConfig, reference: dict
     }
 
 
-def result_of(data: PreparedData, arithmetic: str) -> dict[str, Any]:
-    """The keys of a run's result that do not depend on how the training went, as JSON values."""
+def result_of(data: PreparedData, arithmetic: str, measured: dict[str, float] | None = None) -> dict[str, Any]:
+    """The keys of a run's result that do not depend on how the training went, as JSON values.
+
+    ``measured`` is what the choice of ``arithmetic`` was based on, if there was one.
+    """
     return {
         "n_users": data.n_users,
         "n_negatives": data.n_negatives,
@@ -27,4 +30,5 @@ def result_of(data: PreparedData, arithmetic: str) -> dict[str, Any]:
         "protocol": data.protocol_label,
         "engine": "torch",
         "precision": arithmetic,
+        **({"precision_measured": measured} if measured else {}),
     }

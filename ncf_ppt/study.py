@@ -6,6 +6,7 @@ from pathlib import Path
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ppt_core.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress
 
 
@@ -20,6 +21,7 @@ def train(
     checkpoint_seconds: float = 60,
 ) -> Iterator[Progress]:
     """Train on the set at ``data`` into ``path``; see `ncf_ppt.training.fit_steps`. All arguments are plain values."""
+    refuse_auto(config.arithmetic)
     yield from fit_steps(
         PreparedData.load(data),
         path,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,13 @@ from ncf_ppt.scoring import scorer
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig, two_tower_task
 from ncf_ppt.warm_start import ALSStart
+from ppt_core.arithmetic import (
+    ArithmeticChoice,
+    Wanted,
+    choose_arithmetic,
+    linear_product,
+    settle_arithmetic,
+)
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.plan import convert
@@ -58,13 +65,14 @@ class NCFTrainingConfig(core.TrainingConfig):
             items, neither weights of layers nor biases of items.
         warm_start: start from the factors of ALS (`ncf_ppt.als_start`); None starts from small random weights.
         arithmetic: of the matrix products of 32-bit layers: ``fp32``, or ``bf16`` by autocast. Products of 1-bit
-            layers are exact in both on a CPU; elsewhere bf16 rounds them, too.
+            layers are exact in both on a CPU; elsewhere bf16 rounds them, too. ``auto`` takes the faster, as
+            `ppt_core.arithmetic.choose_arithmetic` says.
     """
 
     learning_rate: float = 5e-4
     n_negatives: int = 4
     optimizer: Literal["row-adam", "adam"] | None = None
-    arithmetic: Literal["fp32", "bf16"] = "fp32"
+    arithmetic: Wanted = "fp32"
     regularization: float = 0.0
     warm_start: ALSStart | None = None
 
@@ -82,7 +90,7 @@ class NCFTrainingConfig(core.TrainingConfig):
             ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
             ("n_negatives", self.n_negatives >= 1, "at least 1"),
             ("optimizer", self.optimizer in (None, "row-adam", "adam"), "row-adam or adam"),
-            ("arithmetic", self.arithmetic in ("fp32", "bf16"), "fp32 or bf16"),
+            ("arithmetic", self.arithmetic in get_args(Wanted), "auto, fp32 or bf16"),
             ("regularization", 0 <= self.regularization < math.inf, "0 or above"),
         ]
 
@@ -122,8 +130,11 @@ def fit_steps(
     if isinstance(model_config, TwoTowerConfig) and isinstance(config, TwoTowerTrainingConfig):
         task = two_tower_task(data, model_config, config, settings, world=world)
     elif isinstance(model_config, NCFConfig) and isinstance(config, NCFTrainingConfig):
-        config = replace(config, optimizer=config.optimizer or usual_optimizer(device))  # one run has one for good
-        task = _task(data, model_config, config, settings, world)
+        choose = partial(faster_arithmetic, model_config, config, device)
+        choice = settle_arithmetic(config.arithmetic, path, world, choose, resume=resume)
+        optimizer = config.optimizer or usual_optimizer(device)
+        config = replace(config, optimizer=optimizer, arithmetic=choice.arithmetic)  # one run has one for good
+        task = _task(data, model_config, config, settings | choice.record, world)
     else:
         raise ValueError(f"a {type(config).__name__} does not train a network of {type(model_config).__name__}")
     return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
@@ -173,7 +184,7 @@ def _task(
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
         settings=settings,
-        result=result_of(data, config.arithmetic),
+        result=result_of(data, config.arithmetic, settings.get("precision_measured")),
         events={
             "seed": config.seed,
             "global_batch_size": config.batch_size,
@@ -305,6 +316,12 @@ def loss_function(
             return loss(model, batch, regularization)
 
     return autocast_loss
+
+
+def faster_arithmetic(model_config: NCFConfig, config: NCFTrainingConfig, device: str) -> ArithmeticChoice:
+    """What ``config`` asks for, or for ``auto`` the faster by a product of the first layer, see `choose_arithmetic`."""
+    n_in, n_out = (model_config.factors, 1) if model_config.model == "gmf" else model_config.layers[:2]
+    return choose_arithmetic(config.arithmetic, device, linear_product(config.batch_size, n_in, n_out, device))
 
 
 def usual_optimizer(device: str) -> Literal["row-adam", "adam"]:

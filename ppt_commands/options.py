@@ -117,7 +117,7 @@ def training_options(
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="fp32",
             show_default=True,
-            help="Of the products of 32-bit layers; auto is bf16 where the device is made for it.",
+            help="Number format of the products of 32-bit layers; auto times one in both and takes the faster.",
         ),
         click.option(
             "--at-switch",

@@ -1,13 +1,11 @@
-"""What computes: the device, the number format it multiplies fastest, and kernels or PyTorch's own operations."""
+"""What computes: the device, and kernels or PyTorch's own operations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Arithmetic = Literal["fp32", "bf16"]
 _kernels_in_use = True
 
 
@@ -24,19 +22,6 @@ def check_device(name: str) -> str:
         found = f"there are {n_devices} CUDA devices" if n_devices else "PyTorch finds no CUDA device"
         raise ValueError(f"device is {name!r}, but {found} here; use cpu")
     return name
-
-
-def choose_arithmetic(wanted: Literal["auto", "fp32", "bf16"], device: str) -> Arithmetic:
-    """Return ``wanted``, or for ``auto`` bf16 where ``device`` multiplies it faster than fp32.
-
-    Those are processors with AMX and GPUs with bf16 units. AVX-512's bf16 instructions alone do not count: there a
-    product in bf16 ran at half the speed of one in fp32.
-    """
-    if wanted != "auto":
-        return wanted
-    if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def has_kernels(x: Tensor) -> bool:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.bits import _kernels
-from ppt_core.device import check_device, choose_arithmetic, has_kernels, plain_operations
+from ppt_core.device import check_device, has_kernels, plain_operations
 from ppt_core.layers import set_precision
 from ppt_core.packed import _kernels as packed_kernels
 from ppt_core.plan import convert
@@ -18,14 +18,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     n_devices = torch.cuda.device_count()
     with pytest.raises(ValueError, match=f"^device is 'cuda:{n_devices}', but "):
         check_device(f"cuda:{n_devices}")
-
-
-def test_automatic_arithmetic_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_arithmetic("fp32", "cpu") == "fp32"
-    assert choose_arithmetic("bf16", "cpu") == "bf16"
-    for has_amx, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_amx=has_amx: has_amx)
-        assert choose_arithmetic("auto", "cpu") == expected
 
 
 def gradients(network: nn.Module, x: Tensor) -> dict[str, Tensor]:

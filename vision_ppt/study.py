@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.images.prepared import load_prepared
+from ppt_core.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.training import VisionTrainingConfig, fit_steps
@@ -25,6 +26,7 @@ def train(
 
     ``root`` is where image files are, if they moved since they were prepared.
     """
+    refuse_auto(config.arithmetic)
     yield from fit_steps(
         load_prepared(data, root=root),
         path,

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,13 @@ from torch.nn import functional as F
 from data_prep.images.image_arrays import PreparedImages
 from data_prep.images.image_files import PreparedFolders
 from data_prep.images.normalization import Normalization
+from ppt_core.arithmetic import (
+    ArithmeticChoice,
+    Wanted,
+    choose_arithmetic,
+    convolution_product,
+    settle_arithmetic,
+)
 from ppt_core.distributed import World
 from ppt_core.identity import data_record
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
@@ -44,7 +52,8 @@ class VisionTrainingConfig(core.TrainingConfig):
         learning_rate: the highest one.
         annealing: how it falls: as the recipe says (``step``), along a ``cosine`` or not at all (``constant``).
         image_size: height and width of what image files are cropped to; arrays have their own.
-        arithmetic: of the convolutions and the last layer: ``fp32``, or ``bf16`` by autocast.
+        arithmetic: of the convolutions and the last layer: ``fp32``, or ``bf16`` by autocast; ``auto`` takes the
+            faster, as `ppt_core.arithmetic.choose_arithmetic` says.
     """
 
     recipe: RecipeName = "cifar"
@@ -53,7 +62,7 @@ class VisionTrainingConfig(core.TrainingConfig):
     learning_rate: float = RECIPES["cifar"].learning_rate
     annealing: Annealing = "step"
     image_size: int = 224
-    arithmetic: Literal["fp32", "bf16"] = "fp32"
+    arithmetic: Wanted = "fp32"
 
     @classmethod
     def of(cls, recipe: RecipeName, **settings: Any) -> "VisionTrainingConfig":
@@ -74,7 +83,7 @@ class VisionTrainingConfig(core.TrainingConfig):
             ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
             ("annealing", self.annealing in get_args(Annealing), f"one of {', '.join(get_args(Annealing))}"),
             ("image_size", self.image_size >= 1, "at least 1"),
-            ("arithmetic", self.arithmetic in ("fp32", "bf16"), "fp32 or bf16"),
+            ("arithmetic", self.arithmetic in get_args(Wanted), "auto, fp32 or bf16"),
         ]
 
 
@@ -113,6 +122,9 @@ def fit_steps(
     world = world or World(device=device)
     device = world.device
     network = new_network(data, network_config, config, device=device)
+    choose = partial(faster_arithmetic, data, network, config, device)
+    choice = settle_arithmetic(config.arithmetic, path, world, choose, resume=resume)
+    config = replace(config, arithmetic=choice.arithmetic)  # one run has one, wherever resumed
     sampler = training_sampler(data, seed=config.seed, image_size=config.image_size)
     recipe = config.compressible_recipe()
     task = core.Task(
@@ -131,8 +143,14 @@ def fit_steps(
             "kind": "vision",
             "network": asdict(network_config),
             "data": {**(data_reference or {}), **data_record(data)},
+            **choice.record,
         },
-        result={"network": network_config.network, "n_classes": data.n_classes, "precision": config.arithmetic},
+        result={
+            "network": network_config.network,
+            "n_classes": data.n_classes,
+            "precision": config.arithmetic,
+            **choice.record,
+        },
         events={
             "seed": config.seed,
             "global_batch_size": config.batch_size,
@@ -145,6 +163,15 @@ def fit_steps(
         },
     )
     return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+
+
+def faster_arithmetic(
+    data: PreparedImages | PreparedFolders, network: nn.Module, config: VisionTrainingConfig, device: str
+) -> ArithmeticChoice:
+    """What ``config`` asks for, or for ``auto`` the faster by the largest convolution, see `choose_arithmetic`."""
+    height, width = data.train.images.shape[1:3] if isinstance(data, PreparedImages) else 2 * (config.image_size,)
+    images = torch.zeros(config.batch_size if config.arithmetic == "auto" else 1, 3, height, width, device=device)
+    return choose_arithmetic(config.arithmetic, device, convolution_product(network, images))
 
 
 def evaluate(

@@ -13,7 +13,7 @@ def experiment(data: Path, options: dict[str, Any]) -> Experiment:
     """Train NCF on the prepared set at ``data`` as the options of `ppt-ncf train` say."""
     from ncf_ppt.study import train
 
-    device = options["device"]
+    device = options.pop("device")
     model_config, config = configs(**options)
     return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"), {"device": device})
 

@@ -80,7 +80,7 @@ def train(
     if options["binarize_embeddings"] and options["split"] == 1:
         raise ValueError("--binarize-embeddings has no effect at --split 1, where nothing is binarized; leave it out")
     path = run_folder(out, world, resume=resume)
-    model_config, config = configs(device=device, **options)
+    model_config, config = configs(**options)
     prepared = open_data(data)
     reference = data_reference(data)
     progress = fit_steps(prepared, path, model_config, config, data_reference=reference, resume=resume, world=world)
@@ -105,15 +105,12 @@ def configs(
     warm_start: str | None,
     als_regularization: float | None,
     als_alpha: float | None,
-    arithmetic: Any,
-    device: str,
     **training: Any,
 ) -> tuple["NCFConfig", "NCFTrainingConfig"]:
     """What the options say about the network, and how it is trained."""
     from ncf_ppt.model import NCFConfig
     from ncf_ppt.training import NCFTrainingConfig
     from ncf_ppt.warm_start import ALSStart
-    from ppt_core.device import choose_arithmetic
 
     network = NCFConfig(
         model=model,
@@ -128,7 +125,7 @@ def configs(
     if chosen and warm_start is None:
         raise ValueError(f"--als-{next(iter(chosen))} is a setting of --warm-start als; give that, too")
     training["warm_start"] = ALSStart(**chosen) if warm_start else None
-    return network, NCFTrainingConfig(arithmetic=choose_arithmetic(arithmetic, device), **training)
+    return network, NCFTrainingConfig(**training)
 
 
 def _widths(layers: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ def experiment(data: Path, options: dict[str, Any]) -> Experiment:
     """
     from vision_ppt.study import train
 
-    root, device, workers = options.pop("root"), options["device"], options.pop("workers") or 0
+    root, device, workers = options.pop("root"), options.pop("device"), options.pop("workers") or 0
     images = open_images(data, root)
     network_config, config = configs(images, **options)
     root = root and root.resolve()

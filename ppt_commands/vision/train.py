@@ -84,7 +84,7 @@ def train(
     if data is None and options["epochs"] is None:
         options["epochs"] = _SAMPLE_EPOCHS
     images = open_images(data, root)
-    network_config, config = configs(images, device=device, **options)
+    network_config, config = configs(images, **options)
     progress = fit_steps(
         images,
         path,
@@ -111,18 +111,15 @@ def configs(
     shortcut: Any,
     recipe: Any,
     image_size: int | None,
-    arithmetic: Any,
-    device: str,
     **training: Any,
 ) -> tuple["NetworkConfig", "VisionTrainingConfig"]:
     """What the options say about the network, and how it is trained."""
-    from ppt_core.device import choose_arithmetic
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.recipes import USUAL_RECIPE
     from vision_ppt.training import VisionTrainingConfig
 
     refuse_for_arrays(images, "--image-size", image_size)
-    training |= {"arithmetic": choose_arithmetic(arithmetic, device), "image_size": image_size}
+    training |= {"image_size": image_size}
     return (
         NetworkConfig(network=network, n_classes=images.n_classes, shortcut=shortcut),
         VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], **training),
