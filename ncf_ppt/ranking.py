@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data_prep.ratings.interactions import PreparedData, id_column
 from ncf_ppt import _kernels
 from ppt_core.errors import DataError
+from ppt_core.mapped import release_pages
 from ppt_core.runs.files import refuse_existing, replaced_file
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float32]]
@@ -144,6 +145,7 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
         candidates = np.concatenate([positives[:, None], negatives], axis=1)
         scores = np.ascontiguousarray(score(np.arange(start, stop), candidates), np.float32)
         blocks.append(rank_scores(scores, negatives, positives, user_ids=data.user_ids[start:stop]))
+        release_pages(data.test_negatives)
     return Ranks(
         above=np.concatenate([block.above for block in blocks]),
         equal=np.concatenate([block.equal for block in blocks]),

@@ -94,8 +94,10 @@ class RowAdam(torch.optim.Adam):
         self._moments = infinite_moments(*betas)
         self._learning_rate = lr
         for embedding in self._embeddings:
-            weight = embedding.weight
             embedding.catch_up()
+            embedding._bring_up_to_date = None  # frees the state of the optimizer before, if nobody else has it
+        for embedding in self._embeddings:
+            weight = embedding.weight
             self.state[weight] = {
                 "step": torch.zeros(()),
                 "exp_avg": torch.zeros_like(weight),

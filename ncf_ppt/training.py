@@ -35,6 +35,7 @@ from ppt_core.arithmetic import (
 )
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty, check_finite, set_precision
+from ppt_core.mapped import release_pages
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
 from ppt_core.runs.checkpoint import load_tensors
@@ -163,6 +164,7 @@ def _task(
     def evaluate() -> dict[str, Any]:
         for table in network.tables():
             table.catch_up()  # in every process, or their rows would be rounded at different steps
+        release_pages(data.train.items)  # training has read most of them
         metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data).metrics())
         return metrics
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,25 @@ def load_or_new(data: PreparedData) -> Any:
     from ncf_ppt.training import new_model
 
     return new_model(data, SMALL, config())
+
+
+def test_one_optimizer_is_in_memory_at_a_time(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[torch.optim.Optimizer]] = []
+
+    def factory(*arguments: Any, **options: Any) -> Any:
+        def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+            assert [each() for each in made] == [None] * len(made)
+            optimizer = torch.optim.Adam(model.parameters())
+            made.append(weakref.ref(optimizer))
+            return optimizer
+
+        return make_optimizer
+
+    monkeypatch.setattr("ncf_ppt.fit.optimizer_factory", factory)
+    train(data, tmp_path / "run", config(iterations=4, optimizer="adam"))
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 8, 9, 15])

@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +44,28 @@ def strict(n_users: int, n_free: int, n_negatives: int, *, seed: int = 0) -> NDA
     """Negatives among the items 2 .. n_free + 1: everybody has item 0, and item 1 is held out."""
     train = interactions([[0]] * n_users, 2 + n_free)
     return draw_test_negatives(train, np.ones(n_users, np.int32), n_negatives, seed=seed)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from([0, 0, 1, 2, 63, 64, 65, 200]), min_size=1, max_size=40).filter(any))
+def test_every_positive_has_its_user(degrees: list[int]) -> None:
+    """Users without a positive among others, and every place around the marks at each 64th positive."""
+    histories = [list(range(degree)) for degree in degrees]
+    train = interactions(histories, 201)
+    users, items, labels = epoch_of(Sampler(interactions=train, n_negatives=1))
+    found = sorted(zip(users[labels == 1].tolist(), items[labels == 1].tolist(), strict=True))
+    assert found == [(user, item) for user, history in enumerate(histories) for item in history]
+
+
+def test_memory_does_not_grow_with_the_positives() -> None:
+    train = interactions([list(range(1000))] * 200, 1001)
+    tracemalloc.start()
+    try:
+        sampler = Sampler(interactions=train)
+        assert tracemalloc.get_traced_memory()[0] < len(train) / 4
+    finally:
+        tracemalloc.stop()
+    assert epoch_of(sampler).users.max() == 199
 
 
 class TestKernels:

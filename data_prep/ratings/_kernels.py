@@ -14,6 +14,7 @@ from ppt_core import random_words
 random_word = njit(inline="always")(random_words.random_word)
 below = njit(inline="always")(random_words.below)
 
+POSITIVES_PER_MARK = 64
 _WORDS_PER_USER = np.uint64(1) << np.uint64(36)  # streams of two users never meet
 
 
@@ -167,10 +168,13 @@ def free_item(items, first, degree, rank):
 
 @njit(parallel=True, cache=True)
 def fill_samples(
-    offsets, items, positive_users, n_items, n_negatives, shuffle_keys, draw_key, start,
+    offsets, items, user_marks, n_items, n_negatives, shuffle_keys, draw_key, start,
     out_users, out_items, out_labels, out_positives,
 ):  # fmt: skip
     """Samples ``start ..`` of one shuffled epoch of (1 + n_negatives) samples for each positive.
+
+    ``user_marks``, int32, holds the user of every POSITIVES_PER_MARK-th positive and of the last one: a positive's own
+    lies between two of them and is mostly both, where a list of all would have as many bytes as the positives.
 
     ``out_positives`` may be empty: it is then left out.
 
@@ -225,7 +229,15 @@ def fill_samples(
         longest = 0
         for lane in range(size):
             positive = np.uint64(positives[lane])
-            user = np.uint64(positive_users[positive])
+            mark = positive // np.uint64(POSITIVES_PER_MARK)
+            user = np.uint64(user_marks[mark])
+            last_user = np.uint64(user_marks[mark + np.uint64(1)])
+            while user < last_user:
+                middle = (user + last_user + np.uint64(1)) >> np.uint64(1)
+                if offsets[middle] <= positives[lane]:
+                    user = middle
+                else:
+                    last_user = middle - np.uint64(1)
             row = np.uint64(first_row + lane)
             out_users[row] = user
             out_items[row] = items[positive]

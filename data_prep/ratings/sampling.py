@@ -49,7 +49,10 @@ class Sampler:
         if not len(self.interactions):
             raise DataError("there are no train positives to sample")
         _refuse_users_without(1, self.interactions.degrees, self.interactions.n_items)
-        object.__setattr__(self, "_positive_users", self.interactions.users())
+        # The user of each n-th positive and of the last: those between are found from there, in little memory.
+        some = np.append(np.arange(0, len(self.interactions), _kernels.POSITIVES_PER_MARK), len(self.interactions) - 1)
+        marks = np.searchsorted(self.interactions.offsets, some, side="right") - 1
+        object.__setattr__(self, "_user_marks", marks.astype(np.int32))
 
     @property
     def samples_per_epoch(self) -> int:
@@ -80,7 +83,7 @@ class Sampler:
         _kernels.fill_samples(
             self.interactions.offsets,
             self.interactions.items,
-            self._positive_users,  # type: ignore[attr-defined]
+            self._user_marks,  # type: ignore[attr-defined]
             self.interactions.n_items,
             self.n_negatives,
             shuffle_keys,

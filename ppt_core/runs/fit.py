@@ -284,14 +284,16 @@ def _train(
                 state["start_seconds"] = start_seconds
             save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
             saved = time.perf_counter()
-        yield Progress(done, iterations, schedule.phases[step.phase], metrics)
+        phase = schedule.phases[step.phase]
+        del step  # or the optimizer of this phase would be in memory beside that of the next
+        yield Progress(done, iterations, phase, metrics)
         if reached or stalled:
             break
         if done % per_epoch == 0 and done < iterations:
             log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
         clock = time.perf_counter()
     if world.is_first:
-        save_tensors(run.model_path, task.model.state_dict(), {"precision": schedule.phases[step.phase].precision})
+        save_tensors(run.model_path, task.model.state_dict(), {"precision": phase.precision})
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
 
 
