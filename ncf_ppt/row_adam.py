@@ -99,7 +99,7 @@ class RowAdam(torch.optim.Adam):
         for embedding in self._embeddings:
             weight = embedding.weight
             self.state[weight] = {
-                "step": torch.zeros(()),
+                "step": torch.zeros((), dtype=torch.int64),  # a float32 stands still at 2**24
                 "exp_avg": torch.zeros_like(weight),
                 "exp_avg_sq": torch.zeros_like(weight),
                 "last_step": torch.zeros(len(weight), dtype=torch.int64, device=weight.device),
@@ -140,9 +140,10 @@ class RowAdam(torch.optim.Adam):
         """Restore a state, row by row as far behind as it was."""
         super().load_state_dict(state_dict)
         for number, weight in enumerate(self.param_groups[0]["params"]):
-            # The base class makes floats of everything.
-            self.state[weight]["last_step"] = state_dict["state"][number]["last_step"].to(weight.device, copy=True)
-            self.state[weight]["step"] = state_dict["state"][number]["step"].clone()
+            # The base class makes floats of everything; so did this one, of "step", in older checkpoints.
+            for name, device in (("last_step", weight.device), ("step", "cpu")):
+                values = state_dict["state"][number][name]
+                self.state[weight][name] = values.to(device, torch.int64, copy=True)
         self._learning_rate = self.param_groups[0]["lr"]
 
     @torch.no_grad()

@@ -68,6 +68,26 @@ def test_equals_dense_adam(scale: float, betas: tuple[float, float], bound: floa
     assert relative_difference(dense.weight, start) > 0.1
 
 
+@pytest.mark.parametrize("written", [torch.float32, torch.int64])  # as older checkpoints have it, and as it is
+def test_counts_beyond_what_a_float_can_count(written: torch.dtype) -> None:
+    """At 2**24, where 1 added to a float32 is lost: rows at rest go on moving as in dense Adam."""
+    sparse, dense = twins()
+    row_adam, adam = RowAdam([sparse], [], lr=1e-3), torch.optim.Adam(dense.parameters(), lr=1e-3)
+    slope = torch.randn(N_ROWS, SIZE, generator=torch.Generator().manual_seed(1))
+    step(sparse, row_adam, torch.arange(N_ROWS), slope)
+    step(dense, adam, torch.arange(N_ROWS), slope)
+    late = copy.deepcopy(row_adam.state_dict())
+    late["state"][0] |= {"step": torch.tensor(2**24, dtype=written), "last_step": torch.full((N_ROWS,), 2**24)}
+    row_adam.load_state_dict(late)
+    adam.state[dense.weight]["step"].fill_(2**24)  # which its bias corrections, 1 by then, no longer see
+    for _ in range(5):
+        step(sparse, row_adam, torch.tensor([0]), slope[:1])
+        step(dense, adam, torch.tensor([0]), slope[:1])
+    row_adam.catch_up()
+    assert row_adam.state[sparse.weight]["step"].item() == 2**24 + 5
+    assert relative_difference(sparse.weight, dense.weight) < 1e-6
+
+
 def test_the_state_before_is_gone_when_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """At MovieLens-20M's size it takes 254 MB, and twice that would be the most of a whole training."""
     tables = [RowEmbedding(N_ROWS, SIZE), RowEmbedding(N_ROWS, SIZE)]
