@@ -21,7 +21,7 @@ from data_prep.ratings.sampling import Sampler
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, training_batches
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, loss, training_batches
 from ppt_core.errors import DataError
 from ppt_core.runs import fit as core_fit
 from ppt_core.runs.checkpoint import load_tensors
@@ -89,7 +89,7 @@ def test_one_optimizer_is_in_memory_at_a_time(
 
         return make_optimizer
 
-    monkeypatch.setattr("ncf_ppt.fit.optimizer_factory", factory)
+    monkeypatch.setattr("ncf_ppt.training.optimizer_factory", factory)
     train(data, tmp_path / "run", config(iterations=4, optimizer="adam"))
     assert len(made) == 2
 
@@ -302,6 +302,34 @@ def test_refuses_to_resume_with_other_settings(data: PreparedData, tmp_path: Pat
 def test_a_diverged_training_is_an_error(data: PreparedData, tmp_path: Path) -> None:
     with pytest.raises((DataError, ValueError), match="diverged"):
         train(data, tmp_path / "run", config(learning_rate=1e30, epochs=1))
+
+
+@pytest.mark.parametrize("eval_every", [0.001, 0])  # at an evaluation, or before that at a checkpoint
+@pytest.mark.parametrize("name", ["mlp.1.weight", "mlp.2.running_var", "mlp_user.weight"])
+def test_one_bit_activations_hide_no_divergence(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, eval_every: float
+) -> None:
+    models = []
+
+    def broken_loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        models.append(model)
+        if len(models) == 3:
+            with torch.no_grad():
+                model.state_dict()[name].view(-1)[:1] = torch.nan
+        return loss(model, batch)
+
+    monkeypatch.setattr("ncf_ppt.training.loss_function", lambda *_: broken_loss)
+    settings = config(split=0, iterations=6, eval_every=eval_every)
+    model = NCFConfig(factors=4, layers=(8, 8, 8, 8, 4))
+    kind = "buffer" if "running" in name else "parameter"
+    with pytest.raises(
+        DataError, match=rf"^training diverged: {kind} .* holds values that are not finite at iteration 3; "
+    ):
+        train(data, tmp_path / "run", settings, model=model, checkpoint_seconds=0)
+    run = Run.open(tmp_path / "run")
+    assert len(run.metrics()) == (2 if eval_every else 0)
+    assert load_tensors(run.checkpoint_path)[1]["iteration"] == 2
+    assert not run.finished
 
 
 @pytest.mark.parametrize(

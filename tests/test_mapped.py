@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ncf_ppt.interactions import PreparedData
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.mapped import release_pages
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
-from ppt_core.layers import set_precision
+from ppt_core.layers import find_not_finite, set_precision
 from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import EventLog, Run
@@ -263,7 +263,7 @@ def _train(
         if done % per_epoch == 0:
             log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
         if is_evaluated:
-            metrics = _evaluate(task, log, step.loss, done)
+            metrics = _evaluate(task, log, step.loss, done, world)
             is_last_phase = step.phase == len(schedule.phases) - 1
             reached = config.threshold is not None and is_last_phase and metrics[task.metric] >= config.threshold
             metrics |= {
@@ -279,6 +279,7 @@ def _train(
             saved = -math.inf  # an evaluation is not repeated after an interruption
         is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not (reached or stalled)
         if is_due and world.is_first:
+            _refuse_diverged(task.model, step.loss, done)
             state = {"iteration": done, "seconds": seconds}
             if task.warm_start is not None:
                 state["start_seconds"] = start_seconds
@@ -323,9 +324,15 @@ def _restore(
         return start, list(file.metadata["seconds"]), file.metadata.get("start_seconds", 0.0), optimizer
 
 
-def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int) -> dict[str, Any]:
-    if not math.isfinite(loss.item()):
-        raise DataError(f"training diverged: the loss is {loss.item()} at iteration {done}; lower the learning rate")
+def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:
+    found = find_not_finite(model)
+    if found or not math.isfinite(loss.item()):
+        what = f"{found} holds values that are not finite" if found else f"the loss is {loss.item()}"
+        raise DataError(f"training diverged: {what} at iteration {done}; lower the learning rate")
+
+
+def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int, world: World) -> dict[str, Any]:
+    world.agree(lambda: _refuse_diverged(task.model, loss, done))
     epoch = {"epoch_num": done / task.iterations_per_epoch}
     log.start("eval_start", metadata=epoch)
     metrics = task.evaluate()
