@@ -24,10 +24,13 @@ class BinaryActivation(nn.Module):
     Attributes:
         alpha: the trainable clipping level, shape ``()``, initially 3. Unused (no gradient) in full precision.
         precision: ``full`` or ``low``.
+        gives_real: whether its output is real in low precision, too, because something else than 1-bit layers reads
+            it, a shortcut say. The 1-bit layers then take the bits of it themselves.
     """
 
     alpha: nn.Parameter
     precision: Precision
+    gives_real: bool = False
 
 
 class BinaryReLU(BinaryActivation, nn.ReLU):
@@ -35,7 +38,7 @@ class BinaryReLU(BinaryActivation, nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``max(input, 0)``, or 0 and alpha by `ppt_core.binarize.binarize_activation`."""
-        if self.precision == "full":
+        if self.precision == "full" or self.gives_real:
             return super().forward(input)
         return binarize_activation(input, self.alpha)
 
@@ -57,14 +60,16 @@ class BinaryForkedReLU(BinaryActivation, ForkedReLU):
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the branch and what the shortcut reads."""
-        return super().forward(input) if self.precision == "full" else binarize_and_rectify(input, self.alpha)
+        if self.precision == "full" or self.gives_real:
+            return super().forward(input)
+        return binarize_and_rectify(input, self.alpha)
 
 
 class BinaryBatchNormReLU(BinaryActivation, BatchNormReLU):
     """BatchNorm, then ReLU in full precision and one-bit PACT in low precision."""
 
     def _clipping_level(self) -> Tensor | None:
-        return None if self.precision == "full" else self.alpha
+        return None if self.precision == "full" or self.gives_real else self.alpha
 
 
 class _BinaryWeights:
@@ -88,6 +93,11 @@ class _BinaryWeights:
     def input_activation(self) -> BinaryActivation:
         return self._input_activation[0]
 
+    def _bits(self, input: Tensor) -> Tensor:
+        """What to multiply in low precision: 0 or alpha."""
+        activation = self.input_activation
+        return binarize_activation(input, activation.alpha) if activation.gives_real else input
+
 
 class BinaryLinear(_BinaryWeights, nn.Linear):
     """`nn.Linear` in full precision; in low precision ``alpha * scale * ({0, 1} @ {-1, +1}) + bias``."""
@@ -96,7 +106,7 @@ class BinaryLinear(_BinaryWeights, nn.Linear):
         """Map (..., in_features) to (..., out_features)."""
         if self.precision == "full":
             return F.linear(input, self.weight, self.bias)
-        rows = input.reshape(-1, self.in_features)
+        rows = self._bits(input).reshape(-1, self.in_features)
         alpha = self.input_activation.alpha.detach()
         output = binary_linear(rows, self.weight, self.bias, alpha=alpha, scale=self.scale)
         return output.reshape(*input.shape[:-1], self.out_features)
@@ -112,6 +122,7 @@ class BinaryConv2d(_BinaryWeights, nn.Conv2d):
         """Map (batch, in_channels, height, width) to (batch, out_channels, height', width')."""
         if self.precision == "full":
             return super().forward(input)
+        input = self._bits(input)
         padding: tuple[int, ...] = (0, 0)
         if isinstance(self.padding, str) or self.padding_mode != "zeros":
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode

@@ -1,12 +1,11 @@
 """Which layers become 1-bit, and why the others do not: a plan to read before it is applied."""
 
-import operator
 from dataclasses import dataclass
 
-import torch
 from torch import fx, nn
 
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.graph import ACTIVATIONS, is_projection, module_calls, other_readers, source_activation, target_of
 from ppt_core.layers import (
     INITIAL_ALPHA,
     BinaryActivation,
@@ -25,10 +24,7 @@ _SWITCHABLE: dict[type[nn.Module], type[BinaryActivation]] = {
     ForkedReLU: BinaryForkedReLU,
     BatchNormReLU: BinaryBatchNormReLU,
 }
-_ACTIVATIONS = tuple(_SWITCHABLE)
 _WEIGHTED = (nn.Linear, nn.Conv2d)
-# Modules that pass {0, alpha} on as {0, alpha}, in another arrangement.
-_TRANSPARENT = (nn.Flatten, nn.Identity, nn.MaxPool2d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +69,20 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
     projection shortcuts (1x1 convolutions beside a residual branch), embeddings and BatchNorm keep 32 bits
     (Renda and Fromm 2020). A `BinaryEmbedding` becomes 1-bit wherever it stands: that it is one is the choice.
 
+    What else reads such a ReLU keeps 32 bits as well, and real values to read: a projection, the sum behind an
+    identity, a second head. The reason of the ReLU names them.
+
     Raises ValueError if the model cannot be traced, was converted before, holds weights that are not finite, has
     nothing to binarize, or calls an activation that would be binarized more than once.
     """
     if any(isinstance(m, (BinaryActivation, BinaryLinear, BinaryConv2d)) for m in model.modules()):
         raise ValueError("the model was converted before; convert a model once and switch it with set_precision")
     check_finite(model)
-    calls = _module_calls(model)
+    calls = module_calls(model)
     weighted = [node for node, module in calls if isinstance(module, _WEIGHTED)]
     modules = dict(calls)
 
-    sources: dict[fx.Node, fx.Node | None] = {node: _source_activation(node, modules) for node in weighted}
+    sources: dict[fx.Node, fx.Node | None] = {node: source_activation(node, modules) for node in weighted}
     decisions: dict[fx.Node, tuple[bool, str]] = {}
     for node in weighted:
         if node is weighted[0]:
@@ -92,13 +91,14 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
             decisions[node] = (False, "last layer")
         elif type(modules[node]) not in _WEIGHTED:
             decisions[node] = (False, f"a class of its own: {type(modules[node]).__name__} is not binarized")
-        elif _is_projection(node, modules):
+        elif is_projection(node, modules):
             decisions[node] = (False, "projection shortcut")
         elif sources[node] is None:
             decisions[node] = (False, "its input is real-valued: not the output of a ReLU module")
         else:
-            decisions[node] = (True, f"its input is {_target(sources[node])}, 1 bit")
-    binary_sources = {sources[node] for node in weighted if decisions[node][0]}
+            decisions[node] = (True, f"its input is {target_of(sources[node])}, 1 bit")
+    binary = {node for node in weighted if decisions[node][0]}
+    binary_sources = {sources[node] for node in binary}
     if not binary_sources and not any(isinstance(module, BinaryEmbedding) for module in modules.values()):
         raise ValueError(
             "the model has nothing to binarize: no Linear or Conv2d between its first and its last layer "
@@ -109,11 +109,13 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
     for node, module in calls:
         if isinstance(module, _WEIGHTED):
             binarize, reason = decisions[node]
-            source = _target(sources[node]) if binarize else None
+            source = target_of(sources[node]) if binarize else None
             planned.append(_planned(node, module, binarize, reason, source))
-        elif isinstance(module, _ACTIVATIONS):
+        elif isinstance(module, ACTIVATIONS):
             binarize = node in binary_sources
             reason = "feeds a 1-bit layer" if binarize else "feeds no 1-bit layer"
+            if binarize and (others := other_readers(node, modules, binary)):
+                reason += f", and gives real values to {', '.join(others)}"
             planned.append(_planned(node, module, binarize, reason))
         elif isinstance(module, BinaryEmbedding):
             planned.append(_planned(node, module, True, "embedding, 1 bit by choice"))
@@ -155,14 +157,18 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
                 "may only keep 32 bits for more layers, and for an activation together with the layers it feeds"
             )
     modules = dict(model.named_modules())
+    calls = dict(module_calls(model))
+    binary = {node for node, module in calls.items() if isinstance(module, _WEIGHTED) and target_of(node) in wanted}
+    shared = {target_of(node) for node in calls if other_readers(node, calls, binary)}
     for entry in plan.layers:
-        if entry.binarize and isinstance(module := modules[entry.name], _ACTIVATIONS):
+        if entry.binarize and isinstance(module := modules[entry.name], ACTIVATIONS):
             if isinstance(module, nn.ReLU):
                 module.inplace = False
             module.__class__ = next(new for old, new in _SWITCHABLE.items() if isinstance(module, old))
             assert isinstance(module, BinaryActivation)
             module.alpha = nn.Parameter(next(model.parameters()).new_tensor(INITIAL_ALPHA))
             module.precision = "full"
+            module.gives_real = entry.name in shared
     for entry in plan.layers:
         module = modules[entry.name]
         if entry.binarize and isinstance(module, _WEIGHTED):
@@ -179,81 +185,9 @@ def convert(model: nn.Module, plan: BinarizationPlan | None = None) -> Binarizat
 
 def _planned(node: fx.Node, module: nn.Module, binarize: bool, reason: str, source: str | None = None) -> PlannedLayer:
     return PlannedLayer(
-        name=_target(node),
+        name=target_of(node),
         kind=type(module).__name__,
         binarize=binarize,
         reason=reason,
         input_activation=source,
     )
-
-
-def _target(node: fx.Node | None) -> str:
-    assert node is not None
-    return str(node.target)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Take modules without children as they are: this project's own as well as PyTorch's."""
-        return not list(m.children()) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _module_calls(model: nn.Module) -> list[tuple[fx.Node, nn.Module]]:
-    """Every call of a leaf module, in execution order."""
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # fx raises many kinds, depending on what the forward does
-        raise ValueError(
-            f"the forward pass of {type(model).__name__} cannot be traced ({' '.join(str(error).split())}); "
-            "its control flow must not depend on its inputs"
-        ) from error
-    return [(node, model.get_submodule(_target(node))) for node in graph.nodes if node.op == "call_module"]
-
-
-def _source_activation(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | None:
-    """The ReLU module whose output reaches ``node`` unchanged but for its arrangement, or None."""
-    if len(node.all_input_nodes) != 1:
-        return None
-    (source,) = node.all_input_nodes
-    while True:
-        module = modules.get(source)
-        if _forked(source, modules) is not None:
-            return _forked(source, modules) if source.args[1] == 0 else None
-        if type(module) in _ACTIVATIONS:
-            return source
-        if (
-            isinstance(module, _TRANSPARENT)
-            or (source.op == "call_function" and source.target is torch.flatten)
-            or (source.op == "call_method" and source.target in ("flatten", "view", "reshape"))
-        ):
-            source = source.all_input_nodes[0]
-        else:
-            return None
-
-
-def _forked(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | None:
-    """The `ForkedReLU` that ``node`` is one output of, or None."""
-    if node.op == "call_function" and node.target is operator.getitem:
-        (source,) = node.all_input_nodes
-        return source if isinstance(modules.get(source), ForkedReLU) else None
-    return None
-
-
-def _is_projection(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> bool:
-    """Whether a 1x1 convolution stands alone (with a ReLU and a BatchNorm of its own) between a branch and a sum."""
-    module = modules[node]
-    if not (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)) or len(node.all_input_nodes) != 1:
-        return False
-    (source,) = node.all_input_nodes
-    source = _forked(source, modules) or source
-    if isinstance(modules.get(source), nn.ReLU) and len(source.users) == 1:
-        (source,) = source.all_input_nodes
-    consumer = node
-    while len(consumer.users) == 1:
-        (consumer,) = consumer.users
-        if not isinstance(modules.get(consumer), nn.BatchNorm2d):
-            break
-    operation = consumer.target if consumer.op == "call_method" else getattr(consumer.target, "__name__", "")
-    is_sum = consumer.op in ("call_function", "call_method") and operation in ("add", "iadd", "add_")
-    # Beside the branch itself it would be a residual branch, not the shortcut of one.
-    return is_sum and len(source.users) > 1 and source not in consumer.all_input_nodes

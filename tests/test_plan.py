@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, BinaryLinear, ForkedReLU, set_precision
+from ppt_core.packed.conv import PackedProducts2d
+from ppt_core.packed.linear import pack_linear
 from ppt_core.plan import BinarizationPlan, PlannedLayer, convert, plan_binarization
 
 
@@ -127,6 +132,114 @@ def test_residual_network(inplace: bool) -> None:
     assert torch.equal(model(x), expected)
     set_precision(model, "low")
     assert not torch.allclose(model(x), expected)
+
+
+class ForkedResidual(Residual):
+    """The same network, with an output of its own for whoever reads real numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem_relu, self.relu2 = ForkedReLU(), ForkedReLU()  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        bits, real = self.stem_relu(self.stem_norm(self.stem(x)))
+        y = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(bits)))))
+        bits, real = self.relu2(real + y)
+        y = self.norm4(self.conv4(self.relu3(self.norm3(self.conv3(bits)))))
+        x = self.relu4(y + self.shortcut(real))
+        return self.classify(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
+
+
+def test_shortcuts_read_real_numbers() -> None:
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model, forked = Residual(), ForkedResidual()
+    forked.load_state_dict(model.state_dict())
+    plan = convert(model)
+    assert reason(plan, "stem_relu") == "feeds a 1-bit layer, and gives real values to add"
+    assert reason(plan, "relu2") == "feeds a 1-bit layer, and gives real values to shortcut.0"
+    assert reason(plan, "relu1") == reason(plan, "relu3") == "feeds a 1-bit layer"
+    assert [entry.reason for entry in convert(forked).layers if entry.binarize][:1] == ["feeds a 1-bit layer"]
+    outputs, seen = [], []
+    for each in (model, forked):
+        set_precision(each, "low")
+        for module in each.modules():
+            if isinstance(module, BinaryActivation):
+                torch.nn.init.constant_(module.alpha, 0.7)
+        each.shortcut.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        outputs.append(each(images))
+        outputs[-1].square().sum().backward()
+    assert len(set(seen[0].flatten().tolist())) > 100
+    assert torch.equal(*seen)
+    assert torch.equal(*outputs)
+    expected = dict(forked.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-5, atol=1e-6)
+
+
+def test_other_readers_have_names() -> None:
+    def forward(model: Function, x: Tensor) -> Tensor:
+        x = model.relu(model.first(x))
+        head = model.get_submodule("head")(x.view(x.size(0), x.shape[1]))
+        y = model.relu2(model.hidden(x) + 2 * x + torch.tanh(x.view(-1, 4)) + x.exp())
+        return model.last(y), head, x  # type: ignore[return-value]
+
+    model = Function(forward, head=DoubledLinear(4, 1))
+    plan = convert(model)
+    assert one_bit(plan) == {"relu": None, "hidden": "relu"}
+    assert reason(plan, "relu") == "feeds a 1-bit layer, and gives real values to head, mul, tanh, exp, the output"
+    set_precision(model, "low")
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model(x)[2], model.first(x).relu())
+
+
+def test_an_edited_plan_gives_real_numbers_to_what_keeps_32_bits() -> None:
+    def forward(model: Function, x: Tensor) -> Tensor:
+        x = model.relu(model.first(x))
+        return model.last(model.relu2(model.hidden(x) + model.get_submodule("second")(x)))  # type: ignore[no-any-return]
+
+    model = Function(forward, second=nn.Linear(4, 4))
+    convert(model, edit(plan_binarization(model), second=False))
+    set_precision(model, "low")
+    seen: list[Tensor] = []
+    model.get_submodule("second").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
+    assert len(set(seen[0].flatten().tolist())) > 50
+
+
+def test_fused_activation_with_another_reader() -> None:
+    def forward(model: Function, x: Tensor) -> Tensor:
+        x = model.relu(model.first(x))
+        return model.last(model.relu2(model.hidden(x)) + x)  # type: ignore[no-any-return]
+
+    model = Function(forward, relu=BatchNormReLU(4))
+    assert reason(convert(model), "relu") == "feeds a 1-bit layer, and gives real values to add"
+    set_precision(model, "low")
+    x = 3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    model.eval()
+    real = (model.first(x) / (1 + 1e-5) ** 0.5).relu()
+    bits = torch.where(real > 1.5, 3.0, 0.0)
+    assert 0 < bits.count_nonzero() < bits.numel()
+    product = bits @ model.hidden.weight.sign().T * model.hidden.get_buffer("scale")
+    expected = model.last(model.relu2(product + model.hidden.bias) + real)
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), nn.Conv2d(4, 4, 1)])
+def test_what_others_read_is_not_packed(layer: nn.Module) -> None:
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        x = model.relu(model.first(x))  # type: ignore[operator]
+        return model.last(model.relu2(model.hidden(x) + x))  # type: ignore[operator, no-any-return]
+
+    first, last = copy.deepcopy(layer), copy.deepcopy(layer)
+    model = Function(forward, first=first, hidden=layer, last=last)
+    convert(model)
+    set_precision(model, "low")
+    packed = (
+        functools.partial(pack_linear, activation=model.relu2) if isinstance(layer, nn.Linear) else PackedProducts2d
+    )
+    with pytest.raises(DataError, match=r"^the input of layer hidden is read as real numbers by other layers, too"):
+        packed(layer, name="hidden")  # type: ignore[arg-type]
 
 
 def test_table() -> None:

@@ -16,7 +16,7 @@ from ppt_core.bits.linear import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d
 from ppt_core.packed import _kernels
-from ppt_core.packed.thresholds import Thresholds, read_thresholds
+from ppt_core.packed.thresholds import Thresholds, read_thresholds, refuse_other_readers
 
 
 class PackBits(nn.Module):
@@ -204,6 +204,7 @@ def _checked(layer: BinaryConv2d, name: str) -> BinaryConv2d:
             f"layer {name} has groups, dilation, or padding by name or with other values than 0; only plain "
             "convolutions have a packed form"
         )
+    refuse_other_readers(layer, name=name)
     if not layer.input_activation.alpha > 0:
         raise DataError(f"alpha of the input of layer {name} is not above 0; train the network again")
     return layer

@@ -13,7 +13,7 @@ from ppt_core.bits.linear import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryLinear
 from ppt_core.packed import _kernels
-from ppt_core.packed.thresholds import Thresholds, integer_thresholds, responses
+from ppt_core.packed.thresholds import Thresholds, integer_thresholds, refuse_other_readers, responses
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +72,7 @@ def check_binary(layer: nn.Module, *, name: str) -> BinaryLinear:
         raise DataError(
             f"layer {name} computes in full precision; train the network to the end of its low-precision phase first"
         )
+    refuse_other_readers(layer, name=name)
     return layer
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ppt_core.errors import DataError
-from ppt_core.layers import BinaryLinear
+from ppt_core.layers import BinaryConv2d, BinaryLinear
 
 _INFINITY = 0x7F800000  # as the bits of a float32
 
@@ -33,6 +33,15 @@ class Thresholds:
 
     values: NDArray[Any]
     flipped: NDArray[np.bool_]
+
+
+def refuse_other_readers(layer: BinaryLinear | BinaryConv2d, *, name: str) -> None:
+    """Raise `DataError`, calling the layer ``name``, if others read its input, which is then real numbers, too."""
+    if layer.input_activation.gives_real:
+        raise DataError(
+            f"the input of layer {name} is read as real numbers by other layers, too, and has no packed form; put a "
+            "ForkedReLU there, which gives each its own"
+        )
 
 
 def integer_thresholds(layer: BinaryLinear, activation: Callable[[Tensor], Tensor], *, name: str) -> Thresholds:
