@@ -35,10 +35,10 @@ from torch import Tensor, nn
 
 from data_prep.ratings.interactions import Interactions
 from ncf_ppt.model import NCF, NCFConfig
-from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.recommendation import top_items
+from ppt_core.bits.pack import unpack_signs
 from ppt_core.layers import BinaryActivation, set_precision
 from ppt_core.plan import convert
 

@@ -1,5 +1,6 @@
 """What a trained or packed NCF network consists of: layers, bytes, and the operations that score a pair."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -46,6 +47,91 @@ class LayerReport:
     def to_dict(self) -> dict[str, Any]:
         """The attributes as JSON values."""
         return asdict(self) | {"shape": list(self.shape)}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Inspection:
+    """What a trained network consists of.
+
+    Attributes:
+        name: of what was inspected.
+        kind: ``run`` or ``packed``.
+        layers: in the order of execution.
+        file_bytes: size of its file; None for a network that is in none.
+        protocol: label of the protocol that it is evaluated by.
+        more: further keys of `to_dict`.
+    """
+
+    name: str
+    kind: str
+    layers: tuple[LayerReport, ...]
+    file_bytes: int | None
+    protocol: str
+    more: dict[str, Any]
+
+    @property
+    def operations(self) -> dict[str, int]:
+        """How many of which kind score one pair."""
+        operations: Counter[str] = Counter()
+        for layer in self.layers:
+            operations.update(layer.operations)
+        return dict(operations)
+
+    @property
+    def latent_bytes(self) -> int:
+        """What all layers hold as they were trained."""
+        return sum(layer.latent_bytes for layer in self.layers)
+
+    @property
+    def packed_bytes(self) -> int | None:
+        """What all layers hold in a packed file; None for a network that has no such file."""
+        sizes = [layer.packed_bytes for layer in self.layers if layer.packed_bytes is not None]
+        return sum(sizes) if len(sizes) == len(self.layers) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return {
+            "path": self.name,
+            "kind": self.kind,
+            "file_bytes": self.file_bytes,
+            "protocol": self.protocol,
+            **self.more,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "latent_bytes": self.latent_bytes,
+            "packed_bytes": self.packed_bytes,
+            "operations": self.operations,
+        }
+
+    def __repr__(self) -> str:
+        rows = [_HEADS, *map(_cells, self.layers)]
+        rows.append(["all", "", "", "", *_sums(self.latent_bytes, self.packed_bytes), "", _work(self.operations)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+        lines = []
+        for row in rows:
+            padded = [
+                cell.rjust(width) if 2 <= column <= 5 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(padded).rstrip())
+        size = "" if self.file_bytes is None else f"{self.file_bytes:,} bytes, "
+        return "\n".join([*lines, f"{self.name}: {size}{self.kind} [{self.protocol}]"])
+
+
+_HEADS = ["layer", "kind", "shape", "bits", "bytes at 32", "packed", "form", "operations a pair"]
+
+
+def _cells(layer: LayerReport) -> list[str]:
+    shape = " x ".join(f"{n:,}" for n in layer.shape)
+    sizes = _sums(layer.latent_bytes, layer.packed_bytes)
+    return [layer.name, layer.kind, shape, str(layer.bits), *sizes, layer.form, _work(layer.operations)]
+
+
+def _sums(latent_bytes: int, packed_bytes: int | None) -> tuple[str, str]:
+    return f"{latent_bytes:,}", "-" if packed_bytes is None else f"{packed_bytes:,}"
+
+
+def _work(operations: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {kind}" for kind, n in operations.items())
 
 
 def inspect_packed(packed: PackedNCF, *, form: Form = "packed") -> list[LayerReport]:

@@ -152,24 +152,31 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
     )
 
 
-def save_ranks(ranks: Ranks, data: PreparedData, path: Path, *, protocol: str) -> None:
-    """Write one row for each user to the new Parquet file ``path``, and ``protocol`` into its metadata.
+def rank_columns(ranks: Ranks, data: PreparedData) -> dict[str, NDArray[Any]]:
+    """One element for each user in each column.
 
-    Columns: ``user_id`` and ``item_id`` (of the held-out item) as in the source, int64 ``above`` and ``equal`` as in
-    `Ranks`, and int64 ``rank``, from 0, when the held-out item loses every tie. Raises `DataError` if ``path`` exists.
+    ``user_id`` and ``item_id`` (of the held-out item) as in the source, int64 ``above`` and ``equal`` as in `Ranks`,
+    and int64 ``rank``, from 0, when the held-out item loses every tie.
+    """
+    return {
+        "user_id": data.user_ids,
+        "item_id": data.item_ids[data.test_items],
+        "above": ranks.above,
+        "equal": ranks.equal,
+        "rank": ranks.pessimistic,
+    }
+
+
+def save_ranks(ranks: Ranks, data: PreparedData, path: Path, *, protocol: str) -> None:
+    """Write `rank_columns` to the new Parquet file ``path``, and ``protocol`` into its metadata.
+
+    Raises `DataError` if ``path`` exists.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     refuse_existing(path)
-    table = pa.table(
-        {
-            "user_id": id_column(data.user_ids),
-            "item_id": id_column(data.item_ids[data.test_items]),
-            "above": ranks.above,
-            "equal": ranks.equal,
-            "rank": ranks.pessimistic,
-        }
-    )
+    columns = rank_columns(ranks, data)
+    table = pa.table({name: id_column(column) if name.endswith("_id") else column for name, column in columns.items()})
     with replaced_file(path) as partial:
         pq.write_table(table.replace_schema_metadata({"protocol": protocol}), partial)

@@ -1,6 +1,6 @@
 """Recipes by name: a network and how it is trained, from which every setting may depart."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ncf_ppt.model import NCFConfig
@@ -8,6 +8,7 @@ from ncf_ppt.networks import NetworkConfig
 from ncf_ppt.training import NCFTrainingConfig
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig
+from ppt_core.runs.settings import with_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,12 @@ class Recipe:
 
         Raises TypeError for a setting that this recipe does not have, and ValueError for a value out of its range.
         """
-        names = {field.name for field in fields(self.network)}, {field.name for field in fields(self.training)}
-        unknown = sorted(set(settings) - names[0] - names[1])
-        if unknown:
-            raise TypeError(
-                f"there is no setting {unknown[0]!r} for a {self.network.model} network; it has "
-                f"{', '.join(sorted(names[0] | names[1]))}"
-            )
-        of_network, of_training = ({name: value for name, value in settings.items() if name in each} for each in names)
-        if "layers" in of_network:
-            of_network["layers"] = tuple(of_network["layers"])
-        return Recipe(network=replace(self.network, **of_network), training=replace(self.training, **of_training))
+        if "layers" in settings:
+            settings["layers"] = tuple(settings["layers"])
+        network, training = with_settings(
+            self.network, self.training, settings, owner=f"a {self.network.model} network"
+        )
+        return Recipe(network=network, training=training)
 
 
 RECIPES: dict[str, Recipe] = {

@@ -2,10 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,16 @@ from ncf_ppt.ranking import Scorer
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing, replaced_file
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NewUsers = Literal["error", "popular"]
 
 _ITEMS_PER_CALL = 1 << 18
+_SHOWN = 10  # users, and items of each, that a person is shown
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Recommendations:
     """A list of items for each user who was asked for, best first; equal scores in the order of item numbers.
 
@@ -50,39 +55,67 @@ class Recommendations:
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """``user_id``, ``is_new``, ``item_ids`` and ``scores`` of each list, as JSON values."""
-        entries = [slice(first, last) for first, last in itertools.pairwise(self.offsets.tolist())]
-        return [
-            {
+        return list(self._entries())
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        ends = itertools.pairwise(self.offsets.tolist())
+        for user_id, new, (first, last) in zip(self.user_ids.tolist(), self.is_new.tolist(), ends, strict=True):
+            yield {
                 "user_id": user_id,
                 "is_new": new,
-                "item_ids": self.item_ids[i].tolist(),
-                "scores": self.scores[i].tolist(),
+                "item_ids": self.item_ids[first:last].tolist(),
+                "scores": self.scores[first:last].tolist(),
             }
-            for user_id, new, i in zip(self.user_ids.tolist(), self.is_new.tolist(), entries, strict=True)
-        ]
 
-    def save(self, path: Path) -> None:
-        """Write one row for each entry to the new Parquet file ``path``.
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """One element for each entry: ``user_id``, ``item_id``, int32 ``rank`` from 1, float32 ``score``."""
+        lengths = np.diff(self.offsets)
+        ranks = np.arange(len(self.item_ids)) - np.repeat(self.offsets[:-1], lengths) + 1
+        return {
+            "user_id": np.repeat(self.user_ids, lengths),
+            "item_id": self.item_ids,
+            "rank": ranks.astype(np.int32),
+            "score": self.scores,
+        }
 
-        Columns: ``user_id`` and ``item_id`` as in the source, int32 ``rank`` from 1, float32 ``score``. Raises
-        `DataError` if ``path`` exists.
+    def to_pandas(self) -> "pd.DataFrame":
+        """A row for each entry, see `columns`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns())
+
+    def save(self, path: Path | str) -> None:
+        """Write a row for each entry to the new Parquet file ``path``, see `columns`.
+
+        Raises `DataError` if ``path`` exists.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        path = Path(path)
         refuse_existing(path)
-        lengths = np.diff(self.offsets)
-        ranks = np.arange(len(self.item_ids)) - np.repeat(self.offsets[:-1], lengths) + 1
-        table = pa.table(
-            {
-                "user_id": id_column(np.repeat(self.user_ids, lengths)),
-                "item_id": id_column(self.item_ids),
-                "rank": ranks.astype(np.int32),
-                "score": self.scores,
-            }
-        )
+        columns = self.columns().items()
+        table = pa.table({name: id_column(column) if name.endswith("_id") else column for name, column in columns})
         with replaced_file(path) as partial:
             pq.write_table(table, partial)
+
+    def __repr__(self) -> str:
+        lines = []
+        for entry in itertools.islice(self._entries(), _SHOWN):
+            items = ", ".join(map(str, entry["item_ids"][:_SHOWN]))
+            more = ", ..." if len(entry["item_ids"]) > _SHOWN else ""
+            lines.append(f"{entry['user_id']}: {items}{more}")
+        if len(self) > _SHOWN:
+            lines.append(f"... and {len(self) - _SHOWN:,} more users")
+        return "\n".join([f"Recommendations for {len(self):,} users", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for entry in itertools.islice(self._entries(), _SHOWN):
+            cells = str(entry["user_id"]), ", ".join(map(str, entry["item_ids"]))
+            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        more = f"<p>and {len(self) - _SHOWN:,} more users</p>" if len(self) > _SHOWN else ""
+        return f"<table><tr><th>user</th><th>items, best first</th></tr>{''.join(rows)}</table>{more}"
 
 
 def recommend(
@@ -213,7 +246,7 @@ def _refuse_unknown(data: PreparedData, unknown: NDArray[Any]) -> None:
     examples = ", ".join(repr(user_id) for user_id in data.user_ids[:3].tolist())
     raise DataError(
         f"user {unknown.tolist()[0]!r} is unknown{others}: the training data hold {data.n_users:,} users with ids such "
-        f"as {examples}; correct the id, or let new users have what is most popular (--new-users popular)"
+        f"as {examples}; correct the id, or let new users have what is most popular (new_users popular)"
     )
 
 

@@ -7,12 +7,12 @@ from ncf_ppt.networks import NetworkConfig
 from ppt_core.identity import data_record
 
 
-def settings_of(data: PreparedData, model_config: NetworkConfig, reference: dict[str, Any]) -> dict[str, Any]:
-    """The groups of ``config.json`` that a resumed training must share; ``reference`` says where the data are."""
+def settings_of(data: PreparedData, model_config: NetworkConfig) -> dict[str, Any]:
+    """The groups of ``config.json`` that a resumed training must share."""
     return {
         "kind": "ncf",
         "model": model_config.to_dict(),
-        "data": {**reference, **data_record(data), "protocol": data.protocol_label},
+        "data": {**data_record(data), "protocol": data.protocol_label},
         "n_users": data.n_users,
         "n_items": data.n_items,
     }

@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.model import NCFConfig
+from ncf_ppt.networks import NetworkConfig
 from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.two_tower_training import TwoTowerTrainingConfig
 from ppt_core.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress
 
 
 def train(
     data: Path,
-    model_config: NCFConfig,
+    model_config: NetworkConfig,
     device: str,
-    config: NCFTrainingConfig,
+    config: NCFTrainingConfig | TwoTowerTrainingConfig,
     path: Path,
     *,
     resume: bool = False,
@@ -27,7 +28,6 @@ def train(
         path,
         model_config,
         config,
-        data_reference={"path": str(data)},
         resume=resume,
         device=device,
         checkpoint_seconds=checkpoint_seconds,

@@ -98,11 +98,10 @@ class NCFTrainingConfig(core.TrainingConfig):
 
 def fit_steps(
     data: PreparedData,
-    path: Path,
+    path: Path | str,
     model_config: NetworkConfig,
     config: NCFTrainingConfig | TwoTowerTrainingConfig,
     *,
-    data_reference: dict[str, Any] | None = None,
     resume: bool = False,
     device: str = "cpu",
     checkpoint_seconds: float = 60,
@@ -115,7 +114,6 @@ def fit_steps(
         path: a new run folder; with ``resume`` an existing one, whose configs must equal these.
         model_config: the network.
         config: the recipe.
-        data_reference: where the command line finds the data again; kept in ``config.json``.
         resume: go on from the last checkpoint of ``path``.
         device: where to train.
         checkpoint_seconds: least time between two checkpoints.
@@ -126,7 +124,7 @@ def fit_steps(
     """
     world = world or World(device=device)
     device = world.device
-    settings = settings_of(data, model_config, data_reference or {})
+    settings = settings_of(data, model_config)
     task: core.Task
     if isinstance(model_config, TwoTowerConfig) and isinstance(config, TwoTowerTrainingConfig):
         task = two_tower_task(data, model_config, config, settings, world=world)
@@ -138,7 +136,7 @@ def fit_steps(
         task = _task(data, model_config, config, settings | choice.record, world)
     else:
         raise ValueError(f"a {type(config).__name__} does not train a network of {type(model_config).__name__}")
-    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+    return core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
 
 
 def _task(

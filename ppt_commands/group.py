@@ -1,5 +1,6 @@
 """A group of commands with errors of one line."""
 
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -32,12 +33,25 @@ class CommandGroup(click.Group):
             set_environment(tell)
             return super().invoke(ctx)
         except DataError as error:
-            _fail(str(error), 1)
+            _fail(self._in_options(ctx, str(error)), 1)
         except UnicodeEncodeError as error:
             text = ascii(error.object[error.start : error.end])
             _fail(f"{text} cannot be written in {error.encoding}; set PYTHONIOENCODING=utf-8", 1)
         except ValueError as error:
-            _fail(str(error), 2)
+            _fail(self._in_options(ctx, str(error)), 2)
+
+    def _in_options(self, ctx: click.Context, message: str) -> str:
+        """The library's message, which names arguments, with the options of the command that stand for them."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        commands = command.commands.values() if isinstance(command, click.Group) else [command] if command else []
+        options = [each for one in commands for each in one.params if isinstance(each, click.Option)]
+        for option in options:
+            name, flag = str(option.name), max(option.opts, key=len)
+            message = re.sub(rf"(?<![\w.-]){name}=(?!\w)", flag, message)  # as in "name it with data="
+            message = re.sub(rf"^{name}(?= is )", flag, message)
+            if "_" in name:
+                message = re.sub(rf"(?<![\w./-]){name}(?![\w./(])", flag, message)
+        return message
 
 
 def _fail(message: str, code: int) -> NoReturn:

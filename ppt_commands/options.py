@@ -54,7 +54,8 @@ ENGINE_OPTION = click.option(
     "--engine",
     type=click.Choice(["torch", "packed"]),
     show_default="packed for a packed file, else torch",
-    help="PyTorch, or 1-bit layers on packed bits: a CPU, and a network that ended in low precision.",
+    help="Compute with PyTorch, or 1-bit layers on packed bits, which takes a CPU and a network that ended in low "
+    "precision.",
 )
 
 
@@ -102,7 +103,7 @@ def training_options(
         ),
         click.option("--iterations", type=int, help="Optimizer steps, in place of --epochs."),
         click.option("--batch-size", **number(int, batch_size), help="Samples in a step, of all processes together."),
-        click.option("--learning-rate", **number(float, learning_rate), help=f"Of {optimizer}."),
+        click.option("--learning-rate", **number(float, learning_rate), help=f"Learning rate of {optimizer}."),
         click.option(
             "--threshold",
             type=float,
@@ -117,7 +118,7 @@ def training_options(
             type=click.Choice(["auto", "fp32", "bf16"]),
             default="fp32",
             show_default=True,
-            help="Number format of the products of 32-bit layers; auto times one in both and takes the faster.",
+            help="Number format of the products of 32-bit layers; auto is bf16 where the device is made for it.",
         ),
         click.option(
             "--at-switch",
@@ -133,7 +134,7 @@ def training_options(
             show_default=True,
             help="Scale of 1-bit weights: mean |w| at the switch, or none.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of the initial weights and of every sample."),
+        click.option("--seed", default=0, show_default=True, help="Seed of the initial weights and of every sample."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out; give the other options again."),
         DEVICE_OPTION,
         THREADS_OPTION,

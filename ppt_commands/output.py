@@ -1,8 +1,6 @@
 """What commands print: results on standard output, all else on standard error."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +47,3 @@ def tell(message: str) -> None:
     """Say something that is not a result; of the processes that torchrun started, the first says it."""
     if os.environ.get("RANK", "0") == "0":
         click.echo(message, err=True)
-
-
-@contextmanager
-def progress_bar(metrics: dict[str, str]) -> Iterator[Callable[[Any], None]]:
-    """Yield a function that shows a `ppt_core.runs.fit.Progress` on standard error, and ``metrics`` by their titles."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("full")
-
-        def show(step: Any) -> None:
-            bar.update(
-                task, completed=step.iteration, total=step.iterations, description=f"{step.phase.precision} precision"
-            )
-            if step.metrics is not None:
-                values = "  ".join(f"{title} {step.metrics[key]:.4f}" for title, key in metrics.items())
-                console.print(
-                    f"epoch {step.metrics['epochs']:.2f}  {step.phase.precision} precision  {values}  "
-                    f"{step.metrics['seconds']:.1f} s"
-                )
-
-        yield show

@@ -1,10 +1,9 @@
 """What every `train` does around the library's call."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ppt_commands.output import progress_bar, tell
+from ppt_commands.output import tell
 
 if TYPE_CHECKING:
     from ppt_core.distributed import World
@@ -20,26 +19,8 @@ def run_folder(out: Path | None, world: "World", *, resume: bool) -> Path:
     return Path(world.agree(lambda: str(next_free(Path("runs"))))) if out is None else out
 
 
-def data_reference(data: Path | None) -> dict[str, Any]:
-    """Where a run finds its data again; None is the built-in sample."""
+def say_what_is_trained(data: Path | None, path: Path) -> None:
+    """Say where the data come from, if not from a folder, and where the run goes."""
     if data is None:
         tell("no --data: training on the built-in synthetic sample")
-    return {"path": None if data is None else str(data.resolve())}
-
-
-def follow(progress: Iterable[Any], path: Path, metrics: dict[str, str], world: "World") -> dict[str, Any] | None:
-    """Train to the end and return the result; None in all processes but the first, which has nothing more to do.
-
-    It shows a progress bar, with ``metrics`` under their titles.
-    """
-    from ppt_core.runs.run import Run
-
     tell(f"training into {path}")
-    if not world.is_first:
-        for _ in progress:
-            pass
-        return None
-    with progress_bar(metrics) as show:
-        for step in progress:
-            show(step)
-    return Run.open(path).result()

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppt_core import _kernels
 from ppt_core.binarize import binarize_activation
-from ppt_core.bits import _kernels
 from ppt_core.device import has_kernels
 
 

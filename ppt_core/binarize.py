@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppt_core.bits import _kernels
+from ppt_core import _kernels
 from ppt_core.device import has_kernels
 
 _ROW = 4096  # up to 2**27 activations: more row sums than 2**15 would be shared among threads

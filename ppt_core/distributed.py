@@ -51,6 +51,10 @@ class World:
         first, last = (n * min(rank, n_sharing) // n_sharing for rank in (self.rank, self.rank + 1))
         return slice(first, last)
 
+    def barrier(self) -> None:
+        """Wait until every process has come here, so that what the first wrote is there."""
+        self.agree(lambda: None)
+
     def agree(self, decide: Callable[[], Any]) -> Any:
         """Return in every process what ``decide`` returns in the first, a JSON value; the others do not call it.
 

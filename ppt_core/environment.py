@@ -36,8 +36,14 @@ def set_environment(tell: Callable[[str], None] = warnings.warn) -> None:
     """
     if _is_crowded():
         os.environ.setdefault("GOMP_SPINCOUNT", "0")  # who spins takes the time of the thread that all wait for
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(missing)
+    first = sorted({"torch", "numba"} & set(sys.modules))
+    if missing and first:
+        tell(
+            f"{' and '.join(first)} came first, so {', '.join(missing)} have no effect: training is slower; call "
+            "set_environment() before the import"
+        )
     if usable_cores() < affinity() and "numba" not in sys.modules:  # which starts a thread for each core it may run on
         os.environ.setdefault("NUMBA_NUM_THREADS", str(usable_cores()))
     set_kernel_cache(tell)

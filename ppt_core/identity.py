@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from ppt_core.json_text import json_text
@@ -20,6 +21,14 @@ class Prepared(Protocol):
     def content(self) -> str | None:
         """`content_identity` of all that a training or an evaluation reads of it."""
 
+    @property
+    def path(self) -> Path | None:
+        """Its folder; None if it was never saved."""
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is the built-in sample."""
+
 
 def content_identity(checksums: Mapping[str, str] | None, *others: Any) -> str | None:
     """Return one SHA-256, 64 hexadecimal digits, over the content of a prepared set.
@@ -34,8 +43,12 @@ def content_identity(checksums: Mapping[str, str] | None, *others: Any) -> str |
 
 
 def data_record(data: Prepared) -> dict[str, Any]:
-    """What a run keeps to know its data again: their content, and the manifest's own ``sha256``."""
-    return {_SHA256: data.manifest.get("sha256"), _CONTENT: data.content}
+    """What a run keeps to know its data again: their place, their content, and the manifest's own ``sha256``.
+
+    The place is None for the built-in sample, and missing for data that were never saved.
+    """
+    place = {_PATH: str(data.path.resolve())} if data.path else {_PATH: None} if data.is_sample else {}
+    return {**place, _SHA256: data.manifest.get("sha256"), _CONTENT: data.content}
 
 
 def copied_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def test_errors_are_one_line(folder: Path, ratings: Path, tmp_path: Path) -> Non
     assert "already exists" in fail("prepare", ratings, "--out", data)
     assert "999 are needed" in fail("prepare", ratings, "--out", tmp_path / "x")
     assert "no user has at least 26 ratings" in fail("prepare", ratings, "--out", tmp_path / "x", "--min-ratings", 26)
-    assert "--negatives is 0" in fail("prepare", ratings, "--out", tmp_path / "x", "--negatives", 0)
+    assert "--negatives is 0" in fail("prepare", ratings, "--out", tmp_path / "x", "--negatives", 0, code=2)
     assert "split is 1.5; it must be between" in fail("train", "--data", data, "--out", tmp_path / "x", "--split", 1.5,
                                                         code=2)  # fmt: skip
     assert "--layers is 'a,b'" in fail("train", "--data", data, "--layers", "a,b", "--out", tmp_path / "x", code=2)

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.bits import _kernels
+from ppt_core.bits import _kernels as bit_kernels
 from ppt_core.device import check_device, has_kernels, plain_operations
 from ppt_core.layers import set_precision
-from ppt_core.packed import _kernels as packed_kernels
 from ppt_core.plan import convert
 
 
@@ -35,8 +35,9 @@ def test_plain_operations_take_the_place_of_kernels(monkeypatch: pytest.MonkeyPa
     with_kernels = gradients(network, x)
     with plain_operations():
         assert not has_kernels(x)
-        for name in list(vars(_kernels)):
-            monkeypatch.delattr(_kernels, name)  # so that any use of one would fail
+        for module in (_kernels, bit_kernels):
+            for name in list(vars(module)):
+                monkeypatch.delattr(module, name)  # so that any use of one would fail
         plain = gradients(network, x)
     monkeypatch.undo()
     assert has_kernels(x)
@@ -54,7 +55,7 @@ def test_plain_convolutions_do_without_kernels(monkeypatch: pytest.MonkeyPatch) 
     images = torch.randn(5, 2, 6, 6).contiguous(memory_format=torch.channels_last)
     with_kernels = network(images)
     with plain_operations():
-        monkeypatch.delattr(packed_kernels, "convolve")
+        monkeypatch.delattr(bit_kernels, "convolve")
         torch.testing.assert_close(network(images), with_kernels, rtol=1e-5, atol=1e-5)
     with pytest.raises(AttributeError):
         network(images)

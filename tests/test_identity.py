@@ -11,13 +11,9 @@ from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Normalization
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare_source
-from ncf_ppt.comparison import refuse_incomparable
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.packed.file import load_packed, save_packed
-from ncf_ppt.packed.packing import pack
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
-from ppt_commands.ncf.data import data_of
-from ppt_commands.ncf.trained import data_of_packed, provenance
+from ncf_ppt.trained import load
+from ncf_ppt.training import NCFTrainingConfig, fit_steps
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity, differences, same_data
 from ppt_core.runs.files import read_json, write_json
@@ -30,9 +26,13 @@ SHORT = NCFTrainingConfig(iterations=2, batch_size=16)
 
 
 def train(data: Path, run: Path, **options: Any) -> Run:
-    for _ in fit_steps(PreparedData.load(data), run, SMALL, SHORT, data_reference={"path": str(data)}, **options):
+    for _ in fit_steps(PreparedData.load(data), run, SMALL, SHORT, **options):
         pass
     return Run.open(run)
+
+
+def data_of(run: Run, data: Path | None) -> PreparedData:
+    return load(run.path, data=data).data
 
 
 def make_older(run: Run) -> Run:
@@ -68,26 +68,22 @@ def test_the_content_is_the_data(folder: Path) -> None:
 
 def test_a_run_goes_on_with_the_same_data_from_another_file(folder: Path, tmp_path: Path) -> None:
     run = train(folder / "packed", tmp_path / "run")
-    refuse_incomparable([Run.open(folder / "run"), run])
+    load(folder / "run").compare(load(tmp_path / "run"))
     train(folder / "plain", tmp_path / "run", resume=True)
     assert data_of(run, folder / "plain").manifest["source"]["name"] == "u.csv"
-    save_packed(pack(load_model(run), **_ids(folder), provenance=provenance(run)), tmp_path / "network.packed")
-    found = load_packed(tmp_path / "network.packed")
-    assert data_of_packed(found, tmp_path, folder / "plain").content == PreparedData.load(folder / "packed").content
+    load(tmp_path / "run").pack(tmp_path / "network.packed")
+    found = load(tmp_path / "network.packed", data=folder / "plain")
+    assert found.data.content == PreparedData.load(folder / "packed").content
+    load(folder / "run").compare(found)
     with pytest.raises(DataError, match=r"was started with content = \w+, not \w+; resume with the same"):
         train(folder / "other", tmp_path / "run", resume=True)
     with pytest.raises(DataError, match=r"is not the data that .* was trained on"):
         data_of(run, folder / "other")
     with pytest.raises(DataError, match=r"is not the data that .* was trained on"):
-        data_of_packed(found, tmp_path, folder / "other")
+        _ = load(tmp_path / "network.packed", data=folder / "other").data
     other = train(folder / "other", tmp_path / "other")
     with pytest.raises(DataError, match=r"cannot be compared: their data \(checksum\) is"):
-        refuse_incomparable([run, other])
-
-
-def _ids(folder: Path) -> dict[str, Any]:
-    data = PreparedData.load(folder / "packed")
-    return {"user_ids": data.user_ids, "item_ids": data.item_ids, "protocol": data.protocol_label}
+        load(run.path).compare(load(other.path))
 
 
 def test_an_older_run_goes_on_with_its_own_data(folder: Path, tmp_path: Path) -> None:
@@ -95,7 +91,7 @@ def test_an_older_run_goes_on_with_its_own_data(folder: Path, tmp_path: Path) ->
     assert "content" not in run.config["data"]
     assert data_of(run, None).content == data_of(run, folder / "plain").content
     train(folder / "plain", tmp_path / "run", resume=True)
-    refuse_incomparable([run, Run.open(folder / "run")])
+    load(run.path).compare(load(folder / "run"))
     with pytest.raises(DataError, match="was started with sha256"):
         train(folder / "other", tmp_path / "run", resume=True)
     with pytest.raises(DataError, match="is not the data that"):

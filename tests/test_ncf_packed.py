@@ -17,7 +17,6 @@ from torch import nn
 from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed import packing
-from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
@@ -28,6 +27,7 @@ from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import NetworkScorer, scorer
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.bits.pack import unpack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryBatchNormReLU, BinaryLinear, set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization

@@ -58,7 +58,7 @@ def bit_rows(n: int, width: int) -> NDArray[np.int64]:
 
 def packed_rows(bits: NDArray[Any]) -> NDArray[np.uint64]:
     words = np.empty((len(bits), -(-bits.shape[1] // 64)), np.uint64)
-    _kernels.pack_positive(bits, words)
+    _kernels.pack_above(bits, np.float32(0), words)
     return words
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppt_core.bits.linear import pack_signs
+from ppt_core.bits.pack import pack_signs, unpack_bits, unpack_window_signs
 from ppt_core.device import plain_operations
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d, set_precision
 from ppt_core.packed.boundaries import boundary_inputs
 from ppt_core.packed.chain import PackedChain, pack_chain
-from ppt_core.packed.conv import PackBits, PackedConv2d, PackedMaxPool2d, unpack_bits, unpack_window_signs
+from ppt_core.packed.conv import PackBits, PackedConv2d, PackedMaxPool2d
 from ppt_core.plan import convert
 
 Layers = list[tuple[str, nn.Module]]
@@ -129,7 +129,7 @@ def test_products_next_to_every_threshold() -> None:
     packed = pack_chain(layers)[1]
     assert isinstance(packed, PackedConv2d)
     assert isinstance(convolution, BinaryConv2d)
-    signs = unpack_window_signs(packed)
+    signs = unpack_window_signs(packed.signs.numpy(), packed.kernel_size, packed.in_channels)
     np.testing.assert_array_equal(signs, convolution.weight.detach().flatten(1) > 0)
     windows = boundary_inputs(signs, packed.thresholds.numpy())
     products = windows.astype(np.int64) @ np.where(signs, 1, -1).T
@@ -218,7 +218,7 @@ def test_a_processor_without_vector_instructions_computes_the_same(tmp_path: Pat
     code = """if True:
         import sys
         import numpy as np
-        from ppt_core.packed import _kernels
+        from ppt_core.bits import _kernels
         with np.load(sys.argv[1], allow_pickle=False) as arrays:
             out = np.empty((3, 7, 7, 80), np.float32)
             bits, signs = arrays["bits"].view(np.int64), arrays["signs"].view(np.int64)

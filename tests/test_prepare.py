@@ -39,7 +39,7 @@ ROWS = [
 ]
 CSV = "user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in ROWS)
 MAKES: dict[str, Any] = {"min_ratings": 3, "n_negatives": 1}
-OPTIONS: dict[str, Any] = {"min_ratings": 3, "negatives": 1, "progress": False}
+OPTIONS: dict[str, Any] = {"min_ratings": 3, "n_negatives": 1, "progress": False}
 
 
 def ratings(rows: Sequence[tuple[Any, Any, float]]) -> Ratings:
@@ -183,14 +183,14 @@ class TestLeaveOneOut:
             (
                 ROWS,
                 {"min_ratings": 6},
-                r"at least 6 ratings \(the most is 5\); set --min-ratings to at most 5",
+                r"at least 6 ratings \(the most is 5\); set min_ratings to at most 5",
             ),
             ([(1, 1, 1), (2, 1, 1)], {}, "no user has at least 20 ratings .* prepare data with more ratings a user"),
             ([(1, 1, 1), (1, 1, 2)], {"min_ratings": 2}, "rated one item only, so there is nothing to hold out"),
             (
                 ROWS,
                 {"min_ratings": 3, "n_negatives": 2},
-                "user a has 1 of 5 items left .* --negatives to at most 1",
+                "user a has 1 of 5 items left .* n_negatives to at most 1",
             ),
             (ROWS, {"min_ratings": 5, "n_negatives": 1}, r"user a rated all 4 items, .* such users \(1 here\) out"),
             (ROWS, {"min_ratings": 5, "n_negatives": 1, "protocol": "mlperf"}, "user a rated all 4 items"),
@@ -234,7 +234,14 @@ class TestSources:
 
     def test_synthetic(self, tmp_path: Path) -> None:
         prepare_source(
-            "synthetic", tmp_path / "out", users=30, items=90, interactions=800, negatives=9, seed=4, protocol="mlperf"
+            "synthetic",
+            tmp_path / "out",
+            n_users=30,
+            n_items=90,
+            n_interactions=800,
+            n_negatives=9,
+            seed=4,
+            protocol="mlperf",
         )
         data = PreparedData.load(tmp_path / "out")
         assert (data.n_users, data.n_items, len(data.train)) == (30, 90, 770)
@@ -284,9 +291,9 @@ class TestSources:
         assert split_of(data) == {0: ({1}, 3), 1: ({0}, 4)}
         assert data.test_negatives.tolist() == [[0, 6], [4, 5]]
         assert data.protocol_label == "leave-one-out, 2 negatives, published"
-        options: list[dict[str, Any]] = [{"negatives": 99}, {"protocol": "mlperf"}, {"min_ratings": 1}, {"seed": 1}]
+        options: list[dict[str, Any]] = [{"n_negatives": 99}, {"protocol": "mlperf"}, {"min_ratings": 1}, {"seed": 1}]
         for option in options:
-            with pytest.raises(DataError, match="comes with its own split and negatives; leave out --min-ratings"):
+            with pytest.raises(DataError, match="comes with its own split and negatives; leave out min_ratings"):
                 prepare_source(str(tmp_path / "x.train.rating"), tmp_path / "other", **option)
 
     @pytest.mark.parametrize(
@@ -294,18 +301,18 @@ class TestSources:
         [
             ("ml-2m", {}, r"'ml-2m' is neither a file nor a known data set; known: ml-100k, .*, synthetic$"),
             ("{tmp}", {}, "is a folder; name the ratings file inside it"),
-            ("{tmp}/r.csv", {"users": 3}, "--users, --items and --interactions are for `synthetic` only"),
-            ("{tmp}/r.csv", {"source_file": Path("copy")}, "--source is for a copy of a known data set .*, not of "),
+            ("{tmp}/r.csv", {"n_users": 3}, "n_users, n_items and n_interactions are for `synthetic` only"),
+            ("{tmp}/r.csv", {"source_file": Path("copy")}, "source_file is for a copy of a known data set .*, not of "),
             ("ml-1m", {"source_file": Path("copy")}, "^copy does not exist"),
-            ("synthetic", {"users": 3, "items": 3, "interactions": 2}, "2 interactions cannot cover 3 users"),
-            ("{tmp}/r.csv", {"negatives": 0}, "--negatives is 0; it must be at least 1"),
-            ("{tmp}/r.csv", {"min_ratings": 0}, "--min-ratings is 0; it must be at least 1"),
-            ("{tmp}/r.csv", {"seed": 2**63}, "--seed is 9223372036854775808; it must be between 0 and"),
-            ("{tmp}/r.csv", {"protocol": "published"}, "--protocol is 'published'; it must be strict or mlperf"),
+            ("synthetic", {"n_users": 3, "n_items": 3, "n_interactions": 2}, "2 interactions cannot cover 3 users"),
+            ("{tmp}/r.csv", {"n_negatives": 0}, "n_negatives is 0; it must be at least 1"),
+            ("{tmp}/r.csv", {"min_ratings": 0}, "min_ratings is 0; it must be at least 1"),
+            ("{tmp}/r.csv", {"seed": 2**63}, "seed is 9223372036854775808; it must be between 0 and"),
+            ("{tmp}/r.csv", {"protocol": "published"}, "protocol is 'published'; it must be strict or mlperf"),
             ("{tmp}/nan.csv", {}, "line 3 has no time"),
             ("{tmp}/inf.csv", {}, "line 3 has 'inf' where the time should be a finite number"),
             ("{tmp}/r.csv", {}, r"no user has at least 20 ratings \(the most is 5\)"),
-            ("{tmp}/r.csv", {"min_ratings": 3}, "set --negatives to at most 1"),
+            ("{tmp}/r.csv", {"min_ratings": 3}, "set n_negatives to at most 1"),
         ],
     )
     def test_errors_leave_nothing_behind(
@@ -314,7 +321,7 @@ class TestSources:
         (tmp_path / "r.csv").write_text(CSV)
         (tmp_path / "nan.csv").write_text("user,item,time\n1,1,1\n1,2,nan\n")
         (tmp_path / "inf.csv").write_text("user,item,time\n1,1,1\n1,2,inf\n")
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             prepare_source(source.format(tmp=tmp_path), tmp_path / "out", **options)
         assert "\n" not in str(caught.value)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["inf.csv", "nan.csv", "r.csv"]
@@ -325,7 +332,7 @@ class TestSources:
             prepare_source("no such source", tmp_path / "out")
 
     def test_the_same_arguments_give_the_same_bytes(self, tmp_path: Path, one_and_two_threads: Iterable[int]) -> None:
-        sizes: dict[str, Any] = {"users": 40, "items": 300, "interactions": 1_000, "negatives": 50}
+        sizes: dict[str, Any] = {"n_users": 40, "n_items": 300, "n_interactions": 1_000, "n_negatives": 50}
         for n_threads in one_and_two_threads:
             for protocol in ("strict", "mlperf"):
                 prepare_source("synthetic", tmp_path / f"{protocol}-{n_threads}", protocol=protocol, **sizes)

@@ -118,7 +118,7 @@ def test_no_module_is_a_drawer() -> None:
 def test_nothing_runs_when_imported() -> None:
     for path in sources(*PACKAGES, "cli"):
         body = ast.parse((ROOT / path).read_text()).body
-        if path.name == "__init__.py":
+        if path.name == "__init__.py" and len(path.parts) > 2:
             assert len(body) == 1, f"{path} is more than a docstring"
         for statement in body:
             assert not isinstance(statement, (ast.For, ast.While, ast.With)), f"{path}:{statement.lineno}"
@@ -144,6 +144,47 @@ def test_a_cached_kernel_depends_on_its_own_file() -> None:
         if path.name == "_kernels.py" and "cache=True" in code:
             ours = {name for name in imported(code) if name.split(".")[0] in MAY_IMPORT}
             assert ours <= frozen, path
+
+
+def test_the_packages_answer_without_the_heavy_libraries() -> None:
+    code = """if True:
+        import sys, ncf_ppt, vision_ppt
+        dir(ncf_ppt), ncf_ppt.DataError, ncf_ppt.set_environment, dir(vision_ppt), vision_ppt.DataError
+        loaded = {name.split(".")[0] for name in sys.modules}
+        print(sorted(loaded & {"torch", "numba", "pandas", "numpy", "scipy", "pyarrow", "implicit", "PIL"}))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]"]
+
+
+def test_the_library_names_no_option() -> None:
+    """Arguments are the library's words; `ppt_commands.group` puts the options in their place."""
+    for path in sources("ppt_core", "data_prep", "ncf_ppt", "vision_ppt"):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.Raise):
+                words = re.sub(r"`[^`]*`", "", ast.unparse(node))  # a whole command may be quoted
+                assert not re.search(r"['\"\s(]--[a-z]", words), f"{path}:{node.lineno}"
+
+
+def test_no_import_of_the_core_runs_upward() -> None:
+    """Bits know no layers, layers know no packed ones, and nobody but the study knows the study."""
+    floors = ("bits", "packed", "runs", "study")
+    may = {"bits": {"bits"}, "": {"bits"}, "packed": {"bits", "packed"}, "runs": {"runs"}, "study": {"runs", "study"}}
+    for path in sources("ppt_core"):
+        own = path.parts[1] if path.parts[1] in floors else ""
+        found = {name.split(".")[1] for name in imported((ROOT / path).read_text()) if name.startswith("ppt_core.")}
+        assert found & set(floors) <= may[own], path
+
+
+def test_each_trick_has_one_home() -> None:
+    """SplitMix64, the check of a seed and the population count are written once."""
+    texts = {str(path): (ROOT / path).read_text() for path in sources("ppt_core", "data_prep", "vision_ppt", "ncf_ppt")}
+    for trick, home in (
+        ("def _popcount(", "ppt_core/bits/_kernels.py"),
+        ("def random_word(", "ppt_core/random_words.py"),
+        ("0 <= seed < 2**63", "ppt_core/random_words.py"),
+    ):
+        assert [path for path, text in texts.items() if trick in text] == [home]
 
 
 def test_help_answers_without_the_heavy_libraries() -> None:

@@ -84,7 +84,7 @@ def test_sizes_that_contradict_each_other_are_refused(sizes: tuple[int, int, int
 
 def test_seeds_out_of_range_are_refused() -> None:
     for seed in (-1, 2**63):
-        with pytest.raises(DataError, match=f"seed is {seed}; it must be between 0 and"):
+        with pytest.raises(ValueError, match=f"seed is {seed}; it must be between 0 and"):
             synthesize(2, 2, 3, seed=seed)
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from data_prep.images.synthetic import synthesize_images
-from ppt_core.errors import DataError
 
 
 def test_classes_are_balanced_and_images_are_a_function_of_the_seed() -> None:
@@ -51,5 +50,5 @@ def test_colours_say_nothing_and_shapes_say_the_class() -> None:
     ],
 )
 def test_refuses_impossible_sizes(arguments: dict[str, int], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ValueError, match=message):
         synthesize_images(**{"n_train": 10, "n_test": 10, "seed": 0, **arguments})

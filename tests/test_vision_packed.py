@@ -154,4 +154,4 @@ def test_commands(tmp_path: Path) -> None:
     assert "holds no images, so name" in call("evaluate", file).stderr
     assert "0 of" in call("pack", run, "--out", tmp_path / "again", "--images", 1).stdout
     wrong = call("evaluate", file, *data, "--engine", "torch")
-    assert (wrong.exit_code, "is for --engine packed" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "--engine is 'torch', but" in wrong.stderr) == (2, True)

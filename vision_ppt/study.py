@@ -32,7 +32,6 @@ def train(
         path,
         network_config,
         config,
-        data_reference={"path": str(data)},
         resume=resume,
         device=device,
         workers=workers,

@@ -89,11 +89,10 @@ class VisionTrainingConfig(core.TrainingConfig):
 
 def fit_steps(
     data: PreparedImages | PreparedFolders,
-    path: Path,
+    path: Path | str,
     network_config: NetworkConfig,
     config: VisionTrainingConfig,
     *,
-    data_reference: dict[str, Any] | None = None,
     resume: bool = False,
     device: str = "cpu",
     workers: int = 0,
@@ -109,7 +108,6 @@ def fit_steps(
         path: a new run folder; with ``resume`` an existing one, whose configs must equal these.
         network_config: the network.
         config: the recipe.
-        data_reference: where the command line finds the data again; kept in ``config.json``.
         resume: go on from the last checkpoint of ``path``.
         device: where to train.
         workers: processes that draw batches ahead, see `vision_ppt.batches.draw_blocks`.
@@ -142,7 +140,7 @@ def fit_steps(
         settings={
             "kind": "vision",
             "network": asdict(network_config),
-            "data": {**(data_reference or {}), **data_record(data)},
+            "data": data_record(data),
             **choice.record,
         },
         result={
@@ -162,7 +160,7 @@ def fit_steps(
             "sgd_opt_weight_decay": recipe.weight_decay,
         },
     )
-    return core.fit(task, path, config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+    return core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
 
 
 def faster_arithmetic(

@@ -10,7 +10,7 @@ A prepared set of arrays is a folder::
     test_labels.npy      int64 (n_test,)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class ImageArray:
         return len(self.images)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PreparedImages:
     """Images to train and to test on, held in memory or mapped from files.
 
@@ -61,6 +61,8 @@ class PreparedImages:
         class_names: name of each class, by its number.
         normalization: of the training images.
         manifest: where the images came from, as JSON values.
+        path: the folder that the set was loaded from or saved to; None if it was never saved.
+        is_sample: whether it is the built-in sample, which needs no folder.
     """
 
     train: ImageArray
@@ -68,6 +70,8 @@ class PreparedImages:
     class_names: tuple[str, ...]
     normalization: Normalization
     manifest: dict[str, Any]
+    path: Path | None = None
+    is_sample: bool = False
 
     def __post_init__(self) -> None:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
@@ -93,8 +97,12 @@ class PreparedImages:
             self.manifest.get("files"), self.class_names, self.normalization.mean, self.normalization.deviation
         )
 
-    def save(self, path: Path) -> None:
-        """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
+    def save(self, path: Path | str) -> "PreparedImages":
+        """Write the set to the new folder ``path`` and return it as it stands there: it knows its path and content.
+
+        Raises `DataError` if the folder exists.
+        """
+        path = Path(path)
         with new_directory(path) as folder:
             for name, part in (("train", self.train), ("test", self.test)):
                 np.save(folder / f"{name}_images.npy", part.images, allow_pickle=False)
@@ -115,13 +123,16 @@ class PreparedImages:
                 },
             )
 
+        return replace(self, manifest=read_manifest(path, kind=KIND), path=path, is_sample=False)
+
     @classmethod
-    def load(cls, path: Path) -> "PreparedImages":
+    def load(cls, path: Path | str) -> "PreparedImages":
         """Open a prepared set of arrays; they are memory-mapped.
 
         Raises `DataError` if the folder is missing, is not such a set, has a format version this code does not
         know, or if any byte differs from what was written.
         """
+        path = Path(path)
         manifest = read_manifest(path, kind=KIND)
         verify_checksums(path, manifest.get("files"))
         train, test = (
@@ -137,4 +148,12 @@ class PreparedImages:
             class_names=tuple(manifest["class_names"]),
             normalization=Normalization(mean=tuple(manifest["mean"]), deviation=tuple(manifest["deviation"])),
             manifest=manifest,
+            path=path,
+        )
+
+    def __repr__(self) -> str:
+        where = f" at {self.path}" if self.path else ""
+        return (
+            f"PreparedImages({len(self.train):,} training and {len(self.test):,} test images, {self.n_classes} classes"
+            f"{where})"
         )

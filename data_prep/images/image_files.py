@@ -9,7 +9,7 @@ The images stay where they are. The prepared set is a folder::
     root.json        where the images are
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class ImageFiles:
         return self.root / str(self.paths[index].as_py())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PreparedFolders:
     """Image files to train and to test on.
 
@@ -61,12 +61,16 @@ class PreparedFolders:
         test: the test images.
         class_names: name of each class, by its number: the names of the folders in alphabetical order.
         manifest: where the images came from, as JSON values.
+        path: the folder that the set was loaded from or saved to; None if it was never saved.
+        is_sample: whether it is the built-in sample, which needs no folder.
     """
 
     train: ImageFiles
     test: ImageFiles
     class_names: tuple[str, ...]
     manifest: dict[str, Any]
+    path: Path | None = None
+    is_sample: bool = False
 
     @property
     def n_classes(self) -> int:
@@ -83,11 +87,15 @@ class PreparedFolders:
         """What identifies the set: see `ppt_core.identity.content_identity`."""
         return content_identity(self.manifest.get("files"), self.class_names, self.manifest.get("source"))
 
-    def save(self, path: Path) -> None:
-        """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
+    def save(self, path: Path | str) -> "PreparedFolders":
+        """Write the set to the new folder ``path`` and return it as it stands there: it knows its path and content.
+
+        Raises `DataError` if the folder exists.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        path = Path(path)
         with new_directory(path) as folder:
             for name, part in (("train", self.train), ("test", self.test)):
                 pq.write_table(pa.table({"path": part.paths, "label": part.labels}), folder / f"{name}.parquet")
@@ -109,8 +117,10 @@ class PreparedFolders:
                 },
             )
 
+        return replace(self, manifest=read_manifest(path, kind=KIND), path=path, is_sample=False)
+
     @classmethod
-    def load(cls, path: Path, *, root: Path | None = None) -> "PreparedFolders":
+    def load(cls, path: Path | str, *, root: Path | str | None = None) -> "PreparedFolders":
         """Open a prepared set of image files.
 
         Args:
@@ -122,10 +132,12 @@ class PreparedFolders:
         """
         import pyarrow.parquet as pq
 
+        path = Path(path)
         manifest = read_manifest(path, kind=KIND)
         verify_checksums(path, manifest.get("files"))
         if root is None:
-            root = Path(read_json(path / "root.json", format_version=FORMAT_VERSION)["root"])
+            root = str(read_json(path / "root.json", format_version=FORMAT_VERSION)["root"])
+        root = Path(root)
         parts = []
         for name in ("train", "test"):
             table = pq.read_table(path / f"{name}.parquet")
@@ -137,4 +149,11 @@ class PreparedFolders:
             if not files.path(0).exists():
                 raise DataError(f"{files.path(0)} does not exist; if the images of {path} were moved, say where to")
             parts.append(files)
-        return cls(train=parts[0], test=parts[1], class_names=tuple(manifest["class_names"]), manifest=manifest)
+        names = tuple(manifest["class_names"])
+        return cls(train=parts[0], test=parts[1], class_names=names, manifest=manifest, path=path)
+
+    def __repr__(self) -> str:
+        return (
+            f"PreparedFolders({len(self.train):,} training and {len(self.test):,} test images, {self.n_classes} "
+            f"classes, in {self.train.root})"
+        )

@@ -1,6 +1,7 @@
 """Small synthetic images of ten shapes and textures: the built-in sample, for trying things without data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Images, Normalization
 from ppt_core.errors import DataError
+from ppt_core.random_words import check_seed
 
 # The built-in sample: an epoch takes about ten seconds on two cores.
 SAMPLE_TRAIN = 4_000
@@ -47,9 +49,9 @@ def synthesize_images(n_train: int = SAMPLE_TRAIN, n_test: int = SAMPLE_TEST, *,
 
     Raises:
         DataError: a number is too small.
+        ValueError: the seed is out of its range.
     """
-    if not 0 <= seed < 2**63:
-        raise DataError(f"seed is {seed}; it must be between 0 and 2**63 - 1")
+    check_seed(seed)
     for what, n in (("training", n_train), ("test", n_test)):
         if n < len(_SHAPES):
             raise DataError(f"{n} {what} images cannot show {len(_SHAPES)} classes; ask for at least {len(_SHAPES)}")
@@ -62,6 +64,11 @@ def synthesize_images(n_train: int = SAMPLE_TRAIN, n_test: int = SAMPLE_TEST, *,
         normalization=Normalization.of(train.images),
         manifest={"source": {"name": "synthetic images", "n_train": n_train, "n_test": n_test, "seed": seed}},
     )
+
+
+def sample_images() -> PreparedImages:
+    """The built-in sample: what `synthesize_images` draws by default."""
+    return replace(synthesize_images(), is_sample=True)
 
 
 def _draw(n: int, rng: np.random.Generator) -> ImageArray:

@@ -109,7 +109,7 @@ class Interactions:
         return f"Interactions({self.n_users:,} users x {self.n_items:,} items, {len(self):,} interactions)"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PreparedData:
     """A leave-one-out split with frozen test negatives and the original ids.
 
@@ -130,6 +130,8 @@ class PreparedData:
             if the set was made without. What is chosen is chosen on these, never on the test items.
         validation_negatives: int32 (n_users, n_negatives), what they are ranked among, drawn by the same protocol
             from what is no train positive. The test item may be among them: validation knows nothing of the test.
+        path: the folder that the set was loaded from or saved to; None if it was never saved.
+        is_sample: whether it is the built-in sample, which needs no folder.
     """
 
     train: Interactions
@@ -142,6 +144,8 @@ class PreparedData:
     history: NDArray[np.int32] | None = None
     validation_items: NDArray[np.int32] | None = None
     validation_negatives: NDArray[np.int32] | None = None
+    path: Path | None = None
+    is_sample: bool = False
 
     def __post_init__(self) -> None:
         names = ("history", "test_items", "test_negatives", *_VALIDATION_ARRAYS)
@@ -182,7 +186,9 @@ class PreparedData:
     @property
     def split_label(self) -> str:
         """What is held out, for any metric."""
-        return "leave-one-out" + ("" if self.validation_items is None else ", the item before it held out too")
+        drawn = " drawn at random" if self.manifest.get("held_out") == "drawn" else ""
+        before = "" if self.validation_items is None else ", the item before it held out too"
+        return f"leave-one-out{drawn}{before}"
 
     def known(self) -> Interactions:
         """What is known of each user before the test item: train positives and the validation item, if any."""
@@ -212,11 +218,15 @@ class PreparedData:
             validation_negatives=None,
         )
 
-    def save(self, path: Path) -> None:
-        """Write a prepared set to the new folder ``path``. Raises `DataError` if it exists."""
+    def save(self, path: Path | str) -> "PreparedData":
+        """Write the set to the new folder ``path`` and return it as it stands there: it knows its path and content.
+
+        Raises `DataError` if the folder exists.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        path = Path(path)
         arrays: dict[str, NDArray[Any]] = {
             "offsets": self.train.offsets,
             "items": self.train.items,
@@ -247,14 +257,17 @@ class PreparedData:
                     "files": file_checksums(folder),
                 },
             )
+        manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+        return replace(self, manifest=manifest, path=path, is_sample=False)
 
     @classmethod
-    def load(cls, path: Path) -> "PreparedData":
+    def load(cls, path: Path | str) -> "PreparedData":
         """Open a prepared set; its arrays are memory-mapped.
 
         Raises `DataError` if the folder is missing, is not a prepared set, has a format version this code
         does not know, if any byte differs from what was written, or if what was written does not fit together.
         """
+        path = Path(path)
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; make a prepared set with `ppt-ncf prepare SOURCE --out {path}`")
         if not (path / "manifest.json").exists():
@@ -278,9 +291,16 @@ class PreparedData:
         ids = {f"{kind}_ids": read_ids(path / f"{kind}s.parquet") for kind in ("user", "item")}
         try:
             train = Interactions(offsets=arrays.pop("offsets"), items=arrays.pop("items"), n_items=n_items)
-            return cls(train=train, **arrays, **ids, protocol=protocol, manifest=manifest)  # type: ignore[arg-type]
+            return cls(train=train, **arrays, **ids, protocol=protocol, manifest=manifest, path=path)  # type: ignore[arg-type]
         except ValueError as error:
             raise DataError(f"{path} does not fit together: {error}; make it again") from None
+
+    def __repr__(self) -> str:
+        where = f" at {self.path}" if self.path else ""
+        return (
+            f"PreparedData({self.n_users:,} users x {self.n_items:,} items, {len(self.train):,} train positives"
+            f"{where}; {self.protocol_label})"
+        )
 
 
 def id_column(ids: NDArray[Any]) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.download import KNOWN_DATASETS
-from data_prep.ratings.interactions import FORMAT_VERSION, Interactions, PreparedData
+from data_prep.ratings.in_memory import read_memory
+from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.leave_one_out import have_three_items, have_two_items, leave_one_out, number, without_items
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings.raw_ratings import Ids, Ratings
@@ -17,12 +18,13 @@ from data_prep.ratings.sampling import draw_test_negatives
 from data_prep.ratings.sources import SYNTHETIC, read_source
 from data_prep.ratings.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS
 from ppt_core.errors import DataError
-from ppt_core.runs.files import read_json, refuse_existing
+from ppt_core.random_words import check_seed, random_words
+from ppt_core.runs.files import refuse_existing
 
 MIN_RATINGS = 20
 N_NEGATIVES = 999
 TIE_RULE = "a user's rows are ordered by time, equal times by their order in the file; the last one is held out"
-
+DRAWN_RULE = "the source has no times: the seed puts each user's rows in order, and the last one is held out"
 VALIDATION_RULE = "the item before the held-out one, in the same order, is held out of training too, for validation"
 
 DrawnProtocol = Literal["strict", "mlperf"]
@@ -45,7 +47,8 @@ def prepare(
     2. Users and items that remain are numbered in order of first appearance in the file. Items that only dropped
        users rated are not part of the catalogue.
     3. A pair that occurs several times counts once, at its latest row.
-    4. Each user's rows are ordered by (time, row in the file) and the last is held out; the others train.
+    4. Each user's rows are ordered by (time, row in the file) and the last is held out; the others train. Without
+       times the seed draws an order, which the labels say, and the set has no history.
     5. The negatives are drawn by `data_prep.ratings.sampling.draw_test_negatives`.
     6. With ``validation`` each user's item before the last is held out too, with negatives of its own, drawn from all
        that is no train positive. The test items and their negatives are the same as without.
@@ -55,7 +58,7 @@ def prepare(
         min_ratings: at least 1.
         n_negatives: negatives for each user, at least 1.
         protocol: how they are drawn, ``strict`` or ``mlperf``.
-        seed: 0 .. 2**63 - 1; decides the negatives alone.
+        seed: 0 .. 2**63 - 1; decides the negatives and, without times, which item is held out.
         validation: whether to hold out validation items.
         source: where the ratings came from, as JSON values: the manifest's ``source``, with its ``n_rows`` added.
 
@@ -67,8 +70,7 @@ def prepare(
         DataError: no user is left, or a user has too few items left to draw negatives from.
         ValueError: an argument is out of its range.
     """
-    if min_ratings < 1:
-        raise ValueError(f"min_ratings is {min_ratings}; it must be at least 1")
+    _check_settings(min_ratings, n_negatives, protocol, seed)
     counts = np.bincount(ratings.users, minlength=len(ratings.user_ids))
     is_active = counts >= min_ratings
     has_enough_items = have_three_items(ratings) if validation else have_two_items(ratings)
@@ -77,7 +79,8 @@ def prepare(
         raise DataError(_nobody_left(counts, is_active, min_ratings, validation=validation))
 
     rows = np.flatnonzero(is_kept[ratings.users]) if not is_kept.all() else slice(None)
-    times = ratings.times[rows]
+    times = ratings.times if ratings.has_times else _drawn_order(len(ratings), seed)
+    times = times[rows]
     users, user_order = number(ratings.users[rows], len(ratings.user_ids))
     items, item_order = number(ratings.items[rows], len(ratings.item_ids))
     split = leave_one_out(users, items, times, n_users=len(user_order), n_items=len(item_order))
@@ -96,7 +99,7 @@ def prepare(
 
     return PreparedData(
         train=train,
-        history=np.delete(split.history, last) if validation else split.history,
+        history=_history(ratings, split.history, last if validation else None),
         test_items=split.test_items,
         test_negatives=negatives(known, split.test_items, seed),
         validation_items=items_before if validation else None,
@@ -108,7 +111,8 @@ def prepare(
             "source": {**source, "n_rows": len(ratings)},
             "min_ratings": min_ratings,
             "seed": seed,
-            "tie_rule": TIE_RULE,
+            **({} if ratings.has_times else {"held_out": "drawn"}),
+            "tie_rule": TIE_RULE if ratings.has_times else DRAWN_RULE,
             "n_tied_users": split.n_tied,
             **({"validation_rule": VALIDATION_RULE} if validation else {}),
             "users_dropped": {
@@ -135,48 +139,49 @@ def sample() -> PreparedData:
         cache=None,
         progress=False,
     )
-    return prepare(ratings, source=origin)
+    return replace(prepare(ratings, source=origin), is_sample=True)
 
 
 def prepare_source(
-    source: str,
-    out: Path,
+    source: Any,
+    out: Path | str | None = None,
     *,
     min_ratings: int = MIN_RATINGS,
-    negatives: int = N_NEGATIVES,
+    n_negatives: int = N_NEGATIVES,
     protocol: DrawnProtocol = "strict",
     seed: int = 0,
-    source_file: Path | None = None,
-    users: int | None = None,
-    items: int | None = None,
-    interactions: int | None = None,
+    source_file: Path | str | None = None,
+    n_users: int | None = None,
+    n_items: int | None = None,
+    n_interactions: int | None = None,
     validation: bool = False,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     progress: bool = True,
 ) -> PreparedData:
-    """Make a prepared set from whatever ``source`` names and write it to the new folder ``out``.
+    """Make a prepared set from whatever ``source`` is or names, and write it to the new folder ``out``, if given.
 
     ===================  ====================================================================================
     a known name         one of ``data_prep.ratings.download.KNOWN_DATASETS``: downloaded, or read from ``source_file``
-    ``synthetic``        `data_prep.ratings.synthetic.synthesize` with ``users``, ``items`` and ``interactions``
+    ``synthetic``        `data_prep.ratings.synthetic.synthesize` with ``n_users``, ``n_items``, ``n_interactions``
     X.train.rating[.gz]  the NCF authors' split and negatives, as they are: protocol ``published``
     another path         a ratings file (`data_prep.ratings.readers.read_ratings`)
+    another object       a DataFrame, columns, rows, a sparse matrix (`data_prep.ratings.in_memory.read_memory`)
     ===================  ====================================================================================
 
     A known name wins over a file of that name; write ``./ml-1m`` for the file.
 
     Args:
         source: see above.
-        out: must not exist.
+        out: must not exist. None keeps the set in memory; `PreparedData.save` writes it later.
         min_ratings: see `prepare`.
-        negatives: see ``n_negatives`` of `prepare`.
+        n_negatives: see `prepare`.
         protocol: see `prepare`.
-        seed: of the negatives and of synthetic data.
+        seed: decides the negatives, synthetic data, and what is held out where the source has no times.
         source_file: a copy at hand of the known data set, in any form that `read_ratings` reads. The manifest
             records its checksum and, as ``is_official``, whether the bytes are the published archive's.
-        users: number of synthetic users; the built-in sample's by default, as for ``items`` and ``interactions``.
-        items: number of synthetic items.
-        interactions: number of synthetic interactions.
+        n_users: number of synthetic users; the built-in sample's by default, as for the next two.
+        n_items: number of synthetic items.
+        n_interactions: number of synthetic interactions.
         validation: see `prepare`.
         cache: folder for downloads; the user's cache folder by default.
         progress: whether a download shows a progress bar on standard error.
@@ -184,58 +189,82 @@ def prepare_source(
     Raises:
         DataError: ``out`` exists, ``source`` is nothing of the above or cannot be read, an option does not apply
             to it, or the ratings cannot be prepared.
+        ValueError: an argument is out of its range.
     """
-    refuse_existing(out)
-    _check_options(min_ratings, negatives, protocol, seed)
-    if source_file is not None and source not in KNOWN_DATASETS:
+    if out is not None:
+        refuse_existing(Path(out))
+    _check_settings(min_ratings, n_negatives, protocol, seed)
+    name = str(source) if isinstance(source, (str, Path)) else None
+    if source_file is not None and name not in KNOWN_DATASETS:
         raise DataError(
-            f"--source is for a copy of a known data set ({', '.join(KNOWN_DATASETS)}), not of {source!r}; "
-            f"run `ppt-ncf prepare {source_file}` to read that file"
+            f"source_file is for a copy of a known data set ({', '.join(KNOWN_DATASETS)}), not of {name!r}; "
+            f"name {source_file} as the source to read that file"
         )
-    if source != SYNTHETIC and not users is items is interactions is None:
-        raise DataError(f"--users, --items and --interactions are for `synthetic` only; leave them out for {source!r}")
+    sizes = (n_users, n_items, n_interactions)
+    if name != SYNTHETIC and any(size is not None for size in sizes):
+        raise DataError(f"n_users, n_items and n_interactions are for `synthetic` only; leave them out for {name!r}")
 
-    if source not in KNOWN_DATASETS and source != SYNTHETIC and is_ncf_train_file(Path(source)):
-        if (min_ratings, negatives, protocol, seed, validation) != (MIN_RATINGS, N_NEGATIVES, "strict", 0, False):
+    if name is not None and name not in (*KNOWN_DATASETS, SYNTHETIC) and is_ncf_train_file(Path(name)):
+        if (min_ratings, n_negatives, protocol, seed, validation) != (MIN_RATINGS, N_NEGATIVES, "strict", 0, False):
             raise DataError(
-                f"{source} comes with its own split and negatives; leave out --min-ratings, --negatives, --protocol, "
-                "--validation and --seed"
+                f"{name} comes with its own split and negatives; leave out min_ratings, n_negatives, protocol=, "
+                "validation= and seed="
             )
-        data = read_ncf_files(Path(source))
+        data = read_ncf_files(Path(name))
     else:
-        ratings, origin = read_source(
-            source,
-            seed=seed,
-            source_file=source_file,
-            sizes=(
-                SAMPLE_USERS if users is None else users,
-                SAMPLE_ITEMS if items is None else items,
-                SAMPLE_INTERACTIONS if interactions is None else interactions,
-            ),
-            cache=cache,
-            progress=progress,
-        )
+        if name is None:
+            ratings, origin = read_memory(source), {"name": type(source).__name__}
+        else:
+            ratings, origin = read_source(
+                name,
+                seed=seed,
+                source_file=None if source_file is None else Path(source_file),
+                sizes=(
+                    SAMPLE_USERS if n_users is None else n_users,
+                    SAMPLE_ITEMS if n_items is None else n_items,
+                    SAMPLE_INTERACTIONS if n_interactions is None else n_interactions,
+                ),
+                cache=None if cache is None else Path(cache),
+                progress=progress,
+            )
         data = prepare(
             ratings,
             min_ratings=min_ratings,
-            n_negatives=negatives,
+            n_negatives=n_negatives,
             protocol=protocol,
             seed=seed,
             validation=validation,
             source=origin,
         )
-    data.save(out)
-    return replace(data, manifest=read_json(out / "manifest.json", format_version=FORMAT_VERSION))
+    return data if out is None else data.save(out)
 
 
-def _check_options(min_ratings: int, negatives: int, protocol: str, seed: int) -> None:
-    for option, value in (("--min-ratings", min_ratings), ("--negatives", negatives)):
+def load_data(path: Path | str | None = None) -> PreparedData:
+    """Open the prepared set in the folder ``path`` (`PreparedData.load`), or without one the built-in sample."""
+    return sample() if path is None else PreparedData.load(path)
+
+
+def _check_settings(min_ratings: int, n_negatives: int, protocol: str, seed: int) -> None:
+    for name, value in (("min_ratings", min_ratings), ("n_negatives", n_negatives)):
         if value < 1:
-            raise DataError(f"{option} is {value}; it must be at least 1")
-    if not 0 <= seed < 2**63:
-        raise DataError(f"--seed is {seed}; it must be between 0 and 2**63 - 1")
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    check_seed(seed)
     if protocol not in ("strict", "mlperf"):
-        raise DataError(f"--protocol is {protocol!r}; it must be strict or mlperf")
+        raise ValueError(f"protocol is {protocol!r}; it must be strict or mlperf")
+
+
+def _drawn_order(n_rows: int, seed: int) -> NDArray[np.int64]:
+    """Times for rows that have none: words of the seed, which hardly ever tie."""
+    return (random_words(seed, "held-out", 0, np.arange(n_rows)) >> np.uint64(1)).astype(np.int64)
+
+
+def _history(
+    ratings: Ratings, items: NDArray[np.int32], left_out: NDArray[np.int64] | None
+) -> NDArray[np.int32] | None:
+    """Each user's train items in the order of time, if the ratings have times."""
+    if not ratings.has_times:
+        return None
+    return items if left_out is None else np.delete(items, left_out)
 
 
 def _validation_seed(seed: int) -> int:
@@ -252,7 +281,7 @@ def _nobody_left(counts: NDArray[np.int64], is_active: NDArray[np.bool_], min_ra
             f"prepare data with at least {needed} items a user"
         )
     most = int(counts.max(initial=0))
-    advice = f"set --min-ratings to at most {most}" if most > 1 else "prepare data with more ratings a user"
+    advice = f"set min_ratings to at most {most}" if most > 1 else "prepare data with more ratings a user"
     return f"no user has at least {min_ratings} ratings (the most is {most}); {advice}"
 
 
@@ -263,7 +292,7 @@ def _refuse_users_without_negatives(train: Interactions, user_ids: Ids, n_needed
         user = user_ids[n_free.argmin()]
         raise DataError(
             f"user {user} has {fewest} of {train.n_items} items left to draw negatives from, and {n_needed} are "
-            f"needed; set --negatives to at most {fewest}"
+            f"needed; set n_negatives to at most {fewest}"
             if fewest
             else f"user {user} rated all {train.n_items} items, so no negative exists; leave such users "
             f"({(n_free == 0).sum()} here) out of the ratings"

@@ -20,6 +20,7 @@ class Ratings:
         times: int64 or float64 (n,), all finite. The unit is the file's own: only the order matters.
         user_ids: the original id of each user code; int64 (n_users,) or str objects (n_users,).
         item_ids: the original id of each item code; int64 (n_items,) or str objects (n_items,).
+        has_times: False where the source has none; the times are then all 0.
 
     Raises ValueError if the lengths differ or a time is not finite.
     """
@@ -29,6 +30,7 @@ class Ratings:
     times: NDArray[np.int64] | NDArray[np.float64]
     user_ids: Ids
     item_ids: Ids
+    has_times: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.users) == len(self.items) == len(self.times):
@@ -40,19 +42,23 @@ class Ratings:
             raise ValueError("times must be finite")
 
     @classmethod
-    def from_ids(cls, users: Ids, items: Ids, times: NDArray[Any]) -> "Ratings":
+    def from_ids(cls, users: Ids, items: Ids, times: NDArray[Any] | None) -> "Ratings":
         """Build from the raw ids of each row: parallel arrays of integers or of str objects, (n,) each.
 
-        Integer ids become int64; times become int64 if they are integers and float64 otherwise.
+        Integer ids become int64; times become int64 if they are integers and float64 otherwise; None is for rows
+        without.
         """
         user_codes, user_ids = number_ids(users)
         item_codes, item_ids = number_ids(items)
+        has_times = times is not None
+        times = np.zeros(len(users), np.int64) if times is None else times
         return cls(
             users=user_codes,
             items=item_codes,
             times=times.astype(np.int64) if times.dtype.kind in "iu" else times.astype(np.float64),
             user_ids=user_ids,
             item_ids=item_ids,
+            has_times=has_times,
         )
 
     def __len__(self) -> int:

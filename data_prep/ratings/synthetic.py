@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from data_prep.ratings import _kernels
 from data_prep.ratings.raw_ratings import Ratings
 from ppt_core.errors import DataError
+from ppt_core.random_words import check_seed
 
 # The built-in sample. Large enough for 999 strict negatives of every user: the busiest takes half of the items.
 SAMPLE_USERS = 1_000
@@ -79,8 +80,7 @@ def synthesize(n_users: int, n_items: int, n_interactions: int, *, seed: int) ->
 
 
 def _check_sizes(n_users: int, n_items: int, n_interactions: int, seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise DataError(f"seed is {seed}; it must be between 0 and 2**63 - 1")
+    check_seed(seed)
     for what, n in (("users", n_users), ("items", n_items)):
         if not 1 <= n < 2**31:
             raise DataError(f"synthetic data cannot have {n:,} {what}; ask for 1 to 2,147,483,647")

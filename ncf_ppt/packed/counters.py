@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncf_ppt.packed import _kernels
+from ppt_core.bits.pack import unpack_signs
 from ppt_core.packed.linear import PackedLinear, PackedReLULinear
 
 MAX_WIDTH = (2 ** (_kernels.MAX_PLANES - 1) - 1) * 2 // 3  # of a layer's input; counts of more need more planes
@@ -85,12 +86,6 @@ class Counters:
     def arguments(self) -> tuple[Any, ...]:
         """What kernels take of it, in their order: everything about hidden layers, then about hidden units."""
         return self.layers, self.rows, self.starts, self.constants, self.lines
-
-
-def unpack_signs(signs: NDArray[np.uint64], n_in: int) -> NDArray[np.bool_]:
-    """Turn packed signs (words, channels) into bool (channels, n_in), True for +1."""
-    octets = np.ascontiguousarray(signs.T).astype("<u8").view(np.uint8)
-    return np.unpackbits(octets, axis=1, count=n_in, bitorder="little").astype(bool)
 
 
 def _padded(inputs: NDArray[np.int64], n_in: int) -> NDArray[np.int32]:

@@ -80,7 +80,7 @@ def _pack(
     for name in names[:-1:2]:
         _check_activation(layers[name], name)
     if len(names) < 3:
-        raise DataError("the network holds no 1-bit layer, so there is nothing to pack; train one with more --layers")
+        raise DataError("the network holds no 1-bit layer, so there is nothing to pack; train one with more layers")
     for name in names[1::2]:
         _check_width(layers[name], name)
     hidden: list[PackedLinear] = []

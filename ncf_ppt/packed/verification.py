@@ -13,10 +13,10 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
 from ncf_ppt.packed import _kernels
-from ncf_ppt.packed.counters import unpack_signs
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.serving import served
+from ppt_core.bits.pack import unpack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
 from ppt_core.packed import boundaries

@@ -1,10 +1,10 @@
 """`ppt-ncf baseline`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from ppt_commands.ncf.data import description, open_data
 from ppt_commands.options import FOLDER, JSON_OPTION, K_OPTION, MEMORY_OPTION, RANKING_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json, print_metrics
 
@@ -13,7 +13,7 @@ from ppt_commands.output import print_json, print_metrics
 @click.argument("name", type=click.Choice(["popular", "item-knn", "als", "bpr"]))
 @click.option("--data", type=FOLDER, help="Prepared folder; without it the built-in synthetic sample.")
 @click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
-@click.option("--seed", default=0, show_default=True, help="Of als and bpr.")
+@click.option("--seed", default=0, show_default=True, help="Seed of what als and bpr draw.")
 @RANKING_OPTION
 @K_OPTION
 @MEMORY_OPTION
@@ -24,7 +24,7 @@ def baseline(
     data: Path | None,
     per_user: Path | None,
     seed: int,
-    ranking: str,
+    ranking: Literal["sampled", "full"],
     k: int,
     memory: int,
     as_json: bool,
@@ -38,25 +38,21 @@ def baseline(
     """
     import time
 
+    from data_prep.ratings.prepare import load_data
     from ncf_ppt.baselines import fit_baseline
-    from ncf_ppt.catalogue import rank_catalogue
-    from ncf_ppt.ranking import rank_test_items, save_ranks
+    from ncf_ppt.evaluation import evaluate
     from ppt_core.runs.files import refuse_existing
 
     if per_user is not None:
         refuse_existing(per_user)
-    prepared = open_data(data)
+    prepared = load_data(data)
     start = time.perf_counter()
     score = fit_baseline(name, prepared, seed=seed)
     seconds = time.perf_counter() - start
-    if ranking == "sampled":
-        ranks = rank_test_items(score, prepared)
-    else:
-        ranks = rank_catalogue(score, prepared, k=k, memory=memory)
-    about = description(prepared, ranking, "implicit")
+    found = evaluate(score, prepared, ranking=ranking, k=k, engine="implicit", memory=memory)
     if per_user is not None:
-        save_ranks(ranks, prepared, per_user, protocol=about["protocol"])
-    metrics = {**about, **ranks.metrics(k), "seconds": seconds, "seed": seed}
+        found.save(per_user)
+    metrics = {**found.to_dict(), "seconds": seconds, "seed": seed}
     if as_json:
         return print_json({"baseline": name, **metrics})
-    print_metrics({name: metrics}, metrics["protocol"])
+    print_metrics({name: metrics}, found.protocol)

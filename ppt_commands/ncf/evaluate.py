@@ -1,11 +1,10 @@
 """`ppt-ncf evaluate`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from ppt_commands.ncf.data import description
-from ppt_commands.ncf.trained import open_trained
 from ppt_commands.options import (
     DATA_OPTION,
     DEVICE_OPTION,
@@ -33,8 +32,8 @@ from ppt_commands.output import print_json, print_metrics
 @JSON_OPTION
 def evaluate(
     path: Path,
-    ranking: str,
-    engine: str | None,
+    ranking: Literal["sampled", "full"],
+    engine: Literal["torch", "packed"] | None,
     per_user: Path | None,
     k: int,
     memory: int,
@@ -53,22 +52,16 @@ def evaluate(
       ppt-ncf evaluate run --ranking full --engine packed
       ppt-ncf evaluate network.packed --data ml-1m
     """
-    from ncf_ppt.catalogue import rank_catalogue
-    from ncf_ppt.ranking import rank_test_items, save_ranks
+    from ncf_ppt.trained import load
     from ppt_core.runs.files import refuse_existing
 
     if per_user is not None:
         refuse_existing(per_user)
-    trained = open_trained(path, data, engine=engine, device=device)
-    score, prepared = trained.score, trained.data
-    if ranking == "sampled":
-        ranks = rank_test_items(score, prepared)
-    else:
-        ranks = rank_catalogue(score, prepared, k=k, memory=memory)
-    about = description(prepared, ranking, trained.engine)
+    trained = load(path, data=data, device=device)
+    found = trained.evaluate(ranking=ranking, k=k, engine=engine, memory=memory)
     if per_user is not None:
-        save_ranks(ranks, prepared, per_user, protocol=about["protocol"])
-    metrics = {**about, **ranks.metrics(k), "run": str(path)}
+        found.save(per_user)
+    metrics = {**found.to_dict(), "run": str(path)}
     if as_json:
         return print_json({**metrics, **trained.training})
-    print_metrics({str(path): metrics}, metrics["protocol"])
+    print_metrics({str(path): metrics}, found.protocol)

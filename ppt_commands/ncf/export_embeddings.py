@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from ppt_commands.ncf.data import data_of
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
@@ -18,14 +17,14 @@ from ppt_commands.output import print_json
     type=click.Choice(["parquet", "npy", "safetensors", "faiss"]),
     default="parquet",
     show_default=True,
-    help="Of the files; faiss needs the extra of that name.",
+    help="Format of the files; faiss needs the extra of that name.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8", "binary"]),
     default="float32",
     show_default=True,
-    help="Of the components; int8 has a scale for each row, binary keeps the signs.",
+    help="Type of the components; int8 has a scale for each row, binary keeps the signs.",
 )
 @click.option("--verify", is_flag=True, help="Search in the files for the network's own top 10, and compare.")
 @DATA_OPTION
@@ -44,14 +43,11 @@ def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_
       ppt-ncf export-embeddings run --out index --format faiss --verify
     """
     from ncf_ppt.candidates import verify_export
-    from ncf_ppt.export.embeddings import export_embeddings as export
-    from ncf_ppt.training import load_model
-    from ppt_core.runs.run import Run
+    from ncf_ppt.trained import load
 
-    opened = Run.open(run)
-    network, prepared = load_model(opened), data_of(opened, data)
-    manifest = export(network, prepared, out, **encoding)
-    reports = verify_export(out, network, prepared) if verify else {}
+    trained = load(run, data=data)
+    manifest = trained.export_embeddings(out, **encoding)
+    reports = verify_export(out, trained.network, trained.data) if verify else {}
     if as_json:
         return print_json({"out": str(out), **manifest, **({"verification": reports} if verify else {})})
     click.echo(f"{out}: {manifest['n_users']:,} users, {manifest['n_items']:,} items, {manifest['meaning']}")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from ppt_commands.ncf.data import data_of
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
@@ -24,12 +23,9 @@ def export_onnx(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
     Example:
       ppt-ncf export-onnx run --out network.onnx
     """
-    from ncf_ppt.export import onnx_file
-    from ncf_ppt.training import load_model
-    from ppt_core.runs.run import Run
+    from ncf_ppt.trained import load
 
-    opened = Run.open(run)
-    report = onnx_file.export_onnx(load_model(opened), data_of(opened, data), out)
+    report = load(run, data=data).export_onnx(out)
     document = {"out": str(out), "bytes": out.stat().st_size, **report}
     if as_json:
         return print_json(document)

@@ -5,8 +5,6 @@ from typing import Literal
 
 import click
 
-from ppt_commands.ncf.data import data_of
-from ppt_commands.ncf.trained import provenance
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
 
@@ -18,7 +16,7 @@ from ppt_commands.output import print_json
     "--embeddings",
     type=click.Choice(["float32", "int8"]),
     show_default="as they were trained: float32, or 1-bit",
-    help="Of 32-bit ones; int8 rounds them, with a scale for each row.",
+    help="How 32-bit embeddings are stored; int8 rounds them, with a scale for each row.",
 )
 @DATA_OPTION
 @THREADS_OPTION
@@ -35,54 +33,9 @@ def pack(run: Path, out: Path, embeddings: Literal["float32", "int8"] | None, da
       ppt-ncf pack run --out network.packed
       ppt-ncf pack run --out small.packed --embeddings int8
     """
-    from ncf_ppt.packed import packing
-    from ncf_ppt.packed.file import save_packed
-    from ncf_ppt.packed.verification import verify_on_test_items
-    from ncf_ppt.ranking import rank_test_items
-    from ncf_ppt.scoring import scorer
-    from ncf_ppt.training import load_model
-    from ppt_core.runs.files import refuse_existing
-    from ppt_core.runs.run import Run
+    from ncf_ppt.trained import load
 
-    refuse_existing(out)
-    opened = Run.open(run)
-    network = load_model(opened)
-    prepared = data_of(opened, data)
-    packed = packing.pack(
-        network,
-        user_ids=prepared.user_ids,
-        item_ids=prepared.item_ids,
-        protocol=prepared.protocol_label,
-        provenance=provenance(opened),
-        embeddings=embeddings,
-    )
-    report = verify_on_test_items(packed, network, prepared).to_dict()
-    save_packed(packed, out)
-    document = {
-        "out": str(out),
-        "bytes": out.stat().st_size,
-        "embeddings": packed.embeddings,
-        "embedding_bytes": sum(table.nbytes for table in packed.tables.values()),
-        "float32_bytes": sum(4 * parameter.numel() for parameter in network.parameters()),
-        "hit_ratio": rank_test_items(packed, prepared).hit_ratio(),
-        "hit_ratio_of_run": rank_test_items(scorer(network), prepared).hit_ratio(),
-        "protocol": prepared.protocol_label,
-        **report,
-    }
+    report = load(run, data=data).pack(out, embeddings=embeddings)
     if as_json:
-        return print_json(document)
-    click.echo(
-        f"{out}: {document['bytes']:,} bytes, {document['embedding_bytes']:,} of them embeddings "
-        f"({packed.embeddings}); all parameters at 32 bits: {document['float32_bytes']:,}"
-    )
-    click.echo(
-        f"HR@10 {document['hit_ratio']:.4f} [{document['protocol']}; ties lost], of the run "
-        f"{document['hit_ratio_of_run']:.4f}"
-    )
-    click.echo(
-        f"bits that differ from the simulated network: 0 of {report['compared_bits'] + report['boundary_bits']:,}"
-    )
-    click.echo(
-        f"rounding of the first layer: {report['first_layer_differences']:,} of {report['first_layer_bits']:,} bits, "
-        f"{report['changed_ranks']:,} of {report['n_ranks']:,} ranks"
-    )
+        return print_json(report.to_dict())
+    click.echo(str(report))

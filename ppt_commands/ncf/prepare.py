@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
 @click.option("--min-ratings", default=20, show_default=True, help="Drop users with fewer ratings.")
-@click.option("--negatives", default=999, show_default=True, help="Test negatives of each user.")
+@click.option("--negatives", "n_negatives", default=999, show_default=True, help="Test negatives of each user.")
 @click.option(
     "--protocol",
     type=click.Choice(["strict", "mlperf"]),
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     help="strict: distinct negatives without the held-out item; mlperf: as the MLPerf v0.5 reference.",
 )
 @click.option("--validation", is_flag=True, help="Hold out the item before the last, too: for `train --patience`.")
-@click.option("--seed", default=0, show_default=True, help="Of the negatives and of synthetic data.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the negatives and of synthetic data.")
 @click.option("--source", "source_file", type=FOLDER, help="A copy at hand of a known data set.")
-@click.option("--users", type=int, help="Number of synthetic users.")
-@click.option("--items", type=int, help="Number of synthetic items.")
-@click.option("--interactions", type=int, help="Number of synthetic interactions.")
+@click.option("--users", "n_users", type=int, help="Number of synthetic users.")
+@click.option("--items", "n_items", type=int, help="Number of synthetic items.")
+@click.option("--interactions", "n_interactions", type=int, help="Number of synthetic interactions.")
 @THREADS_OPTION
 @JSON_OPTION
 def prepare(source: str, as_json: bool, out: Path, **options: Any) -> None:

@@ -1,10 +1,10 @@
 """`ppt-ncf recommend`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ppt_commands.ncf.trained import open_trained
 from ppt_commands.options import (
     DATA_OPTION,
     DEVICE_OPTION,
@@ -16,6 +16,7 @@ from ppt_commands.options import (
     THREADS_OPTION,
 )
 from ppt_commands.output import print_json, tell
+from ppt_core.errors import DataError
 
 _CANDIDATES = 100
 
@@ -41,6 +42,7 @@ _CANDIDATES = 100
 @click.option("--candidates", type=FOLDER, help="Folder of export-embeddings, whose vectors find what is scored.")
 @click.option(
     "--rescore",
+    "n_candidates",
     type=click.IntRange(min=1),
     show_default=str(_CANDIDATES),
     help="Candidates that the network scores for each user, with --candidates.",
@@ -58,15 +60,11 @@ def recommend(
     users_file: Path | None,
     all_users: bool,
     out: Path | None,
-    new_users: str,
-    candidates: Path | None,
-    rescore: int | None,
     k: int,
-    memory: int,
     data: Path | None,
-    engine: str | None,
     device: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Recommend the best k items of the catalogue that a user has not seen in training.
 
@@ -79,46 +77,31 @@ def recommend(
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
       ppt-ncf recommend run --user 1 --candidates vectors --rescore 200
     """
-    from ncf_ppt import recommendation as library
-    from ncf_ppt.candidates import Rescorer, open_vectors
-    from ppt_core.errors import DataError
+    from ncf_ppt.trained import load
     from ppt_core.runs.files import refuse_existing
 
     if sum((bool(users), users_file is not None, all_users)) != 1:
         raise DataError("name the users by one of --user, --users or --all")
-    if rescore is not None and candidates is None:
-        raise ValueError(f"--rescore is {rescore} without --candidates; name the folder whose vectors find candidates")
     if out is not None:
         refuse_existing(out)
-    trained = open_trained(path, data, engine=engine, device=device)
-    if users_file is not None:
-        try:
-            lines = users_file.read_text("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise DataError(f"{users_file} is not UTF-8 text; convert the file") from None
-        users = tuple(line.strip() for line in lines if line.strip())
-    wanted = None if all_users else list(users)
-    score = trained.score
-    if candidates is not None:
-        rescore = _CANDIDATES if rescore is None else rescore
-        if rescore < k:
-            raise ValueError(f"--rescore is {rescore}; it must be at least the length of the lists, {k}")
-        search = open_vectors(candidates, trained.data)
-        score = Rescorer(search=search, score=score, seen=trained.data.known(), n_candidates=rescore)
-    lists = library.recommend(
-        score,
-        trained.data,
-        wanted,
-        k=k,
-        new_users=new_users,  # type: ignore[arg-type]
-        memory=memory,
-    )
+    trained = load(path, data=data, device=device)
+    wanted = None if all_users else list(users) if users_file is None else _lines(users_file)
+    lists = trained.recommend(wanted, k, **options)
     if lists.n_new_users:
         tell(f"{lists.n_new_users} unknown users got what is most popular")
     if out is not None:
         lists.save(out)
         return print_json({"out": str(out), "n_users": len(lists), "k": k}) if as_json else click.echo(f"{out}: done")
     if as_json:
-        return print_json({"k": k, "recommendations": list(lists.to_dicts())})
+        return print_json({"k": k, "recommendations": lists.to_dicts()})
     for entry in lists.to_dicts():
         click.echo(f"{entry['user_id']}: {', '.join(str(item) for item in entry['item_ids'])}")
+
+
+def _lines(path: Path) -> list[str]:
+    """The ids in a file, one a line."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; convert the file") from None
+    return [line.strip() for line in lines if line.strip()]

@@ -14,7 +14,8 @@ def experiment(data: Path, options: dict[str, Any]) -> Experiment:
     from ncf_ppt.study import train
 
     device = options.pop("device")
-    model_config, config = configs(**options)
+    recipe = configs(**options)
+    model_config, config = recipe.network, recipe.training
     return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"), {"device": device})
 
 

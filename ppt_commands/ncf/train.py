@@ -5,19 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.ncf.data import open_data
 from ppt_commands.options import training_options
 from ppt_commands.output import print_json, print_metrics, print_training
-from ppt_commands.training import data_reference, follow, run_folder
+from ppt_commands.training import run_folder, say_what_is_trained
 
 if TYPE_CHECKING:
-    from ncf_ppt.model import NCFConfig
-    from ncf_ppt.training import NCFTrainingConfig
+    from ncf_ppt.recipes import Recipe
 
 
 @click.command()
 @training_options(epochs=8.0, batch_size=2048, learning_rate=5e-4, metric="HR@10", optimizer="Adam")
-@click.option("--train-negatives", "n_negatives", default=4, show_default=True, help="For each positive, each epoch.")
+@click.option(
+    "--train-negatives",
+    "n_negatives",
+    default=4,
+    show_default=True,
+    help="Draw so many negatives for each positive, anew in each epoch.",
+)
 @click.option(
     "--patience",
     type=int,
@@ -29,11 +33,13 @@ if TYPE_CHECKING:
     type=click.Choice(["neumf", "gmf", "mlp"]),
     default="neumf",
     show_default=True,
-    help="Both parts, or one of them alone; gmf has nothing to binarize.",
+    help="Train both parts, or one of them alone; gmf has nothing to binarize.",
 )
 @click.option("--factors", default=64, show_default=True, help="Size of the GMF embeddings.")
 @click.option("--layers", default="256,256,128,64", show_default=True, help="Widths of the MLP, input first.")
-@click.option("--batch-norm/--no-batch-norm", default=True, show_default=True, help="Before each activation.")
+@click.option(
+    "--batch-norm/--no-batch-norm", default=True, show_default=True, help="Put BatchNorm before each activation."
+)
 @click.option("--binarize-embeddings", is_flag=True, help="Make embeddings 1-bit at the switch, too.")
 @click.option(
     "--recent",
@@ -46,8 +52,8 @@ if TYPE_CHECKING:
     "--regularization", default=0.0, show_default=True, help="L2 penalty on the rows that a batch reads, per sample."
 )
 @click.option("--warm-start", type=click.Choice(["als"]), help="Start neumf or gmf from the factors of ALS.")
-@click.option("--als-regularization", type=float, help="Of --warm-start als.  [default: 30]")
-@click.option("--als-alpha", type=float, help="Of --warm-start als.  [default: 5]")
+@click.option("--als-regularization", type=float, help="L2 penalty of --warm-start als.  [default: 30]")
+@click.option("--als-alpha", type=float, help="Confidence of an interaction in --warm-start als.  [default: 5]")
 @click.option(
     "--optimizer",
     type=click.Choice(["row-adam", "adam"]),
@@ -71,27 +77,25 @@ def train(
       ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
+    from data_prep.ratings.prepare import load_data
     from ncf_ppt.baselines import fit_baseline
-    from ncf_ppt.ranking import rank_test_items
-    from ncf_ppt.training import fit_steps
+    from ncf_ppt.evaluation import evaluate
+    from ncf_ppt.fitting import fit
     from ppt_core.distributed import join_world
 
     world = click.get_current_context().with_resource(join_world(device))
-    if options["binarize_embeddings"] and options["split"] == 1:
-        raise ValueError("--binarize-embeddings has no effect at --split 1, where nothing is binarized; leave it out")
     path = run_folder(out, world, resume=resume)
-    model_config, config = configs(**options)
-    prepared = open_data(data)
-    reference = data_reference(data)
-    progress = fit_steps(prepared, path, model_config, config, data_reference=reference, resume=resume, world=world)
-    result = follow(progress, path, {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}, world)
-    if result is None:
+    recipe = configs(**options)
+    prepared = load_data(data)
+    say_what_is_trained(data, path)
+    trained = fit(prepared, out=path, recipe=recipe, resume=resume, world=world, progress=True)
+    if not world.is_first:
         return
-    popular = rank_test_items(fit_baseline("popular", prepared), prepared).metrics()
+    popular = evaluate(fit_baseline("popular", prepared), prepared).ranks.metrics()
     if as_json:
-        return print_json({"run": str(path), **result, "popular": popular})
-    print_training(path, result, config.threshold)
-    print_metrics({"this network": result, "popularity": popular}, prepared.protocol_label)
+        return print_json({"run": str(path), **trained.result, "popular": popular})
+    print_training(path, trained.result, recipe.training.threshold)
+    print_metrics({"this network": trained.result, "popularity": popular}, prepared.protocol_label)
 
 
 def configs(
@@ -106,9 +110,10 @@ def configs(
     als_regularization: float | None,
     als_alpha: float | None,
     **training: Any,
-) -> tuple["NCFConfig", "NCFTrainingConfig"]:
+) -> "Recipe":
     """What the options say about the network, and how it is trained."""
     from ncf_ppt.model import NCFConfig
+    from ncf_ppt.recipes import Recipe
     from ncf_ppt.training import NCFTrainingConfig
     from ncf_ppt.warm_start import ALSStart
 
@@ -125,7 +130,8 @@ def configs(
     if chosen and warm_start is None:
         raise ValueError(f"--als-{next(iter(chosen))} is a setting of --warm-start als; give that, too")
     training["warm_start"] = ALSStart(**chosen) if warm_start else None
-    return network, NCFTrainingConfig(**training)
+    config = NCFTrainingConfig(**training)
+    return Recipe(network=network, training=config)
 
 
 def _widths(layers: str) -> tuple[int, ...]:

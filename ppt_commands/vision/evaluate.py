@@ -1,12 +1,12 @@
 """`ppt-vision evaluate`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from ppt_commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json
-from ppt_commands.vision.trained import open_trained
 
 
 @click.command()
@@ -22,7 +22,7 @@ def evaluate(
     path: Path,
     workers: int,
     root: Path | None,
-    engine: str | None,
+    engine: Literal["torch", "packed"] | None,
     data: Path | None,
     device: str,
     as_json: bool,
@@ -37,13 +37,10 @@ def evaluate(
       ppt-vision evaluate run --data moved/cifar10 --json
       ppt-vision evaluate network.packed --data cifar10
     """
-    from vision_ppt import training
+    from vision_ppt.trained import load
 
-    trained = open_trained(path, data, root=root, engine=engine, device=device)
-    metrics = training.evaluate(
-        trained.network, trained.images, image_size=trained.image_size, device=device, workers=workers
-    )
-    metrics |= {"n_classes": trained.images.n_classes, "engine": trained.engine, "run": str(path)}
+    trained = load(path, data=data, root=root, device=device)
+    found = trained.evaluate(engine=engine, workers=workers)
     if as_json:
-        return print_json({**metrics, **trained.training})
-    click.echo(f"{path}: accuracy {metrics['accuracy']:.4f} [{metrics['n_images']:,} test images, top-1; ties lost]")
+        return print_json({**found.to_dict(), "run": str(path), **trained.training})
+    click.echo(f"{path}: accuracy {found.accuracy:.4f} [{found.protocol}; ties lost]")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ppt_commands.study import Experiment, study_group
-from ppt_commands.vision.data import open_images
 from ppt_commands.vision.train import configs
 from ppt_commands.vision.train import train as train_command
 
@@ -16,10 +15,11 @@ def experiment(data: Path, options: dict[str, Any]) -> Experiment:
     A trial decodes its images itself unless ``--workers`` says otherwise: helpers would take time from trials
     beside it.
     """
+    from data_prep.images.prepared import load_data
     from vision_ppt.study import train
 
     root, device, workers = options.pop("root"), options.pop("device"), options.pop("workers") or 0
-    images = open_images(data, root)
+    images = load_data(data, root=root)
     network_config, config = configs(images, **options)
     root = root and root.resolve()
     return Experiment(

@@ -7,8 +7,7 @@ import click
 
 from ppt_commands.options import FOLDER, training_options
 from ppt_commands.output import print_json, print_training
-from ppt_commands.training import data_reference, follow, run_folder
-from ppt_commands.vision.data import open_images, refuse_for_arrays
+from ppt_commands.training import run_folder, say_what_is_trained
 
 if TYPE_CHECKING:
     from data_prep.images.image_arrays import PreparedImages
@@ -28,7 +27,9 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
     help="resnet20 and vgg16 are made for 32x32, resnet34 for 224x224.",
 )
 @click.option(
-    "--shortcut", type=click.Choice(["identity", "projection"]), help="Of a ResNet.  [default: the network's own]"
+    "--shortcut",
+    type=click.Choice(["identity", "projection"]),
+    help="Shortcut of a ResNet where the shape changes.  [default: the network's own]",
 )
 @click.option(
     "--recipe",
@@ -76,32 +77,34 @@ def train(
       ppt-vision train --data imagenette --network resnet34 --split 0.5 --epochs 2 --batch-size 32
       torchrun --nproc-per-node 4 --no-python ppt-vision train --data imagenet --network resnet34 --device cuda
     """
+    from data_prep.images.prepared import load_data
     from ppt_core.distributed import join_world
-    from vision_ppt.training import fit_steps
+    from vision_ppt.fitting import fit
 
     world = click.get_current_context().with_resource(join_world(device))
     path = run_folder(out, world, resume=resume)
     if data is None and options["epochs"] is None:
         options["epochs"] = _SAMPLE_EPOCHS
-    images = open_images(data, root)
-    network_config, config = configs(images, **options)
-    progress = fit_steps(
+    images = load_data(data, root=root)
+    network, training = configs(images, **options)
+    say_what_is_trained(data, path)
+    trained = fit(
         images,
-        path,
-        network_config,
-        config,
-        data_reference=data_reference(data),
+        out=path,
+        network=network,
+        training=training,
         resume=resume,
         workers=usual_workers(images) if workers is None else workers,
         world=world,
+        progress=True,
     )
-    result = follow(progress, path, {"accuracy": "accuracy"}, world)
-    if result is None:
+    if not world.is_first:
         return
     if as_json:
-        return print_json({"run": str(path), **result})
-    print_training(path, result, config.threshold)
-    click.echo(f"accuracy {result['accuracy']:.4f} [{result['n_images']:,} test images, top-1; ties lost]")
+        return print_json({"run": str(path), **trained.result})
+    print_training(path, trained.result, training.threshold)
+    n_images = trained.result["n_images"]
+    click.echo(f"accuracy {trained.result['accuracy']:.4f} [{n_images:,} test images, top-1; ties lost]")
 
 
 def configs(
@@ -114,11 +117,12 @@ def configs(
     **training: Any,
 ) -> tuple["NetworkConfig", "VisionTrainingConfig"]:
     """What the options say about the network, and how it is trained."""
+    from data_prep.images.prepared import refuse_for_arrays
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.recipes import USUAL_RECIPE
     from vision_ppt.training import VisionTrainingConfig
 
-    refuse_for_arrays(images, "--image-size", image_size)
+    refuse_for_arrays(images, "image_size", image_size)
     training |= {"image_size": image_size}
     return (
         NetworkConfig(network=network, n_classes=images.n_classes, shortcut=shortcut),

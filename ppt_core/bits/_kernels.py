@@ -1,18 +1,12 @@
-"""Every Numba kernel of the core: private, unchecked, arrays in and results in ``out``.
-
-Sums run over blocks of rows of a fixed size and then over the blocks in order, so a result does not depend on the
-number of threads. Blocks also keep the working set in the second-level cache: a pass over a batch costs memory
-traffic, hardly any arithmetic.
-"""
+"""Kernels of bits, in training and in packed layers: private, unchecked, arrays in and results in ``out``."""
 # Numba's decorators carry no types, and annotations would not reach the compiled code.
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-subclassing-any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, prange, types
-from numba.extending import intrinsic
-
-BLOCK_ROWS = 64
-BLOCK_VALUES = 1 << 14
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
 
 
 @intrinsic
@@ -25,126 +19,118 @@ def _popcount(typing_context, word):
     return types.uint64(types.uint64), generate
 
 
-@njit(parallel=True, cache=True)
-def batch_moments(x, block_sums, block_squares, out_mean, out_variance):
-    """Mean and biased variance of each column of ``x`` (rows, channels).
+_LANES = 16  # channels side by side: two vectors of 512 bits, four of 256
+_WORDS = ir.VectorType(ir.IntType(64), _LANES)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_BLOCK_ROWS = 64
+_BLOCK = 1 << 16  # operations on words of a task: a few microseconds, and rows at an edge, merged twice, do not count
+_SMALL = 1 << 19  # operations that take one thread the 50 us in which another wakes
 
-    Each block sums its values and then the squares of their distances from its own mean; blocks are merged by
-    Chan, Golub and LeVeque's formula (1979). The difference of two large sums of squares would cancel.
+
+class _Lanes(types.Type):
+    """Type of `_LANES` words, in registers: left to itself LLVM uses half of a register, and memory for the sums."""
+
+    def __init__(self):
+        super().__init__(name="_Lanes")
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _WORDS)
+
+
+def _pointer(context, builder, kind, array, index, vector):
+    """The place of a vector in a flat array."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def _load(context, builder, kind, array, index):
+    return builder.load(_pointer(context, builder, kind, array, index, _WORDS), align=8)
+
+
+@intrinsic
+def _no_bits(typing_context):
+    """Lanes of 0."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_WORDS, [0] * _LANES)
+
+    return _Lanes()(), generate
+
+
+@intrinsic
+def _add_differing(typing_context, counts, word, words, index):
+    """Lanes ``counts + popcount(word ^ words[index : index + _LANES])``."""
+
+    def generate(context, builder, signature, arguments):
+        counts, word, words, index = arguments
+        some = _load(context, builder, signature.args[2], words, index)
+        undefined = ir.Constant(_WORDS, ir.Undefined)
+        first = builder.insert_element(undefined, word, ir.IntType(32)(0))
+        order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        same = builder.shuffle_vector(first, undefined, order)
+        kind = ir.FunctionType(_WORDS, [_WORDS])
+        popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{_LANES}i64")
+        return builder.add(counts, builder.call(popcount, [builder.xor(same, some)]))
+
+    return counts(counts, word, words, index), generate
+
+
+@intrinsic
+def _at_most(typing_context, counts, bounds, index):
+    """Bits ``counts <= bounds[index : index + _LANES]`` as a word."""
+
+    def generate(context, builder, signature, arguments):
+        counts, bounds, index = arguments
+        some = _load(context, builder, signature.args[1], bounds, index)
+        bits = builder.bitcast(builder.icmp_signed("<=", counts, some), ir.IntType(_LANES))
+        return builder.zext(bits, ir.IntType(64))
+
+    return types.uint64(counts, bounds, index), generate
+
+
+@intrinsic
+def _store_difference(typing_context, values, index, counts, factor, floats, place):
+    """Store ``(values[index : index + _LANES] - counts) * factor`` as floats from ``place`` on."""
+
+    def generate(context, builder, signature, arguments):
+        values, index, counts, factor, floats, place = arguments
+        some = _load(context, builder, signature.args[0], values, index)
+        small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), _LANES))
+        vector = ir.VectorType(ir.FloatType(), _LANES)
+        pointer = _pointer(context, builder, signature.args[4], floats, place, vector)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(undefined, factor, ir.IntType(32)(0))
+        order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        factors = builder.shuffle_vector(first, undefined, order)
+        builder.store(builder.fmul(builder.sitofp(small, vector), factors), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, index, counts, types.float32, floats, place), generate
+
+
+@njit(parallel=True, cache=True)
+def threshold_products(bits, signs, thresholds, flipped, out):
+    """Bits of ``({0, 1} @ {-1, +1} >= thresholds) != flipped`` from packed operands.
+
+    ``bits`` is (rows, words in), ``signs`` (words in, channels): a set bit is +1; ``out`` is (rows, words out). With x
+    the bits of a row and w those of a channel, the product is 2 * popcount(w & x) - popcount(x).
     """
-    n_rows, n_channels = x.shape
-    for block in prange(len(block_sums)):
-        first = block * BLOCK_ROWS
-        last = min(first + BLOCK_ROWS, n_rows)
-        sums = block_sums[block]
-        squares = block_squares[block]
-        sums[:] = 0
-        squares[:] = 0
-        for row in range(first, last):
+    n_words, n_channels = signs.shape
+    for row in prange(len(bits)):
+        counts = np.zeros(n_channels, np.int64)
+        n_ones = np.int64(0)
+        for word in range(n_words):
+            ones = bits[row, word]
+            n_ones += np.int64(_popcount(ones))
             for channel in range(n_channels):
-                sums[channel] += x[row, channel]
-        inverse = np.float32(1.0 / (last - first))
-        for row in range(first, last):
-            for channel in range(n_channels):
-                distance = x[row, channel] - sums[channel] * inverse
-                squares[channel] += distance * distance
-    for channel in range(n_channels):
-        count = 0.0
-        mean = 0.0
-        square = 0.0
-        for block in range(len(block_sums)):
-            n = float(min(BLOCK_ROWS, n_rows - block * BLOCK_ROWS))
-            distance = block_sums[block, channel] / n - mean
-            total = count + n
-            mean += distance * n / total
-            square += block_squares[block, channel] + distance * distance * count * n / total
-            count = total
-        out_mean[channel] = mean
-        out_variance[channel] = square / count
-
-
-@njit(parallel=True, cache=True)
-def scale_and_activate(x, factor, shift, alpha, low, out):
-    """Write z = x * factor + shift (rows, channels) after its activation: ReLU, or 0 and ``alpha`` if ``low``."""
-    n_rows, n_channels = x.shape
-    half = alpha * np.float32(0.5)
-    zero = np.float32(0)
-    for block in prange((n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
-        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
-            if low:
-                for channel in range(n_channels):
-                    out[row, channel] = alpha if x[row, channel] * factor[channel] + shift[channel] > half else zero
-            else:
-                for channel in range(n_channels):
-                    z = x[row, channel] * factor[channel] + shift[channel]
-                    out[row, channel] = zero if z <= zero else z  # NaN stays: a diverged network must not look sane
-
-
-@njit(parallel=True, cache=True)
-def scale_and_activate_backward(
-    grad, x, mean, inverse_deviation, factor, shift, alpha, low, block_sums,
-    out_grad_x, out_grad_weight, out_grad_bias, out_grad_alpha,
-):  # fmt: skip
-    """Gradients of batch normalization and its activation; ``block_sums`` is (blocks, 3, channels) of scratch.
-
-    ``factor`` is weight * inverse_deviation. z is computed again: reading it back would cost more.
-    """
-    n_rows, n_channels = x.shape
-    zero = np.float32(0)
-    for block in prange(len(block_sums)):
-        sums = block_sums[block]
-        sums[:] = 0
-        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
-            if low:
-                for channel in range(n_channels):
-                    z = x[row, channel] * factor[channel] + shift[channel]
-                    g = grad[row, channel]
-                    passed = g if (z >= zero) & (z <= alpha) else zero
-                    sums[0, channel] += passed
-                    sums[1, channel] += passed * ((x[row, channel] - mean[channel]) * inverse_deviation[channel])
-                    sums[2, channel] += g if z >= alpha else zero
-            else:
-                for channel in range(n_channels):
-                    z = x[row, channel] * factor[channel] + shift[channel]
-                    passed = zero if z <= zero else grad[row, channel]
-                    sums[0, channel] += passed
-                    sums[1, channel] += passed * ((x[row, channel] - mean[channel]) * inverse_deviation[channel])
-    total_alpha = 0.0
-    for channel in range(n_channels):
-        total_bias = 0.0
-        total_weight = 0.0
-        for block in range(len(block_sums)):
-            total_bias += block_sums[block, 0, channel]
-            total_weight += block_sums[block, 1, channel]
-            total_alpha += block_sums[block, 2, channel]
-        out_grad_bias[channel] = total_bias
-        out_grad_weight[channel] = total_weight
-    out_grad_alpha[0] = total_alpha
-    inverse = np.float32(1.0 / n_rows)
-    for block in prange(len(block_sums)):
-        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
-            for channel in range(n_channels):
-                z = x[row, channel] * factor[channel] + shift[channel]
-                inside = ((z >= zero) & (z <= alpha)) if low else not z <= zero
-                passed = grad[row, channel] if inside else zero
-                normalized = (x[row, channel] - mean[channel]) * inverse_deviation[channel]
-                common = out_grad_bias[channel] + normalized * out_grad_weight[channel]
-                out_grad_x[row, channel] = (passed - common * inverse) * factor[channel]
-
-
-@njit(parallel=True, cache=True)
-def pack_positive(x, out):
-    """Bit b of word w in a row of ``out`` (rows, words) says whether ``x[row, 64 * w + b]`` is above 0.
-
-    Bits beyond the columns of ``x`` are 0.
-    """
-    n_rows, n_columns = x.shape
-    for row in prange(n_rows):
-        for word in range(out.shape[1]):
-            bits = np.uint64(0)
-            for bit in range(min(64, n_columns - 64 * word)):
-                bits |= np.uint64(x[row, 64 * word + bit] > 0) << np.uint64(bit)
-            out[row, word] = bits
+                counts[channel] += np.int64(_popcount(ones & signs[word, channel]))
+        out[row] = 0
+        for channel in range(n_channels):
+            bit = np.uint64((2 * counts[channel] - n_ones >= thresholds[channel]) != flipped[channel])
+            out[row, channel >> 6] |= bit << np.uint64(channel & 63)
 
 
 @njit(cache=True)
@@ -174,9 +160,9 @@ def multiply_bits(bits, weights, scale, bias, out):
     """
     n_rows, n_words = bits.shape
     n_channels = weights.shape[1]
-    for block in prange((n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
+    for block in prange((n_rows + _BLOCK_ROWS - 1) // _BLOCK_ROWS):
         counts = np.empty(n_channels, np.int64)
-        for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows)):
+        for row in range(block * _BLOCK_ROWS, min((block + 1) * _BLOCK_ROWS, n_rows)):
             counts[:] = 0
             n_ones = np.int64(0)
             for word in range(n_words):
@@ -189,51 +175,158 @@ def multiply_bits(bits, weights, scale, bias, out):
 
 
 @njit(parallel=True, cache=True)
-def binarize_activations(x, alpha, out, out_codes, out_real):
-    """``out`` is 0 or ``alpha`` (n,), and ``out_real``, if it is no None, the ReLU of x.
+def pack_above(x, threshold, out):
+    """Bits ``x > threshold`` of rows (n, channels) as words (n, words)."""
+    n_rows, n_channels = x.shape
+    for row in prange(n_rows):
+        for word in range(out.shape[1]):
+            first = 64 * word
+            bits = np.uint64(0)
+            for bit in range(min(64, n_channels - first)):
+                bits |= np.uint64(x[row, first + bit] > threshold) << np.uint64(bit)
+            out[row, word] = bits
 
-    A code is a byte for the backward pass in the place of x: it reads a quarter. Bit 0 says that the gradient of
-    ``out`` reaches x, bit 1 that it reaches alpha, bit 2 that the gradient of ``out_real`` reaches x.
+
+@njit
+def _or_shifted(source, start, step, left, right, target, place, n):
+    """Shift every ``step``-th word and or it into its place. A step of 1 has a loop of its own, which vectorizes."""
+    if step == _ONE:
+        for column in range(n):
+            target[place + column] |= source[start + column] << left >> right
+    else:
+        for column in range(n):
+            target[place + column] |= source[start + column * step] << left >> right
+
+
+@njit
+def _merge_columns(bits, n_channels, width, stride, padding, image, top, merged):
+    """Bits of ``width`` neighbouring columns side by side: a window's row, without gaps, once for all rows it serves.
+
+    ``bits`` is (n, height, columns, words), ``merged`` (rows from ``top`` on, words of a window's row, columns'). Rows
+    and columns beyond the edge are 0.
     """
-    n = len(x)
-    half = alpha * np.float32(0.5)
-    zero = np.float32(0)
-    for block in prange((n + BLOCK_VALUES - 1) // BLOCK_VALUES):
-        first, last = block * BLOCK_VALUES, min((block + 1) * BLOCK_VALUES, n)
-        values, binary, codes = x[first:last], out[first:last], out_codes[first:last]
-        for i in range(last - first):
-            value = values[i]
-            binary[i] = alpha if value > half else zero
-            to_x = np.uint8(1) if (value >= zero) & (value <= alpha) else np.uint8(0)
-            to_alpha = np.uint8(2) if value >= alpha else np.uint8(0)
-            codes[i] = to_x | to_alpha | (np.uint8(0) if value <= zero else np.uint8(4))
-        if out_real is not None:
-            real = out_real[first:last]
-            for i in range(last - first):
-                real[i] = zero if values[i] <= zero else values[i]
+    n_rows, n_words, n_columns = merged.shape
+    _, height, old_width, old_words = bits.shape
+    source, target = bits.view(np.uint64).reshape(-1), merged.reshape(-1)
+    target[:] = 0
+    step = np.uint64(stride * old_words)
+    for row in range(max(0, -top), min(n_rows, height - top)):
+        for tap in range(width):
+            first = max(0, -((tap - padding) // stride))
+            last = min(n_columns, (old_width - 1 + padding - tap) // stride + 1)
+            n = np.uint64(max(0, last - first))
+            left = ((image * height + top + row) * old_width + first * stride - padding + tap) * old_words
+            for word in range(old_words):
+                bit = tap * n_channels + 64 * word
+                start, shift = np.uint64(left + word), np.uint64(bit & 63)
+                place = np.uint64((row * n_words + (bit >> 6)) * n_columns + first)
+                _or_shifted(source, start, step, shift, _ZERO, target, place, n)
+                if shift and (bit >> 6) + 1 < n_words:
+                    place += np.uint64(n_columns)
+                    _or_shifted(source, start, step, _ZERO, np.uint64(64) - shift, target, place, n)
 
 
-# Within a block the sum may take any order that makes it vector instructions; it is the same one each time.
-@njit(parallel=True, cache=True, fastmath={"reassoc", "nsz"})
-def binarize_activations_backward(grad, codes, grad_real, block_sums, out_grad_x, out_grad_alpha):
-    """Gradients of `binarize_activations` (n,), ``grad_real`` or None; ``block_sums`` is (blocks,) of scratch."""
-    n = len(grad)
-    zero = np.float32(0)
-    for block in prange(len(block_sums)):
-        first, last = block * BLOCK_VALUES, min((block + 1) * BLOCK_VALUES, n)
-        grads, block_codes, passed = grad[first:last], codes[first:last], out_grad_x[first:last]
-        total = zero
-        for i in range(last - first):
-            value = grads[i]
-            code = block_codes[i]
-            passed[i] = value if code & np.uint8(1) else zero
-            total += value if code & np.uint8(2) else zero
-        if grad_real is not None:
-            reals = grad_real[first:last]
-            for i in range(last - first):
-                passed[i] += reals[i] if block_codes[i] & np.uint8(4) else zero
-        block_sums[block] = total
-    grad_alpha = 0.0
-    for block in range(len(block_sums)):
-        grad_alpha += block_sums[block]
-    out_grad_alpha[0] = grad_alpha
+@njit
+def _by_lanes(signs):
+    """Signs (rows, words, channels) as (groups of channels, rows * words, lanes), and the ones of each channel."""
+    n_rows, n_words, n_channels = signs.shape
+    n_groups = -(-n_channels // _LANES)
+    weights = np.zeros((n_groups, n_rows * n_words, _LANES), np.uint64)
+    n_ones = np.zeros(n_groups * _LANES, np.int64)
+    for group in range(n_groups):
+        first = group * _LANES
+        for row in range(n_rows):
+            for word in range(n_words):
+                for lane in range(min(_LANES, n_channels - first)):
+                    ones = np.uint64(signs[row, word, first + lane])
+                    weights[group, row * n_words + word, lane] = ones
+                    n_ones[first + lane] += np.int64(_popcount(ones))
+    return weights, n_ones
+
+
+@njit
+def _most_differing(n_ones, thresholds):
+    """The most bits that differ where ``ones - differing >= threshold``; lanes of no channel have more."""
+    bounds = np.full(len(n_ones), -1, np.int64)
+    for channel in range(len(thresholds)):
+        bounds[channel] = n_ones[channel] - thresholds[channel]
+    return bounds
+
+
+@njit
+def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out):
+    """What `convolve` does, for some rows of one image.
+
+    Indices are unsigned and arrays flat: wrapping indices and counting references to slices took longer than the work.
+    """
+    kernel, stride, padding = geometry[:2], geometry[2:4], geometry[4:]
+    n_groups, n_words, _ = weights.shape
+    n_blocks = -(-out.shape[1] // n_rows)
+    image, first = task // n_blocks, task % n_blocks * n_rows
+    n_rows = min(n_rows, out.shape[1] - first)
+    merged = np.empty(((n_rows - 1) * stride[0] + kernel[0], n_words // kernel[0], out.shape[2]), np.uint64)
+    _merge_columns(bits, n_channels, kernel[1], stride[1], padding[1], image, first * stride[0] - padding[0], merged)
+    windows, weights, results = merged.reshape(-1), weights.reshape(-1), out.reshape(-1)
+    n_columns, step = np.uint64(out.shape[2]), np.uint64(out.shape[3])
+    for row in range(n_rows):
+        corner = np.uint64(row * stride[0] * merged.shape[1]) * n_columns
+        place = np.uint64(image * out.shape[1] + first + row) * n_columns * step
+        if flipped is not None:
+            for column in range(n_columns):
+                for word in range(step):
+                    results[place + column * step + word] = flipped[word]
+        for group in range(np.uint64(n_groups)):
+            channel = group * np.uint64(_LANES)
+            weight = channel * np.uint64(n_words)
+            for column in range(n_columns):
+                differing = _no_bits()
+                for word in range(np.uint64(n_words)):
+                    ones = windows[corner + word * n_columns + column]
+                    differing = _add_differing(differing, ones, weights, weight + word * np.uint64(_LANES))
+                if flipped is None:
+                    _store_difference(levels, channel, differing, factor, results, place + column * step + channel)
+                else:
+                    found = np.int64(_at_most(differing, levels, channel) << (channel & np.uint64(63)))
+                    results[place + column * step + (channel >> np.uint64(6))] ^= found
+
+
+@njit(parallel=True, cache=True)
+def convolve(bits, n_channels, geometry, signs, thresholds, flipped, factor, out):
+    """Bits ``(product >= thresholds) != flipped`` of packed operands; without these two ``factor * product``.
+
+    Words are int64. ``bits`` is (n, height, width, words) of ``n_channels``, ``geometry`` kernel, stride and padding
+    in one tuple, ``signs`` (rows of a window, words of such a row, channels): a set bit is +1; int64 ``thresholds``;
+    ``flipped`` a word for 64 channels. ``out`` is (n, height', width', words), or floats (n, height', width', channels
+    rounded up to a multiple of 16). With x the bits of a window and w those of a channel, the product is
+    2 * popcount(w & x) - popcount(x) = popcount(w) - popcount(w ^ x), which wants no count of x.
+    """
+    weights, levels = _by_lanes(signs)
+    if thresholds is not None:
+        levels = _most_differing(levels, thresholds)
+    work = max(1, weights.size * out.shape[2])  # of a row
+    n_rows = min(out.shape[1], max(1, _BLOCK // work))
+    n_tasks = len(out) * -(-out.shape[1] // n_rows)
+    if len(out) * out.shape[1] * work < _SMALL:
+        for task in range(n_tasks):
+            _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
+    else:
+        for task in prange(n_tasks):
+            _convolve_block(np.int64(task), n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
+
+
+@njit(parallel=True, cache=True)
+def max_pool_bits(bits, kernel, stride, padding, out):
+    """The maximum of bits is their or: ``bits`` (n, height, width, words), ``out`` (n, height', width', words)."""
+    n_rows = out.shape[1]
+    for task in prange(len(out) * n_rows):
+        image = task // n_rows
+        row = task % n_rows
+        top = row * stride[0] - padding[0]
+        for column in range(out.shape[2]):
+            left = column * stride[1] - padding[1]
+            for word in range(out.shape[3]):
+                found = np.uint64(0)
+                for y in range(max(top, 0), min(top + kernel[0], bits.shape[1])):
+                    for x in range(max(left, 0), min(left + kernel[1], bits.shape[2])):
+                        found |= bits[image, y, x, word]
+                out[image, row, column, word] = found

@@ -4,16 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ppt_core.binarize import binarize_weight
-from ppt_core.bits.linear import pack_signs
+from ppt_core.bits import _kernels
+from ppt_core.bits.pack import Words, pack_images, pack_window_signs
 from ppt_core.device import has_kernels
-from ppt_core.packed import _kernels
 
 Pair = tuple[int, ...]
-Words = NDArray[np.int64]
 Geometry = tuple[int, int, int, int, int, int]
 """Height and width of the kernel, of the stride and of the padding."""
 
@@ -94,30 +92,6 @@ class _BinaryConv2d(torch.autograd.Function):
         if grad_bias is not None:
             grad_bias = grad_bias.to(weight.dtype)
         return grad_x, grad_weight, grad_bias, None, None, None
-
-
-def pack_images(x: Tensor, threshold: float) -> Words:
-    """Pack the bits ``x > threshold`` of float32 images (n, channels, height, width), of any layout.
-
-    Returns:
-        int64 (n, height, width, words): bit b of word w is channel 64 w + b; bits of no channel are 0.
-    """
-    n, n_channels, height, width = x.shape
-    rows = x.detach().permute(0, 2, 3, 1).reshape(-1, n_channels).contiguous().numpy()
-    out = np.empty((n, height, width, -(-n_channels // 64)), np.uint64)
-    _kernels.pack_above(rows, np.float32(threshold), out.reshape(len(rows), out.shape[3]))
-    return out.view(np.int64)
-
-
-def pack_window_signs(weight: Tensor) -> Words:
-    """Pack the signs of ``weight`` (out_channels, in_channels, height, width): a set bit is +1.
-
-    Returns:
-        int64 (rows of a window, words of such a row, out_channels). Bits of a row follow each other column by column,
-        and a row begins with a word.
-    """
-    rows = weight.detach().permute(2, 0, 3, 1).flatten(2)  # (rows, out_channels, columns * in_channels)
-    return np.stack([pack_signs(row) for row in rows]).view(np.int64)
 
 
 def multiply_windows(bits: Words, in_channels: int, signs: Words, geometry: Geometry, factor: float) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppt_core.bits import _kernels
+from ppt_core.bits.pack import pack_signs
 from ppt_core.device import has_kernels
 
 
@@ -37,13 +38,6 @@ def binary_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: Tens
     return result
 
 
-def pack_signs(weight: Tensor) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Pack the signs of ``weight`` (out_features, in_features) as uint64 (words, out_features): a set bit is +1."""
-    words = np.empty((len(weight), -(-weight.shape[1] // 64)), np.uint64)
-    _kernels.pack_positive(weight.detach().contiguous().numpy(), words)
-    return np.ascontiguousarray(words.T)
-
-
 class _BinaryLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, alpha: Tensor, scale: Tensor) -> Tensor:
@@ -53,7 +47,7 @@ class _BinaryLinear(torch.autograd.Function):
             product = F.linear((x > 0).to(x.dtype), torch.where(weight > 0, 1.0, -1.0).to(x.dtype)) * (alpha * scale)
             return product if bias is None else product + bias
         bits = np.empty((len(x), -(-x.shape[1] // 64)), np.uint64)
-        _kernels.pack_positive(x.contiguous().numpy(), bits)
+        _kernels.pack_above(x.contiguous().numpy(), np.float32(0), bits)
         output = torch.empty(len(x), len(weight))
         offsets = np.zeros(len(weight), np.float32) if bias is None else bias.numpy()
         _kernels.multiply_bits(bits, pack_signs(weight), np.float32((alpha * scale).item()), offsets, output.numpy())

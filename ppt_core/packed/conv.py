@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppt_core.bits.conv import binary_conv2d, multiply_windows, new_size, pack_images, pack_window_signs
-from ppt_core.bits.linear import pack_signs
+from ppt_core.bits import _kernels
+from ppt_core.bits.conv import binary_conv2d, multiply_windows, new_size
+from ppt_core.bits.pack import pack_images, pack_signs, pack_window_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryConv2d
-from ppt_core.packed import _kernels
 from ppt_core.packed.thresholds import Thresholds, read_thresholds, refuse_other_readers
 
 
@@ -152,22 +152,6 @@ class PackedMaxPool2d(nn.Module):
         out = np.empty((n, new_height, new_width, n_words), np.uint64)
         _kernels.max_pool_bits(words, self.kernel_size, self.stride, self.padding, out)
         return torch.from_numpy(out.view(np.int64))
-
-
-def unpack_bits(bits: Tensor, n_channels: int) -> Tensor:
-    """Turn bits (n, height, width, words) into bool (n, n_channels, height, width)."""
-    octets = bits.contiguous().numpy().astype("<i8").view(np.uint8)
-    unpacked = np.unpackbits(octets, axis=3, count=n_channels, bitorder="little").astype(bool)
-    return torch.from_numpy(unpacked.transpose(0, 3, 1, 2))
-
-
-def unpack_window_signs(layer: PackedConv2d) -> NDArray[np.bool_]:
-    """Signs of a convolution in the order of its weight: bool (out_channels, in_channels * rows * columns)."""
-    rows = np.ascontiguousarray(layer.signs.numpy().transpose(2, 0, 1)).astype("<i8").view(np.uint8)
-    n_columns = layer.kernel_size[1]
-    bits = np.unpackbits(rows, axis=2, count=n_columns * layer.in_channels, bitorder="little").astype(bool)
-    window = bits.reshape(layer.out_channels, layer.kernel_size[0], n_columns, layer.in_channels)
-    return window.transpose(0, 3, 1, 2).reshape(layer.out_channels, -1)
 
 
 def conv_thresholds(layer: BinaryConv2d, activation: Callable[[Tensor], Tensor], *, name: str) -> Thresholds:

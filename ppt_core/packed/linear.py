@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.bits.linear import pack_signs
+from ppt_core.bits import _kernels
+from ppt_core.bits.pack import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryLinear
-from ppt_core.packed import _kernels
 from ppt_core.packed.thresholds import Thresholds, integer_thresholds, refuse_other_readers, responses
 
 

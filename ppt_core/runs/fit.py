@@ -16,8 +16,10 @@ from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import find_not_finite, set_precision
 from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.clock import PhaseClock
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import EventLog, Run
+from ppt_core.runs.stopping import Stopping
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
 from ppt_core.thread_tuner import ThreadTuner, tuned
 from ppt_core.threads import all_threads, are_chosen
@@ -190,13 +192,10 @@ def fit(
         if world.agree(lambda: _open(path, settings, stack, resume=resume)):
             return
         run = Run.open(path)
-        schedule = config.schedule(task.iterations_per_epoch, task.learning_rate)
-        per_epoch = task.iterations_per_epoch
-        eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else schedule.iterations
         log = EventLog(run.path / "mlperf.log" if world.is_first else Path(os.devnull))
         stack.callback(log.close)
-        yield from _train(run, task, config, schedule, eval_every, checkpoint_seconds, log, world)
-    world.agree(lambda: None)  # no process goes on before the first has written
+        yield from _train(run, task, config, checkpoint_seconds, log, world)
+    world.barrier()  # no process goes on before the first has written
 
 
 def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool) -> bool:
@@ -214,24 +213,19 @@ def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: boo
 
 
 def _train(
-    run: Run,
-    task: Task,
-    config: TrainingConfig,
-    schedule: PhaseSchedule,
-    eval_every: int,
-    checkpoint_seconds: float,
-    log: EventLog,
-    world: World,
+    run: Run, task: Task, config: TrainingConfig, checkpoint_seconds: float, log: EventLog, world: World
 ) -> Iterator[Progress]:
-    iterations, per_epoch = schedule.iterations, task.iterations_per_epoch
+    schedule, per_epoch = config.schedule(task.iterations_per_epoch, task.learning_rate), task.iterations_per_epoch
+    iterations = schedule.iterations
+    eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else iterations
+    stopping = Stopping(metric=task.metric, threshold=config.threshold, patience=config.patience, schedule=schedule)
     log.start("init_start")
-    start, seconds, start_seconds, optimizer = _restore(run, task, schedule)
+    start, clock, start_seconds, optimizer = _restore(run, task, schedule)
     world.agree(lambda: run.rewind_metrics(start))
     log.end("init_stop")
     log.start("run_start")
     for key, value in task.events.items():
         log.event(key, value)
-
     if start == 0 and task.warm_start is not None:
         start_seconds = _start(task, task.warm_start, world)
     tuner = ThreadTuner(all_threads())
@@ -249,53 +243,59 @@ def _train(
     )
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
         steps = tuned(steps, tuner)
-    saved = clock = time.perf_counter()
     log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
     reached = stalled = False
+    saved_at = time.perf_counter()
+    clock.start()
     for step in steps:
-        done = step.iteration + 1
+        done, phase = step.iteration + 1, schedule.phases[step.phase]
         is_evaluated = done % eval_every == 0 or done == iterations
         if is_evaluated:
             step.loss.item()  # waits for a GPU, whose work counts
             tuner.rest()
-        seconds[step.phase] += -clock + (clock := time.perf_counter())
-        metrics = None
+        clock.stop(step.phase)
         if done % per_epoch == 0:
             log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
+        metrics = None
         if is_evaluated:
             metrics = _evaluate(task, log, step.loss, done, world)
-            is_last_phase = step.phase == len(schedule.phases) - 1
-            reached = config.threshold is not None and is_last_phase and metrics[task.metric] >= config.threshold
+            reached = stopping.reached(step.phase, metrics)
             metrics |= {
-                **_timing(schedule, done, seconds, start_seconds, task),
+                **_timing(schedule, done, clock, start_seconds, task),
                 "split": config.split,
                 "seed": config.seed,
                 "threshold_reached": None if config.threshold is None else reached,
-                "threshold_phase": schedule.phases[step.phase].precision if reached else None,
+                "threshold_phase": phase.precision if reached else None,
             }
             if world.is_first:
                 run.append_metrics(metrics)
-            stalled = config.patience is not None and world.agree(lambda: _has_stalled(run, task, config, schedule))
-            saved = -math.inf  # an evaluation is not repeated after an interruption
-        is_due = time.perf_counter() - saved >= checkpoint_seconds and done < iterations and not (reached or stalled)
-        if is_due and world.is_first:
+            stalled = config.patience is not None and world.agree(lambda: stopping.stalled(run.metrics()))
+        is_last = reached or stalled or done == iterations
+        # What was evaluated is saved, so that an interruption repeats no evaluation.
+        is_due = is_evaluated or time.perf_counter() - saved_at >= checkpoint_seconds
+        if is_due and not is_last and world.is_first:
             _refuse_diverged(task.model, step.loss, done)
-            state = {"iteration": done, "seconds": seconds}
-            if task.warm_start is not None:
-                state["start_seconds"] = start_seconds
-            save_tensors(run.checkpoint_path, training_state(task.model, step.optimizer), state)
-            saved = time.perf_counter()
-        phase = schedule.phases[step.phase]
+            _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer)
+            saved_at = time.perf_counter()
         del step  # or the optimizer of this phase would be in memory beside that of the next
         yield Progress(done, iterations, phase, metrics)
         if reached or stalled:
             break
         if done % per_epoch == 0 and done < iterations:
             log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
-        clock = time.perf_counter()
+        clock.start()
     if world.is_first:
         save_tensors(run.model_path, task.model.state_dict(), {"precision": phase.precision})
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
+
+
+def _save_checkpoint(
+    run: Run, task: Task, done: int, clock: PhaseClock, start_seconds: float, optimizer: torch.optim.Optimizer
+) -> None:
+    state = {"iteration": done, "seconds": clock.seconds}
+    if task.warm_start is not None:
+        state["start_seconds"] = start_seconds
+    save_tensors(run.checkpoint_path, training_state(task.model, optimizer), state)
 
 
 def _start(task: Task, warm_start: WarmStart, world: World) -> float:
@@ -308,20 +308,21 @@ def _start(task: Task, warm_start: WarmStart, world: World) -> float:
 
 def _restore(
     run: Run, task: Task, schedule: PhaseSchedule
-) -> tuple[int, list[float], float, torch.optim.Optimizer | None]:
+) -> tuple[int, PhaseClock, float, torch.optim.Optimizer | None]:
     """Put the last checkpoint, if any, into the model.
 
-    Returns the next iteration, the seconds of the phases and of the warm start, and the optimizer.
+    Returns the next iteration, a clock with the seconds of the phases, those of the warm start, and the optimizer.
     """
     if not run.checkpoint_path.exists():
-        return 0, [0.0] * len(schedule.phases), 0.0, None
+        return 0, PhaseClock([0.0] * len(schedule.phases)), 0.0, None
     with open_tensors(run.checkpoint_path) as file:
         start = int(file.metadata["iteration"])
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")
         optimizer = task.make_optimizer(task.model)
         restore_training_state(file, task.model, optimizer)
-        return start, list(file.metadata["seconds"]), file.metadata.get("start_seconds", 0.0), optimizer
+        clock = PhaseClock(file.metadata["seconds"])
+        return start, clock, file.metadata.get("start_seconds", 0.0), optimizer
 
 
 def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:
@@ -343,23 +344,12 @@ def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int, world: World) 
     return {**metrics, **task.result, "loss": loss.item()}
 
 
-def _has_stalled(run: Run, task: Task, config: TrainingConfig, schedule: PhaseSchedule) -> bool:
-    """Whether the last evaluations of the last phase brought nothing better than those before them."""
-    start_of_last = schedule.iterations - schedule.phases[-1].iterations
-    lines = [line for line in run.metrics() if line["iterations"] > start_of_last]
-    values = [line["validation"][task.metric] for line in lines]
-    patience = config.patience or len(values)
-    return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
-
-
-def _timing(
-    schedule: PhaseSchedule, done: int, seconds: list[float], start_seconds: float, task: Task
-) -> dict[str, Any]:
+def _timing(schedule: PhaseSchedule, done: int, clock: PhaseClock, start_seconds: float, task: Task) -> dict[str, Any]:
     phases: list[dict[str, Any]] = []
     left = done
     if task.warm_start is not None:
         phases.append({"precision": task.warm_start.name, "iterations": 0, "seconds": start_seconds})
-    for phase, phase_seconds in zip(schedule.phases, seconds, strict=True):
+    for phase, phase_seconds in zip(schedule.phases, clock.seconds, strict=True):
         iterations = min(left, phase.iterations)
         phases.append({"precision": phase.precision, "iterations": iterations, "seconds": phase_seconds})
         left -= iterations
@@ -367,7 +357,7 @@ def _timing(
     return {
         "iterations": done,
         "epochs": epochs,
-        "seconds": start_seconds + sum(seconds),
-        "samples_per_second": epochs * task.samples_per_epoch / sum(seconds),
+        "seconds": start_seconds + clock.total,
+        "samples_per_second": epochs * task.samples_per_epoch / clock.total,
         "phases": phases,
     }

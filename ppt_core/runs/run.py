@@ -37,8 +37,9 @@ class Run:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path | str) -> "Run":
         """Open a run folder. Raises `DataError` if it is none, is damaged or of an unknown format version."""
+        path = Path(path)
         if not (path / "config.json").exists():
             raise DataError(f"{path} is not a run folder (it holds no config.json); make one with `train --out {path}`")
         return cls(path, read_json(path / "config.json", format_version=FORMAT_VERSION))

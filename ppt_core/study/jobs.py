@@ -70,7 +70,7 @@ def _connected(address: str) -> Any:
     try:
         from distributed import Client
     except ImportError:
-        raise DataError("--dask-address needs Dask; install it with pip install 'ppt-ncf[dask]'") from None
+        raise DataError("dask_address needs Dask; install it with pip install 'ppt-ncf[dask]'") from None
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:

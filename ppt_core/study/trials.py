@@ -32,8 +32,9 @@ class Trial:
             raise ValueError(
                 f"a trial of {self.full:g} + {self.low:g} epochs cannot be; give at least 0, together more"
             )
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}; it must be between 0 and 2**63 - 1")
+        from ppt_core.random_words import check_seed  # and NumPy, which `--help` need not load
+
+        check_seed(self.seed)
 
     @classmethod
     def of(cls, epochs: float, split: float, seed: int) -> "Trial":

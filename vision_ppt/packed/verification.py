@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppt_core.bits.pack import unpack_bits, unpack_window_signs
 from ppt_core.device import plain_operations
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryConv2d
@@ -16,8 +17,6 @@ from ppt_core.packed.conv import (
     PackedConv2d,
     PackedMaxPool2d,
     PackedProducts2d,
-    unpack_bits,
-    unpack_window_signs,
 )
 from vision_ppt.packed.packing import chains
 from vision_ppt.resnet import ResNet
@@ -119,7 +118,7 @@ def _compare_boundaries(packed: PackedConv2d, network: nn.Module) -> int:
     layer = network.get_submodule(packed.names[0])
     assert isinstance(layer, BinaryConv2d)
     simulated = nn.Sequential(*(network.get_submodule(name) for name in packed.names))
-    signs = unpack_window_signs(packed)
+    signs = unpack_window_signs(packed.signs.numpy(), packed.kernel_size, packed.in_channels)
     flips = np.where(packed.thresholds.numpy() > signs.shape[1], 0, packed.thresholds.numpy())
     windows = boundary_inputs(signs, flips, all_densities=signs.shape[1] <= _ALL_DENSITIES)
     kernel, stride, padding = packed.kernel_size, packed.stride, packed.padding

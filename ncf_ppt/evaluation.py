@@ -1,0 +1,123 @@
+"""What a recommender scores on the held-out items, and by which protocol."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.catalogue import CatalogueRanks, rank_catalogue
+from ncf_ppt.ranking import Ranks, Scorer, rank_columns, rank_test_items, save_ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Ranking = Literal["sampled", "full"]
+MEMORY = 64_000_000
+"""Bytes of catalogue scores held at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation:
+    """Where each user's held-out item ranks, and what follows from it. Metrics let it lose every tie.
+
+    Attributes:
+        ranks: of each user, see `ncf_ppt.ranking.Ranks`.
+        data: what was ranked.
+        ranking: ``sampled``: among the frozen negatives of ``data``; ``full``: in the whole catalogue without what
+            the user has.
+        engine: what computed the scores.
+        k: length of the lists, where no other is asked for.
+    """
+
+    ranks: Ranks
+    data: PreparedData
+    ranking: Ranking
+    engine: str
+    k: int = 10
+
+    @property
+    def protocol(self) -> str:
+        """What a metric must carry; numbers of different protocols must not be compared."""
+        if self.ranking == "full":
+            return f"{self.data.split_label}, whole catalogue without train items"
+        return self.data.protocol_label
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, each with one held-out item."""
+        return self.data.n_users
+
+    def hit_ratio(self, k: int | None = None) -> float:
+        """Share of users whose held-out item is among the first ``k``: HR@k."""
+        return self.ranks.hit_ratio(k or self.k)
+
+    def ndcg(self, k: int | None = None) -> float:
+        """NDCG@k, see `ncf_ppt.ranking.Ranks.ndcg`."""
+        return self.ranks.ndcg(k or self.k)
+
+    def tie_rate(self) -> float:
+        """Share of users whose held-out item ties with another."""
+        return self.ranks.tie_rate()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics at `k` and what they mean, under the names of the commands' JSON."""
+        return {
+            "n_users": self.n_users,
+            "n_negatives": None if self.ranking == "full" else self.data.n_negatives,
+            "ranking": self.ranking,
+            "engine": self.engine,
+            "protocol": self.protocol,
+            **self.ranks.metrics(self.k),
+        }
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row for each user, see `save`."""
+        import pandas as pd
+
+        return pd.DataFrame(rank_columns(self.ranks, self.data))
+
+    def save(self, path: Path | str) -> None:
+        """Write one row for each user to a new Parquet file, see `ncf_ppt.ranking.save_ranks`."""
+        save_ranks(self.ranks, self.data, Path(path), protocol=self.protocol)
+
+    def __repr__(self) -> str:
+        values = f"HR@{self.k} {self.hit_ratio():.4f}, NDCG@{self.k} {self.ndcg():.4f}"
+        if isinstance(self.ranks, CatalogueRanks):
+            values += f", MRR {self.ranks.mrr():.4f}, coverage {self.ranks.coverage(self.k):.1%}"
+        return f"Evaluation({values} [{self.protocol}; ties lost])"
+
+    def _repr_html_(self) -> str:
+        metrics = {f"HR@{self.k}": self.hit_ratio(), f"NDCG@{self.k}": self.ndcg(), "tie rate": self.tie_rate()}
+        heads = "".join(f"<th>{escape(name)}</th>" for name in metrics)
+        values = "".join(f"<td>{value:.4f}</td>" for value in metrics.values())
+        return f"<table><tr>{heads}</tr><tr>{values}</tr></table><p>{escape(self.protocol)}; ties lost</p>"
+
+
+def evaluate(
+    score: Scorer,
+    data: PreparedData,
+    *,
+    ranking: Ranking = "sampled",
+    k: int = 10,
+    engine: str = "torch",
+    memory: int = MEMORY,
+) -> Evaluation:
+    """Rank each user's held-out item by a scorer: a network, a packed one or a baseline.
+
+    Args:
+        score: see `ncf_ppt.ranking.Scorer`.
+        data: what is ranked.
+        ranking: see `Evaluation`.
+        k: at least 1.
+        engine: how the result calls what computed.
+        memory: bytes of catalogue scores held at a time, one user's at least; no result depends on it.
+
+    Raises `DataError` if a score is NaN, and ValueError for an argument out of its range.
+    """
+    if ranking not in ("sampled", "full"):
+        raise ValueError(f"ranking is {ranking!r}; it must be sampled or full")
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    ranks = rank_test_items(score, data) if ranking == "sampled" else rank_catalogue(score, data, k=k, memory=memory)
+    return Evaluation(ranks=ranks, data=data, ranking=ranking, engine=engine, k=k)

@@ -1,0 +1,73 @@
+"""Training to the end, in one call."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.recipes import Recipe
+from ncf_ppt.recipes import recipe as find_recipe
+from ncf_ppt.trained import METRICS, TrainedNCF, of_run
+from ncf_ppt.training import fit_steps
+from ppt_core.runs.files import refuse_existing
+from ppt_core.runs.progress import follow
+from ppt_core.runs.run import Run
+
+if TYPE_CHECKING:
+    from ppt_core.distributed import World
+
+
+def fit(
+    data: PreparedData,
+    *,
+    out: Path | str | None = None,
+    recipe: Recipe | str = "mlperf",
+    resume: bool = False,
+    device: str = "cpu",
+    checkpoint_seconds: float = 60,
+    progress: bool | None = None,
+    world: "World | None" = None,
+    **settings: Any,
+) -> TrainedNCF:
+    """Train to the end and return the trained network; `ncf_ppt.training.fit_steps` goes step by step.
+
+    Args:
+        data: what to train and evaluate on.
+        out: a new run folder, kept for `load`; without it nothing is left on disk. Data that were never saved are
+            saved beside it, as ``OUT.data``.
+        recipe: what is trained and how, by name (`ncf_ppt.recipes.RECIPES`) or as a value.
+        resume: go on with the run in ``out``.
+        device: where to train.
+        checkpoint_seconds: least time between two checkpoints.
+        progress: whether evaluations and a progress bar are written to standard error; None does so on a terminal.
+        world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
+        settings: what departs from the recipe, fields of its two configs by their names: ``split=0.5``, ``epochs=8``,
+            ``factors=64``, ...
+
+    Raises TypeError for an unknown setting, ValueError for a value out of its range, and `DataError` for an existing
+    ``out`` without ``resume`` and for training that diverges.
+    """
+    chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_settings(**settings)
+    network, training = chosen.network, chosen.training
+    if getattr(network, "binarize_embeddings", False) and training.split == 1:
+        raise ValueError("binarize_embeddings has no effect at split 1, where nothing is binarized; leave it out")
+    if out is None:
+        if resume:
+            raise ValueError("resume needs out=, the run folder to go on with")
+        with tempfile.TemporaryDirectory(prefix="ppt-ncf-") as folder:
+            run = Path(folder) / "run"
+            options: dict[str, Any] = {"device": device, "checkpoint_seconds": float("inf"), "world": world}
+            follow(fit_steps(data, run, network, training, **options), METRICS, shown=progress)
+            trained = of_run(Run.open(run), "the network", data, device)
+            _ = trained.network  # before the folder goes
+        return trained
+    out = Path(out)
+    if data.path is None and not data.is_sample:
+        if resume:
+            raise ValueError(f"resume needs the data that the run saved: load_data({f'{out}.data'!r})")
+        refuse_existing(out)
+        data = data.save(f"{out}.data")
+    options = {"resume": resume, "device": device, "checkpoint_seconds": checkpoint_seconds, "world": world}
+    shown = progress if world is None or world.is_first else False
+    follow(fit_steps(data, out, network, training, **options), METRICS, shown=shown)
+    return of_run(Run.open(out), str(out), data, device)

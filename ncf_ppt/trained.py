@@ -1,0 +1,284 @@
+"""A trained network as its users hold it: measured, asked, packed and exported, always on the data it belongs to."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.prepare import load_data
+from ncf_ppt.candidates import Rescorer, open_vectors
+from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
+from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
+from ncf_ppt.export.embeddings import export_embeddings
+from ncf_ppt.export.encodings import Dtype
+from ncf_ppt.export.onnx_file import export_onnx
+from ncf_ppt.export.vector_files import Format
+from ncf_ppt.inspection import Inspection, inspect_network, inspect_packed
+from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
+from ncf_ppt.packed.file import load_packed
+from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.packed.packing import pack
+from ncf_ppt.packed.report import PackReport, write_packed
+from ncf_ppt.ranking import Scorer
+from ncf_ppt.recommendation import NewUsers, Recommendations, recommend
+from ncf_ppt.scoring import scorer
+from ncf_ppt.training import load_model
+from ppt_core.errors import DataError
+from ppt_core.identity import copied_record
+from ppt_core.runs.files import refuse_existing
+from ppt_core.runs.recorded_data import recorded_data
+from ppt_core.runs.run import Run
+
+Engine = Literal["torch", "packed"]
+Users = Sequence[int | str] | NDArray[Any]
+
+N_CANDIDATES = 100
+_FROM_RUN = ("iterations", "epochs", "seconds", "split", "phases", "seed")
+_FROM_FILE = ("iterations", "epochs", "split", "seed")
+METRICS = {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}
+"""Keys of a result by the titles that people read."""
+
+
+class TrainedNCF:
+    """A trained network and the data it was trained on: `fit` and `load` make it.
+
+    Attributes:
+        name: of the run folder or the packed file, as errors and comparisons call it.
+        result: the last evaluation and how long training took; of a packed file what it keeps of them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        result: Mapping[str, Any],
+        record: Mapping[str, Any],
+        *,
+        run: Run | None = None,
+        packed: PackedNCF | None = None,
+        device: str = "cpu",
+        data: PreparedData | Path | str | None = None,
+    ) -> None:
+        self.name = name
+        self.result = dict(result)
+        self._record = dict(record)
+        self._run, self._packed, self._device, self._given = run, packed, device, data
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it comes from a packed file, which knows neither float weights nor interactions."""
+        return self._packed is not None
+
+    @cached_property
+    def network(self) -> Network:
+        """The network, in evaluation mode. Raises ValueError for a packed file, which holds none."""
+        if self._run is None:
+            raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
+        return load_model(self._run, device=self._device)
+
+    @cached_property
+    def data(self) -> PreparedData:
+        """The data it was trained on, or the copy it was given; see `load`.
+
+        Raises `DataError` if they are gone, or others.
+        """
+        missing = None
+        if self._packed is not None:
+            missing = f"{self.name} holds no interactions, so name the prepared data that it was trained on with data="
+        found = recorded_data(self._record, self.name, self._given, load_data, missing=missing)
+        if self._packed is not None and not (
+            np.array_equal(found.user_ids, self._packed.user_ids)
+            and np.array_equal(found.item_ids, self._packed.item_ids)
+        ):
+            raise DataError(f"{found.path} is not the data that {self.name} was trained on (other ids)")
+        return found
+
+    @property
+    def protocol(self) -> str:
+        """The label of the protocol that it was measured by in training."""
+        return self._packed.protocol if self._packed is not None else str(self._record["protocol"])
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How it was trained: iterations, epochs, phases and the like, as JSON values."""
+        if self._packed is not None:
+            return dict(self.result)
+        return {key: self.result[key] for key in _FROM_RUN}
+
+    def engine(self, engine: Engine | None = None) -> Engine:
+        """Return ``engine``, or the usual one. Raises ValueError for one that this network does not have."""
+        if engine not in (None, "torch", "packed"):
+            raise ValueError(f"engine is {engine!r}; it must be torch or packed")
+        if self._packed is not None and engine == "torch":
+            raise ValueError(f"engine is 'torch', but {self.name} is a packed network; for torch name the run")
+        return engine or ("packed" if self.is_packed else "torch")
+
+    def scorer(self, engine: Engine | None = None) -> Scorer:
+        """What scores pairs and catalogues: PyTorch, or bits, which takes a network that ended in low precision."""
+        return self._packed_engine if self.engine(engine) == "packed" else self._torch_engine
+
+    @cached_property
+    def _torch_engine(self) -> Scorer:
+        return scorer(self.network)
+
+    @cached_property
+    def _packed_engine(self) -> PackedNCF:
+        return self._packed if self._packed is not None else self._pack(None)
+
+    def _pack(self, embeddings: Literal["float32", "int8"] | None) -> PackedNCF:
+        network, data = self.network, self.data
+        provenance = self._provenance()
+        return pack(
+            network,
+            user_ids=data.user_ids,
+            item_ids=data.item_ids,
+            protocol=data.protocol_label,
+            provenance=provenance,
+            embeddings=embeddings,
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        """What a packed file keeps of the run it was made from: no place of this machine, no timing."""
+        assert self._run is not None
+        config = self._run.config
+        data = {**copied_record(config["data"]), "is_sample": config["data"].get("path", "") is None}
+        result = {key: self.result[key] for key in _FROM_FILE}
+        return {"model": config["model"], "training": config["training"], "data": data, "result": result}
+
+    def evaluate(
+        self, *, ranking: Ranking = "sampled", k: int = 10, engine: Engine | None = None, memory: int = MEMORY
+    ) -> Evaluation:
+        """Measure it on the held-out items of its data; see `ncf_ppt.evaluation.evaluate`."""
+        engine = self.engine(engine)
+        return evaluate(self.scorer(engine), self.data, ranking=ranking, k=k, engine=engine, memory=memory)
+
+    def recommend(
+        self,
+        users: Users | None = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        new_users: NewUsers = "error",
+        candidates: Path | str | None = None,
+        n_candidates: int | None = None,
+        engine: Engine | None = None,
+        memory: int = MEMORY,
+    ) -> Recommendations:
+        """Recommend the best ``k`` items to each of ``users``, original ids; None is every user.
+
+        Args:
+            users: see `ncf_ppt.recommendation.recommend`.
+            k: items in a list.
+            exclude_seen: leave out what a user has.
+            new_users: what an unknown user gets: ``error``, or what is most ``popular``.
+            candidates: a folder of `export_embeddings`, whose vectors find the items that the network scores.
+            n_candidates: how many it scores for each user, 100 by default.
+            engine: see `scorer`.
+            memory: bytes of catalogue scores held at a time, one user's at least.
+
+        Raises `DataError` for an unknown user, and ValueError for arguments that do not fit each other.
+        """
+        if candidates is None and n_candidates is not None:
+            raise ValueError(
+                f"n_candidates is {n_candidates} without candidates=; name the folder whose vectors find them"
+            )
+        score, data = self.scorer(engine), self.data
+        if candidates is not None:
+            n_candidates = N_CANDIDATES if n_candidates is None else n_candidates
+            if n_candidates < k:
+                raise ValueError(f"n_candidates is {n_candidates}; it must be at least the length of the lists, {k}")
+            seen = data.known() if exclude_seen else data.train.none(n_users=data.n_users, n_items=data.n_items)
+            search = open_vectors(Path(candidates), data)
+            score = Rescorer(search=search, score=score, seen=seen, n_candidates=n_candidates)
+        return recommend(score, data, users, k=k, exclude_seen=exclude_seen, new_users=new_users, memory=memory)
+
+    def pack(self, out: Path | str, *, embeddings: Literal["float32", "int8"] | None = None) -> PackReport:
+        """Write a network that ended in low precision to the new file ``out``, packed, and verify it.
+
+        ``int8`` rounds embeddings of 32 bits, with a scale for each row; None keeps them as they were trained.
+        """
+        out = Path(out)
+        refuse_existing(out)
+        packed, network = self._pack(embeddings), self.network
+        assert isinstance(network, NCF)  # or packing it would have failed
+        return write_packed(packed, network, self.data, out)
+
+    def export_embeddings(
+        self, out: Path | str, *, format: Format = "parquet", dtype: Dtype = "float32"
+    ) -> dict[str, Any]:
+        """Write the vectors of users and items; see `ncf_ppt.export.embeddings.export_embeddings`."""
+        return export_embeddings(self.network, self.data, Path(out), format=format, dtype=dtype)
+
+    def export_onnx(self, out: Path | str) -> dict[str, Any]:
+        """Write the network as an ONNX file; see `ncf_ppt.export.onnx_file.export_onnx`."""
+        return export_onnx(self.network, self.data, Path(out))
+
+    def inspect(self) -> Inspection:
+        """List its layers, their bytes and the operations that score a pair."""
+        path, more = Path(self.name), {}
+        if self._packed is not None:
+            layers = inspect_packed(self._packed)
+            more = {"embeddings": self._packed.embeddings, "provenance": self._packed.provenance}
+        else:
+            assert self._run is not None
+            layers, path = inspect_network(self.network), self._run.model_path
+        return Inspection(
+            name=self.name,
+            kind="packed" if self.is_packed else "run",
+            layers=tuple(layers),
+            file_bytes=path.stat().st_size if path.is_file() else None,
+            protocol=self.protocol,
+            more=more,
+        )
+
+    def compare(self, *others: "TrainedNCF", ranking: Ranking = "sampled", k: int = 10, seed: int = 0) -> Comparison:
+        """Compare others with this one, user by user; all must belong to the same data.
+
+        ``seed`` is of the resamples, see `ncf_ppt.comparison.paired_difference`.
+        """
+        everyone = [self, *others]
+        if len(everyone) > 1:
+            refuse_incomparable([(each.name, each._comparable()) for each in everyone])
+        evaluations = [each.evaluate(ranking=ranking, k=k) for each in everyone]
+        return compare([each.name for each in everyone], evaluations, seed=seed)
+
+    def _comparable(self) -> dict[str, Any]:
+        return {**copied_record(self._record), "protocol": self.protocol}
+
+    def __repr__(self) -> str:
+        if self._packed is not None:
+            return f"TrainedNCF({self.name}, packed [{self.protocol}])"
+        values = ", ".join(f"{title} {self.result[key]:.4f}" for title, key in METRICS.items() if key in self.result)
+        return f"TrainedNCF({self.name}, {self.result['epochs']:.2f} epochs, {values} [{self.protocol}; ties lost])"
+
+
+def load(path: Path | str, *, data: PreparedData | Path | str | None = None, device: str = "cpu") -> TrainedNCF:
+    """Open a finished run folder, or a packed file.
+
+    Args:
+        path: the folder that a training wrote, or the file that `TrainedNCF.pack` wrote.
+        data: the data it was trained on, or where they are now; a run knows where they were. A packed file holds no
+            interactions: it needs them for everything but `TrainedNCF.inspect`.
+        device: where PyTorch computes; a packed file knows the CPU only.
+
+    Raises `DataError` for a folder or a file that is neither, is damaged, or is not finished.
+    """
+    path = Path(path)
+    if path.is_file():
+        packed = load_packed(path)
+        if device != "cpu":
+            raise ValueError(f"device is {device!r}, but {path} is a packed network, which computes on a CPU")
+        provenance = packed.provenance
+        return TrainedNCF(str(path), provenance.get("result", {}), provenance.get("data", {}), packed=packed, data=data)
+    run = Run.open(path)
+    run.refuse_other_kind("ncf")
+    return TrainedNCF(str(path), run.result(), run.config["data"], run=run, device=device, data=data)
+
+
+def of_run(run: Run, name: str, data: PreparedData, device: str) -> TrainedNCF:
+    """What a training into ``run`` made, with its data at hand."""
+    return TrainedNCF(name, run.result(), run.config["data"], run=run, device=device, data=data)
