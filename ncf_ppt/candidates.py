@@ -18,7 +18,7 @@ from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, verify_checksums
 
-By = Literal["product", "likeness"]
+By = Literal["product", "similarity"]
 _USERS = 256  # at a time
 
 
@@ -53,9 +53,9 @@ def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> V
     Args:
         folder: the exported one; its checksums are verified.
         data: whose users are asked for; ids must be those of the folder, in their order.
-        by: ``product``: the inner product of ``gmf_users`` and ``gmf_items``. ``likeness``: the inner product of an
+        by: ``product``: the inner product of ``gmf_users`` and ``gmf_items``. ``similarity``: the inner product of an
             item's vector in ``mlp_items`` with the mean over the items a user has, all at unit length. By default the
-            product for a GMF network, whose logit it is, and likeness for the others, which it serves better.
+            product for a GMF network, whose logit it is, and similarity for the others, which it serves better.
 
     Raises `DataError` for another folder or other ids, and ValueError if there are no tables for ``by``.
     """
@@ -72,7 +72,7 @@ def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> V
 
 def search_of(folder: Path, manifest: dict[str, Any], data: PreparedData, *, by: By | None = None) -> VectorSearch:
     """`open_vectors` of a folder with its manifest as a value."""
-    by = by or ("product" if manifest["model"] == "gmf" else "likeness")
+    by = by or ("product" if manifest["model"] == "gmf" else "similarity")
     names = ("gmf_users", "gmf_items") if by == "product" else ("mlp_items",)
     if names[-1] not in manifest["tables"]:
         raise ValueError(f"{folder} has no {names[-1]}: a {manifest['model']} network cannot be searched by {by}")
@@ -196,14 +196,14 @@ def verify_export(folder: Path, model: Network, data: PreparedData) -> dict[str,
     """Search in an exported folder, every way its tables allow, and compare with the network it was exported from.
 
     Returns:
-        A `SearchReport` as JSON values for ``product``, ``likeness`` or both.
+        A `SearchReport` as JSON values for ``product``, ``similarity`` or both.
 
     Raises `DataError` if inner products are the network's logits, at 32 bits, and a list differs beyond ties.
     """
     manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION)
     score = scorer(model)
     reports = {}
-    for by, table in (("product", "gmf_items"), ("likeness", "mlp_items")):
+    for by, table in (("product", "gmf_items"), ("similarity", "mlp_items")):
         if table in manifest["tables"]:
             report = compare_search(open_vectors(folder, data, by=by), score, data)  # type: ignore[arg-type]
             reports[by] = asdict(report)

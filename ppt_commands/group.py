@@ -11,12 +11,19 @@ from ppt_commands.streams import open_standard_streams
 from ppt_core.environment import set_environment
 from ppt_core.errors import DataError
 
+RENAMED = {"rescore": "rerank", "schedule": "lr-schedule"}
+"""Options by the names that they had before; these are taken for one more release, with a line of notice."""
+
 
 class CommandGroup(click.Group):
     """A group whose errors are one line on standard error: exit code 2 for settings, 1 for data and files."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        settings = {
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+            "token_normalize_func": _new_name,
+        }
         super().__init__(*args, context_settings=settings, **kwargs)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -52,6 +59,13 @@ class CommandGroup(click.Group):
             if "_" in name:
                 message = re.sub(rf"(?<![\w./-]){name}(?![\w./(])", flag, message)
         return message
+
+
+def _new_name(token: str) -> str:
+    """The name of an option, which click hands over without its dashes."""
+    if token in RENAMED:
+        tell(f"--{token} is called --{RENAMED[token]} now; the old name goes with the next release")
+    return RENAMED.get(token, token)
 
 
 def _fail(message: str, code: int) -> NoReturn:

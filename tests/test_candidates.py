@@ -189,8 +189,8 @@ def test_other_folders_are_refused(tmp_path: Path, tiny_data: PreparedData) -> N
     export_embeddings(network(tiny_data, "gmf"), tiny_data, tmp_path / "out")
     with pytest.raises(DataError, match="has other items than the data"):
         open_vectors(tmp_path / "out", replace(tiny_data, item_ids=tiny_data.item_ids[::-1]))
-    with pytest.raises(ValueError, match="a gmf network cannot be searched by likeness"):
-        open_vectors(tmp_path / "out", tiny_data, by="likeness")
+    with pytest.raises(ValueError, match="a gmf network cannot be searched by similarity"):
+        open_vectors(tmp_path / "out", tiny_data, by="similarity")
     with pytest.raises(DataError, match=r"holds no manifest\.json"):
         open_vectors(tmp_path, tiny_data)
     write_json(tmp_path / "manifest.json", {"format_version": 1, "kind": "other"})

@@ -164,7 +164,7 @@ def test_errors_are_one_line(folder: Path, ratings: Path, tmp_path: Path) -> Non
     assert "--binarize-embeddings has no effect" in fail(
         "train", "--data", data, "--split", 1, "--binarize-embeddings", "--out", tmp_path / "x", code=2
     )
-    assert "--rescore is 5 without --candidates" in fail("recommend", run, "--user", 1, "--rescore", 5, code=2)
+    assert "--rerank is 5 without --candidates" in fail("recommend", run, "--user", 1, "--rerank", 5, code=2)
     for value in ("inf", "nan", "0"):
         done = call("evaluate", run, "--memory", value)
         assert done.exit_code == 2

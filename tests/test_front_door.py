@@ -24,8 +24,11 @@ from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.trained import TrainedNCF
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ppt_commands.group import RENAMED
+from ppt_commands.programs import main, vision
 from ppt_core.errors import DataError
 from ppt_core.runs.run import Run
+from tests.command_line import CommandLine
 
 SMALL: dict[str, Any] = {"factors": 4, "layers": (8, 8, 8, 4), "epochs": 1, "batch_size": 512}
 
@@ -277,3 +280,13 @@ def test_a_network_of_a_gmf_alone_trains_and_answers(tiny_data: PreparedData) ->
     model: TrainedNCF = ncf_ppt.fit(tiny_data, model="gmf", factors=4, split=1, iterations=3, batch_size=512)
     assert model.inspect().file_bytes is None
     assert "GMF" not in repr(model)
+
+
+def test_options_that_were_renamed_work_with_a_line_of_notice(run: Path) -> None:
+    result = CommandLine(main).call("recommend", run, "--user", 1, "--rescore", 20)
+    assert "--rerank is 20 without --candidates" in result.stderr
+    assert result.stderr.count("--rescore is called --rerank now") == 1
+    names = {name for group in (main, vision) for command in group.commands.values() for each in command.params
+             for name in each.opts}  # fmt: skip
+    assert {f"--{name}" for name in RENAMED.values()} <= names
+    assert not {f"--{name}" for name in RENAMED} & names

@@ -131,18 +131,18 @@ def test_full_precision_is_latent_bytes(folder: Path) -> None:
 def test_vectors_and_graphs_of_a_run(folder: Path, tmp_path: Path) -> None:
     run = folder / "run"
     document = succeed("export-embeddings", run, "--out", tmp_path / "vectors", "--format", "safetensors", "--verify")
-    assert set(document["verification"]) == {"product", "likeness"}
+    assert set(document["verification"]) == {"product", "similarity"}
     text = call("export-embeddings", run, "--out", tmp_path / "again", "--verify").stdout
-    assert "by likeness: of the network's top 10" in text
+    assert "by similarity: of the network's top 10" in text
     lists = ["recommend", run, "--user", 1, "-k", 3]
-    assert succeed(*lists, "--candidates", tmp_path / "vectors", "--rescore", 150) == succeed(*lists)
+    assert succeed(*lists, "--candidates", tmp_path / "vectors", "--rerank", 150) == succeed(*lists)
     packed = ["recommend", folder / "packed", "--data", folder / "data", "--user", 1, "-k", 3]
     by_bits = succeed(*packed)
-    assert succeed(*packed, "--candidates", tmp_path / "vectors", "--rescore", 150) == by_bits
+    assert succeed(*packed, "--candidates", tmp_path / "vectors", "--rerank", 150) == by_bits
     items = [answer["recommendations"][0]["item_ids"] for answer in (succeed(*lists), by_bits)]
     assert items[0] == items[1]
-    assert "--rescore is 2; it must be at least" in fail(
-        *lists, "--candidates", tmp_path / "vectors", "--rescore", 2, code=2
+    assert "--rerank is 2; it must be at least" in fail(
+        *lists, "--candidates", tmp_path / "vectors", "--rerank", 2, code=2
     )
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     assert succeed("export-onnx", run, "--out", tmp_path / "run.onnx")["largest_difference"] <= 1e-5

@@ -34,7 +34,7 @@ def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_
     """Write the user and item vectors of a RUN with their original ids.
 
     Inner products of a gmf network's vectors rank as the network does; those of the others find candidates, which
-    `recommend --candidates` lets the network rescore. The output says which.
+    `recommend --candidates` lets the network rerank. The output says which.
 
     \b
     Examples:

@@ -41,7 +41,7 @@ _CANDIDATES = 100
 )
 @click.option("--candidates", type=FOLDER, help="Folder of export-embeddings, whose vectors find what is scored.")
 @click.option(
-    "--rescore",
+    "--rerank",
     "n_candidates",
     type=click.IntRange(min=1),
     show_default=str(_CANDIDATES),
@@ -75,7 +75,7 @@ def recommend(
       ppt-ncf recommend run --user 1 --user 42
       ppt-ncf recommend network.packed --data ml-1m --user 1
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
-      ppt-ncf recommend run --user 1 --candidates vectors --rescore 200
+      ppt-ncf recommend run --user 1 --candidates vectors --rerank 200
     """
     from ncf_ppt.trained import load
     from ppt_core.runs.files import refuse_existing

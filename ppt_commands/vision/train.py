@@ -37,7 +37,7 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
     help="He et al. 2016 or Goyal et al. 2017, compressed to --epochs.  [default: the network's own]",
 )
 @click.option(
-    "--schedule",
+    "--lr-schedule",
     "annealing",
     type=click.Choice(["step", "cosine", "constant"]),
     default="step",
