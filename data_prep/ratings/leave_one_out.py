@@ -64,6 +64,14 @@ def number(codes: NDArray[np.int32], n_codes: int) -> tuple[NDArray[np.int32], N
     return numbers[codes], order
 
 
+def latest_of_each(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each code once, at the last of its places, int64."""
+    by_code = np.argsort(codes, kind="stable")
+    is_latest = np.append(np.diff(codes[by_code]) > 0, True)[: len(codes)]
+    latest: NDArray[np.int64] = codes[np.sort(by_code[is_latest])]
+    return latest
+
+
 def leave_one_out(
     users: NDArray[np.int32],
     items: NDArray[np.int32],

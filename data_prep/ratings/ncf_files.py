@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data_prep.ratings.archives import Source, find_source
 from data_prep.ratings.interactions import Interactions, PreparedData
+from data_prep.ratings.leave_one_out import latest_of_each
 from data_prep.ratings.text_tables import Kind, TextLayout, read_text, shorten, text_fields
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
@@ -66,7 +67,7 @@ def read_ncf_files(train: Path) -> PreparedData:
     history = None
     if times is not None:
         in_time_order = in_time_order[np.lexsort((times[ratings > 0], pairs[:, 0]))]
-        history = (_latest(in_time_order) % n_items).astype(np.int32)
+        history = (latest_of_each(in_time_order) % n_items).astype(np.int32)
     codes = np.sort(in_time_order)
     codes = codes[np.diff(codes, prepend=-1) > 0]  # NumPy 2.3's unique hashes: 4 times as slow
     interactions = Interactions.from_pairs(
@@ -124,14 +125,6 @@ def _n_columns(source: Source) -> int:
     if not fields:
         raise DataError(f"{source} is empty")
     return len(fields)
-
-
-def _latest(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each code once, where it stands last."""
-    by_code = np.argsort(codes, kind="stable")
-    is_latest = np.append(np.diff(codes[by_code]) > 0, True)[: len(codes)]
-    latest: NDArray[np.int64] = codes[np.sort(by_code[is_latest])]
-    return latest
 
 
 def _read_rows(source: Source) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any] | None]:

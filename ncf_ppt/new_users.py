@@ -1,0 +1,71 @@
+"""People whom a network has no row for, or who have done more since: known by what they did, without training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data_prep.ratings.interactions import Interactions, PreparedData
+from data_prep.ratings.leave_one_out import latest_of_each
+from data_prep.ratings.raw_ratings import Ids, Ratings
+from ncf_ppt.baselines import MatrixFactorization
+from ncf_ppt.histories import last_items
+from ncf_ppt.networks import Network
+from ncf_ppt.two_tower import TwoTower
+from ppt_core.errors import DataError
+
+
+def people_of(data: PreparedData, ratings: Ratings) -> PreparedData:
+    """Return the users of ``ratings`` as a set over the catalogue of ``data``, nothing held out.
+
+    A pair counts once, at its latest row; rows are ordered by time, equal times by their order. Items that the
+    catalogue does not hold are left out, and so who took nothing else has an empty history. Test items are -1.
+
+    Raises `DataError` if the ratings have no times, or none of their items is in the catalogue.
+    """
+    if not ratings.has_times:
+        raise DataError(
+            "the histories hold no times, and the order of a user's items is what is read; add a time column"
+        )
+    items = _numbers_of(ratings.item_ids, data.item_ids)[ratings.items]
+    is_known = items >= 0
+    if not is_known.any():
+        examples = ", ".join(str(item) for item in ratings.item_ids[:3].tolist())
+        raise DataError(f"no item of the histories is in the catalogue (they begin with {examples}); check the ids")
+    users, items, times = ratings.users[is_known], items[is_known], ratings.times[is_known]
+    codes = users.astype(np.int64) * data.n_items + items
+    codes = latest_of_each(codes[np.lexsort((times, users))])
+    users, items = (codes // data.n_items).astype(np.int32), (codes % data.n_items).astype(np.int32)
+    n_users = len(ratings.user_ids)
+    return replace(
+        data,
+        train=Interactions.from_pairs(users, items, n_users=n_users, n_items=data.n_items),
+        history=items,
+        user_ids=ratings.user_ids,
+        test_items=np.full(n_users, -1, np.int32),
+        test_negatives=np.empty((n_users, 0), np.int32),
+        validation_items=None,
+        validation_negatives=None,
+    )
+
+
+def scorer_of_people(model: Network, people: PreparedData) -> MatrixFactorization:
+    """What scores items for the users of `people_of`, by their last items alone.
+
+    Raises `DataError` for a network that knows its users by rows.
+    """
+    if not isinstance(model, TwoTower):
+        raise DataError(
+            f"a {model.config.model} network has a row for each user it was trained with, so a history tells it "
+            "nothing of somebody new; train one with recipe warm"
+        )
+    recent = last_items(people, model.config.n_recent)
+    return MatrixFactorization(user_vectors=model.user_vectors(recent), item_vectors=model.item_vectors())
+
+
+def _numbers_of(ids: Ids, catalogue: Ids) -> NDArray[np.int64]:
+    """The number of each id in the catalogue, -1 where it is not there; 7 and "7" are the same id."""
+    if ids.dtype.kind != catalogue.dtype.kind:
+        ids, catalogue = (np.array([str(each) for each in these.tolist()], object) for these in (ids, catalogue))
+    return np.asarray(pd.Index(catalogue).get_indexer(pd.Index(ids)), np.int64)
