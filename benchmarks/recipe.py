@@ -2,9 +2,9 @@
 
     python -m benchmarks.recipe --data ml-1m-ncf --data ml-100k --seeds 0,1,2,3,4
 
-Each training goes to its end; nothing is stopped or chosen by the test items. With ``--held-out 0.1`` a tenth of the users
-is left out of training whole and ranked by their histories alone, beside the same users of a network that was trained
-with them (two-tower networks only).
+Each training goes to its end; nothing is stopped or chosen by the test items. With ``--held-out 0.1`` a tenth of the
+users is left out of training whole and ranked by their histories alone, beside the same users of a network that was
+trained with them (two-tower networks only).
 """
 
 import json
@@ -44,7 +44,6 @@ def main(paths: tuple[str, ...], name: str, seeds: str, held_out: float, as_json
         for seed in map(int, seeds.split(",")):
             rows += new_users(data, name, seed, held_out) if held_out else recipe_and_als(data, name, seed)
             print(f"{path}, seed {seed}: done", file=sys.stderr)
-        rows[-1:] = rows[-1:]
         for row in rows:
             row.setdefault("data", str(path))
     if as_json:
@@ -100,7 +99,7 @@ def of_users(data: PreparedData, chosen: np.ndarray[Any, np.dtype[np.bool_]]) ->
 
 def measured(score: Scorer, data: PreparedData, label: str, seed: int, seconds: float) -> dict[str, Any]:
     """One row: both rankings of what scores."""
-    sampled, full = (evaluate(score, data, ranking=ranking) for ranking in ("sampled", "full"))  # type: ignore[arg-type]
+    sampled, full = (evaluate(score, data, ranking=ranking) for ranking in ("sampled", "full"))
     row: dict[str, Any] = {"what": label, "seed": seed, "protocol": sampled.protocol, "seconds": seconds}
     row |= {"hit_ratio": sampled.hit_ratio(), "ndcg": sampled.ndcg()}
     return row | {"full_hit_ratio": full.hit_ratio(), "full_ndcg": full.ndcg(), "n_users": data.n_users}

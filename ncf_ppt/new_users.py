@@ -20,7 +20,8 @@ def people_of(data: PreparedData, ratings: Ratings) -> PreparedData:
     """Return the users of ``ratings`` as a set over the catalogue of ``data``, nothing held out.
 
     A pair counts once, at its latest row; rows are ordered by time, equal times by their order. Items that the
-    catalogue does not hold are left out, and so who took nothing else has an empty history. Test items are -1.
+    catalogue does not hold are left out, and so who took nothing else has an empty history. Its test items mean
+    nothing.
 
     Raises `DataError` if the ratings have no times, or none of their items is in the catalogue.
     """
@@ -36,14 +37,14 @@ def people_of(data: PreparedData, ratings: Ratings) -> PreparedData:
     users, items, times = ratings.users[is_known], items[is_known], ratings.times[is_known]
     codes = users.astype(np.int64) * data.n_items + items
     codes = latest_of_each(codes[np.lexsort((times, users))])
-    users, items = (codes // data.n_items).astype(np.int32), (codes % data.n_items).astype(np.int32)
+    users, history = (codes // data.n_items).astype(np.int32), (codes % data.n_items).astype(np.int32)
     n_users = len(ratings.user_ids)
     return replace(
         data,
-        train=Interactions.from_pairs(users, items, n_users=n_users, n_items=data.n_items),
-        history=items,
+        train=Interactions.from_pairs(users, history, n_users=n_users, n_items=data.n_items),
+        history=history,
         user_ids=ratings.user_ids,
-        test_items=np.full(n_users, -1, np.int32),
+        test_items=np.zeros(n_users, np.int32),
         test_negatives=np.empty((n_users, 0), np.int32),
         validation_items=None,
         validation_negatives=None,

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings.in_memory import read_memory
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import load_data
+from data_prep.ratings.readers import read_ratings
 from ncf_ppt.candidates import Rescorer, open_vectors
 from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
 from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
@@ -20,6 +22,7 @@ from ncf_ppt.export.vector_files import Format
 from ncf_ppt.inspection import Inspection, inspect_network, inspect_packed
 from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
+from ncf_ppt.new_users import people_of, scorer_of_people
 from ncf_ppt.packed.file import load_packed
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
@@ -163,6 +166,7 @@ class TrainedNCF:
         *,
         exclude_seen: bool = True,
         new_users: NewUsers = "error",
+        history: Any = None,
         candidates: Path | str | None = None,
         n_candidates: int | None = None,
         engine: Engine | None = None,
@@ -175,6 +179,9 @@ class TrainedNCF:
             k: items in a list.
             exclude_seen: leave out what a user has.
             new_users: what an unknown user gets: ``error``, or what is most ``popular``.
+            history: what people did whom training did not know, or who have done more since: a file, a DataFrame or
+                whatever `data_prep.ratings.prepare.prepare_source` reads, with users, items and times. ``users`` are
+                then among them, None is all of them. For a network of two towers, which asks for nothing else.
             candidates: a folder of `export_embeddings`, whose vectors find the items that the network scores.
             n_candidates: how many it scores for each user, 100 by default.
             engine: see `scorer`.
@@ -186,7 +193,15 @@ class TrainedNCF:
             raise ValueError(
                 f"n_candidates is {n_candidates} without candidates=; name the folder whose vectors find them"
             )
-        score, data = self.scorer(engine), self.data
+        if history is not None and (candidates is not None or engine is not None):
+            raise ValueError("history= is scored by the network of the run; leave out candidates= and engine=")
+        score: Scorer
+        if history is not None:
+            is_file = isinstance(history, (str, Path))
+            people = people_of(self.data, read_ratings(Path(history)) if is_file else read_memory(history))
+            score, data = scorer_of_people(self.network, people), people
+        else:
+            score, data = self.scorer(engine), self.data
         if candidates is not None:
             n_candidates = N_CANDIDATES if n_candidates is None else n_candidates
             if n_candidates < k:

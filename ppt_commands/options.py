@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ppt_commands.output import tell
 
@@ -74,6 +75,18 @@ MEMORY_OPTION = click.option(
     help="MB of catalogue scores held at a time, one user's at least, beside the results, which do not depend on it.",
 )
 K_OPTION = click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Length of the lists.")
+
+
+class CommandOfRecipes(click.Command):
+    """A command that is also called with ``given``, the names of what was said: the rest is for a recipe to say."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and note where each value comes from."""
+        rest = super().parse_args(ctx, args)
+        unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+        ctx.params["given"] = frozenset(name for name in ctx.params if ctx.get_parameter_source(name) not in unsaid)
+        return rest
+
 
 Default = str | float | None
 Command = Callable[..., Any]

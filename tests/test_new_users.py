@@ -1,5 +1,7 @@
 """Recommending to people by their histories."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from tests.test_histories import data_of
 DATA = data_of([[3, 1, 4, 0], [2, 5]])
 
 
-def ratings(rows: list[tuple[object, object, int]]) -> Ratings:
+def ratings(rows: Sequence[tuple[object, object, int]]) -> Ratings:
     users, items, times = zip(*rows, strict=True)
     ids = [np.array(values, None if isinstance(values[0], int) else object) for values in (users, items)]
     return Ratings.from_ids(ids[0], ids[1], np.array(times))

@@ -31,6 +31,11 @@ _CANDIDATES = 100
     help="File with one user id a line.",
 )
 @click.option("--all", "all_users", is_flag=True, help="Every user of the training data.")
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Ratings file of people whom training did not know, or who have done more since; for a run of --recipe warm.",
+)
 @click.option("--out", type=FOLDER, help="New Parquet file: user_id, item_id, rank, score.")
 @click.option(
     "--new-users",
@@ -76,16 +81,18 @@ def recommend(
       ppt-ncf recommend network.packed --data ml-1m --user 1
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
       ppt-ncf recommend run --user 1 --candidates vectors --rerank 200
+      ppt-ncf recommend run --history new-people.csv
     """
     from ncf_ppt.trained import load
     from ppt_core.runs.files import refuse_existing
 
-    if sum((bool(users), users_file is not None, all_users)) != 1:
+    n_ways = sum((bool(users), users_file is not None, all_users))
+    if n_ways != 1 and (n_ways or options["history"] is None):
         raise DataError("name the users by one of --user, --users or --all")
     if out is not None:
         refuse_existing(out)
     trained = load(path, data=data, device=device)
-    wanted = None if all_users else list(users) if users_file is None else _lines(users_file)
+    wanted = list(users) or None if users_file is None else _lines(users_file)
     lists = trained.recommend(wanted, k, **options)
     if lists.n_new_users:
         tell(f"{lists.n_new_users} unknown users got what is most popular")

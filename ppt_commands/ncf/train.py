@@ -1,19 +1,29 @@
 """`ppt-ncf train`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.options import training_options
+from ppt_commands.options import CommandOfRecipes, training_options
 from ppt_commands.output import print_json, print_metrics, print_training
 from ppt_commands.training import run_folder, say_what_is_trained
 
 if TYPE_CHECKING:
     from ncf_ppt.recipes import Recipe
+    from ncf_ppt.warm_start import ALSStart
 
 
-@click.command()
+@click.command(cls=CommandOfRecipes)
+@click.option(
+    "--recipe",
+    type=click.Choice(["mlperf", "published", "warm"]),
+    default="mlperf",
+    show_default=True,
+    help="What all options that are not given say: MLPerf's NeuMF, whose defaults stand here; NeuMF with 8 factors as "
+    "its authors trained it; or what recommends best, two towers that start from ALS and read a user's last items.",
+)
 @training_options(epochs=8.0, batch_size=2048, learning_rate=5e-4, metric="HR@10", optimizer="Adam")
 @click.option(
     "--train-negatives",
@@ -51,7 +61,13 @@ if TYPE_CHECKING:
 @click.option(
     "--regularization", default=0.0, show_default=True, help="L2 penalty on the rows that a batch reads, per sample."
 )
-@click.option("--warm-start", type=click.Choice(["als"]), help="Start neumf or gmf from the factors of ALS.")
+@click.option(
+    "--warm-start",
+    type=click.Choice(["als", "none"]),
+    default="none",
+    show_default=True,
+    help="Start from the factors of ALS; an mlp cannot.",
+)
 @click.option("--als-regularization", type=float, help="L2 penalty of --warm-start als.  [default: 30]")
 @click.option("--als-alpha", type=float, help="Confidence of an interaction in --warm-start als.  [default: 5]")
 @click.option(
@@ -74,6 +90,7 @@ def train(
       ppt-ncf train --split 0.5
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
+      ppt-ncf train --data ml-1m --out run --recipe warm
       ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
@@ -100,38 +117,39 @@ def train(
 
 def configs(
     *,
-    model: Any,
-    factors: int,
+    recipe: str,
+    given: frozenset[str],
     layers: str,
-    batch_norm: bool,
-    binarize_embeddings: bool,
-    n_recent: int,
-    warm_start: str | None,
+    warm_start: str,
     als_regularization: float | None,
     als_alpha: float | None,
-    **training: Any,
+    **others: Any,
 ) -> "Recipe":
-    """What the options say about the network, and how it is trained."""
-    from ncf_ppt.model import NCFConfig
-    from ncf_ppt.recipes import Recipe
-    from ncf_ppt.training import NCFTrainingConfig
+    """The recipe, with what the options that were given say about the network and how it is trained."""
+    from ncf_ppt.recipes import recipe as find_recipe
+
+    found = find_recipe(recipe)
+    settings = {name: value for name, value in others.items() if name in given}
+    if "layers" in given:
+        settings["layers"] = _widths(layers)
+    als = {"regularization": als_regularization, "alpha": als_alpha}
+    chosen = {name: value for name, value in als.items() if value is not None}
+    if chosen or "warm_start" in given:
+        settings["warm_start"] = _start(found, warm_start if "warm_start" in given else None, chosen)
+    try:
+        return found.with_settings(**settings)
+    except TypeError as error:
+        raise ValueError(f"--recipe {recipe}: {str(error).partition(';')[0]}; leave it out") from None
+
+
+def _start(recipe: "Recipe", name: str | None, settings: dict[str, Any]) -> "ALSStart | None":
+    """What a training starts from, the recipe's own if no ``name`` is given."""
     from ncf_ppt.warm_start import ALSStart
 
-    network = NCFConfig(
-        model=model,
-        factors=factors,
-        layers=_widths(layers),
-        batch_norm=batch_norm,
-        binarize_embeddings=binarize_embeddings,
-        n_recent=n_recent,
-    )
-    start: dict[str, Any] = {"regularization": als_regularization, "alpha": als_alpha}
-    chosen = {name: value for name, value in start.items() if value is not None}
-    if chosen and warm_start is None:
-        raise ValueError(f"--als-{next(iter(chosen))} is a setting of --warm-start als; give that, too")
-    training["warm_start"] = ALSStart(**chosen) if warm_start else None
-    config = NCFTrainingConfig(**training)
-    return Recipe(network=network, training=config)
+    start = recipe.training.warm_start if name is None else ALSStart() if name == "als" else None
+    if start is None and settings:
+        raise ValueError(f"--als-{next(iter(settings))} is a setting of --warm-start als; give that, too")
+    return None if start is None else replace(start, **settings)
 
 
 def _widths(layers: str) -> tuple[int, ...]:
