@@ -22,7 +22,7 @@ def train(
     checkpoint_seconds: float = 60,
 ) -> Iterator[Progress]:
     """Train on the set at ``data`` into ``path``; see `ncf_ppt.training.fit_steps`. All arguments are plain values."""
-    refuse_auto(config.arithmetic)
+    refuse_auto(getattr(config, "arithmetic", "fp32"))
     yield from fit_steps(
         PreparedData.load(data),
         path,

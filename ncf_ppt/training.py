@@ -130,7 +130,7 @@ def fit_steps(
         task = two_tower_task(data, model_config, config, settings, world=world)
     elif isinstance(model_config, NCFConfig) and isinstance(config, NCFTrainingConfig):
         choose = partial(faster_arithmetic, model_config, config, device)
-        choice = settle_arithmetic(config.arithmetic, path, world, choose, resume=resume)
+        choice = settle_arithmetic(config.arithmetic, Path(path), world, choose, resume=resume)
         optimizer = config.optimizer or usual_optimizer(device)
         config = replace(config, optimizer=optimizer, arithmetic=choice.arithmetic)  # one run has one for good
         task = _task(data, model_config, config, settings | choice.record, world)

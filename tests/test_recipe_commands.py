@@ -57,7 +57,10 @@ def test_somebody_new_gets_a_list_from_a_history(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--recipe", "warm", "--optimizer", "adam"], "there is no setting 'optimizer' for a two-tower network; leave it out"),
+        (
+            ["--recipe", "warm", "--optimizer", "adam"],
+            "no setting 'optimizer' for a two-tower network; leave it out",
+        ),
         (["--recipe", "warm", "--warm-start", "none", "--als-alpha", "2"], "--als-alpha is a setting of --warm-start"),
         (["--als-alpha", "2"], "--als-alpha is a setting of --warm-start als; give that, too"),
     ],

@@ -121,7 +121,7 @@ def fit_steps(
     device = world.device
     network = new_network(data, network_config, config, device=device)
     choose = partial(faster_arithmetic, data, network, config, device)
-    choice = settle_arithmetic(config.arithmetic, path, world, choose, resume=resume)
+    choice = settle_arithmetic(config.arithmetic, Path(path), world, choose, resume=resume)
     config = replace(config, arithmetic=choice.arithmetic)  # one run has one, wherever resumed
     sampler = training_sampler(data, seed=config.seed, image_size=config.image_size)
     recipe = config.compressible_recipe()
