@@ -26,18 +26,18 @@ from ncf_ppt.scoring import scorer
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig, two_tower_task
 from ncf_ppt.warm_start import ALSStart
-from ppt_core.arithmetic import (
+from ppt_core.distributed import World
+from ppt_core.layers import alpha_penalty, check_finite, set_precision
+from ppt_core.mapped import release_pages
+from ppt_core.plan import convert
+from ppt_core.runs import fit as core
+from ppt_core.runs.arithmetic import (
     ArithmeticChoice,
     Wanted,
     choose_arithmetic,
     linear_product,
     settle_arithmetic,
 )
-from ppt_core.distributed import World
-from ppt_core.layers import alpha_penalty, check_finite, set_precision
-from ppt_core.mapped import release_pages
-from ppt_core.plan import convert
-from ppt_core.runs import fit as core
 from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant, batches_per_epoch
@@ -67,7 +67,7 @@ class NCFTrainingConfig(core.TrainingConfig):
         warm_start: start from the factors of ALS (`ncf_ppt.als_start`); None starts from small random weights.
         arithmetic: of the matrix products of 32-bit layers: ``fp32``, or ``bf16`` by autocast. Products of 1-bit
             layers are exact in both on a CPU; elsewhere bf16 rounds them, too. ``auto`` takes the faster, as
-            `ppt_core.arithmetic.choose_arithmetic` says.
+            `ppt_core.runs.arithmetic.choose_arithmetic` says.
     """
 
     learning_rate: float = 5e-4

@@ -14,16 +14,16 @@ from ncf_ppt import training
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ncf_ppt.training import NCFTrainingConfig, fit_steps
-from ppt_core.arithmetic import (
+from ppt_core.distributed import World
+from ppt_core.errors import DataError
+from ppt_core.plan import convert
+from ppt_core.runs.arithmetic import (
     ArithmeticChoice,
     choose_arithmetic,
     convolution_product,
     linear_product,
     settle_arithmetic,
 )
-from ppt_core.distributed import World
-from ppt_core.errors import DataError
-from ppt_core.plan import convert
 from ppt_core.runs.run import Run
 
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4))

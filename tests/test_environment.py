@@ -22,7 +22,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize(("load", "spins"), [(0.5, "20000"), (4.0, "20000"), (4.1, "0"), (40.0, "0")])
 def test_no_thread_spins_where_others_wait_for_cores(load: float, spins: str, unset: pytest.MonkeyPatch) -> None:
     unset.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
-    set_environment()
+    set_environment(lambda message: None)
     assert {name: os.environ[name] for name in ENVIRONMENT} == ENVIRONMENT | {"GOMP_SPINCOUNT": spins}
 
 
@@ -30,7 +30,7 @@ def test_the_users_variables_stay(unset: pytest.MonkeyPatch) -> None:
     unset.setattr(os, "getloadavg", lambda: (40.0, 0.0, 0.0), raising=False)
     unset.setenv("GOMP_SPINCOUNT", "7")
     unset.setenv("MKL_CBWR", "COMPATIBLE")
-    set_environment()
+    set_environment(lambda message: None)
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     assert os.environ["MKL_CBWR"] == "COMPATIBLE"
 
@@ -38,8 +38,8 @@ def test_the_users_variables_stay(unset: pytest.MonkeyPatch) -> None:
 def test_a_quota_bounds_the_threads_that_numba_starts(unset: pytest.MonkeyPatch) -> None:
     unset.setattr(environment, "usable_cores", lambda: 2)
     unset.setattr(environment, "sys", type("sys", (), {"modules": {}}))  # as before Numba is imported
-    set_environment()
+    set_environment(lambda message: None)
     assert os.environ["NUMBA_NUM_THREADS"] == "2"
     unset.setenv("NUMBA_NUM_THREADS", "1")
-    set_environment()
+    set_environment(lambda message: None)
     assert os.environ["NUMBA_NUM_THREADS"] == "1"

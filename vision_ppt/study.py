@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.images.prepared import load_prepared
-from ppt_core.arithmetic import refuse_auto
+from ppt_core.runs.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.training import VisionTrainingConfig, fit_steps

@@ -14,18 +14,18 @@ from torch.nn import functional as F
 from data_prep.images.image_arrays import PreparedImages
 from data_prep.images.image_files import PreparedFolders
 from data_prep.images.normalization import Normalization
-from ppt_core.arithmetic import (
+from ppt_core.distributed import World
+from ppt_core.identity import data_record
+from ppt_core.layers import alpha_penalty, check_finite, set_precision
+from ppt_core.plan import convert
+from ppt_core.runs import fit as core
+from ppt_core.runs.arithmetic import (
     ArithmeticChoice,
     Wanted,
     choose_arithmetic,
     convolution_product,
     settle_arithmetic,
 )
-from ppt_core.distributed import World
-from ppt_core.identity import data_record
-from ppt_core.layers import alpha_penalty, check_finite, set_precision
-from ppt_core.plan import convert
-from ppt_core.runs import fit as core
 from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
@@ -53,7 +53,7 @@ class VisionTrainingConfig(core.TrainingConfig):
         annealing: how it falls: as the recipe says (``step``), along a ``cosine`` or not at all (``constant``).
         image_size: height and width of what image files are cropped to; arrays have their own.
         arithmetic: of the convolutions and the last layer: ``fp32``, or ``bf16`` by autocast; ``auto`` takes the
-            faster, as `ppt_core.arithmetic.choose_arithmetic` says.
+            faster, as `ppt_core.runs.arithmetic.choose_arithmetic` says.
     """
 
     recipe: RecipeName = "cifar"

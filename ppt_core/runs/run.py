@@ -45,7 +45,7 @@ class Run:
         return cls(path, read_json(path / "config.json", format_version=FORMAT_VERSION))
 
     def refuse_other_kind(self, kind: str) -> None:
-        """Raise `DataError` unless this is a run of that kind, ``ncf`` or ``vision``."""
+        """Raise `DataError` unless this is a run of that kind, the middle of a program's name."""
         found = self.config.get("kind")
         if found != kind:
             raise DataError(f"{self.path} is a run of kind {found}, not {kind}; use the commands of `ppt-{found}`")
