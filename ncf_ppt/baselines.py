@@ -1,55 +1,27 @@
-"""Popularity, item-kNN, ALS and BPR: what a network must beat, behind the same evaluator.
+"""Popularity, item-kNN, ALS, BPR and two that see the order in time: what a network must beat, by one evaluator.
 
 The defaults are tuned, since weak baselines make bad comparisons (Ferrari Dacrema et al. 2019): on MovieLens-1M and
 -100K each user's last train item was held out and ranked among 99 uniform negatives and in the whole catalogue.
 """
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt import _kernels
+from ncf_ppt.histories import histories_of, places_in_history
+from ncf_ppt.item_knn import ItemKNNConfig, check_at_least, fit_item_knn, interaction_matrix
+from ncf_ppt.sequence_baselines import MarkovConfig, RecentItemKNNConfig, fit_markov, fit_recent_item_knn
 from ppt_core.errors import DataError
 from ppt_core.threads import threads_in_use
-
-_BLOCK_BYTES = 1 << 26  # of catalogue scores that `ItemKNN` holds to look up some of them
-
-
-def _check(config: "BaselineConfig", at_least: dict[str, int]) -> None:
-    for name, least in at_least.items():
-        value = getattr(config, name)
-        if not least <= value < math.inf:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PopularConfig:
     """Score an item by the number of its train positives. Nothing to set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemKNNConfig:
-    """Score an item by the sum of its similarities to the user's train items (Sarwar et al. 2001).
-
-    Two items are as similar as the cosine of their columns, in which user u with n_u train items weighs
-    ``log((n_items + 1) / n_u) ** idf_power``: those who take everything say little.
-
-    Attributes:
-        neighbours: most similar items kept for each item, itself included.
-        idf_power: 0 is the plain cosine, 1 is TF-IDF; 2 was better than both on validation
-            (HR@10 .656 against .624 and .638 on MovieLens-1M).
-    """
-
-    neighbours: int = 70
-    idf_power: float = 2.0
-
-    def __post_init__(self) -> None:
-        _check(self, at_least={"neighbours": 1, "idf_power": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +41,7 @@ class ALSConfig:
     iterations: int = 15
 
     def __post_init__(self) -> None:
-        _check(self, at_least={"factors": 1, "regularization": 0, "alpha": 0, "iterations": 1})
+        check_at_least(self, {"factors": 1, "regularization": 0, "alpha": 0, "iterations": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +64,18 @@ class BPRConfig:
     iterations: int = 50
 
     def __post_init__(self) -> None:
-        _check(self, at_least={"factors": 1, "learning_rate": 0, "regularization": 0, "iterations": 1})
+        check_at_least(self, {"factors": 1, "learning_rate": 0, "regularization": 0, "iterations": 1})
 
 
-BaselineConfig = PopularConfig | ItemKNNConfig | ALSConfig | BPRConfig
+BaselineConfig = PopularConfig | ItemKNNConfig | ALSConfig | BPRConfig | RecentItemKNNConfig | MarkovConfig
 
 BASELINES: dict[str, BaselineConfig] = {
     "popular": PopularConfig(),
     "item-knn": ItemKNNConfig(),
     "als": ALSConfig(),
     "bpr": BPRConfig(),
+    "recent-item-knn": RecentItemKNNConfig(),
+    "markov": MarkovConfig(),
 }
 """The default config of each baseline, by its name."""
 
@@ -131,7 +105,8 @@ def fit_baseline(baseline: str | BaselineConfig, data: PreparedData, *, seed: in
         data: the test items and negatives are not looked at.
         seed: of the initial vectors and of BPR's samples; the other baselines draw nothing.
 
-    Raises ValueError for an unknown name or a negative seed, and `DataError` if the factors diverge.
+    Raises ValueError for an unknown name or a negative seed, and `DataError` if the factors diverge, or if a baseline
+    sees the order in time and the data do not hold it.
     """
     if isinstance(baseline, str) and baseline not in BASELINES:
         raise ValueError(f"baseline is {baseline!r}; choose one of {', '.join(BASELINES)}")
@@ -141,7 +116,12 @@ def fit_baseline(baseline: str | BaselineConfig, data: PreparedData, *, seed: in
     if isinstance(config, PopularConfig):
         return Popularity(counts=np.bincount(data.train.items, minlength=data.n_items).astype(np.float32))
     if isinstance(config, ItemKNNConfig):
-        return _fit_item_knn(config, data.train)
+        return fit_item_knn(config, data.train)
+    if isinstance(config, RecentItemKNNConfig):
+        ends = data.train.offsets[data.train.users().astype(np.int64) + 1]
+        return fit_recent_item_knn(config, data.train, ends - 1 - places_in_history(data))
+    if isinstance(config, MarkovConfig):
+        return fit_markov(config, data.train, histories_of(data))
     return _fit_factors(config, data.train, seed)
 
 
@@ -162,34 +142,6 @@ class Popularity:
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Baseline`; every row is the same."""
         return np.repeat(self.counts[np.newaxis], len(users), axis=0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ItemKNN:
-    """Fitted `ItemKNNConfig`.
-
-    Attributes:
-        train: the train positives, float32 ones (n_users, n_items).
-        similarities: float32 (n_items, n_items); row i holds the most similar items of item i.
-    """
-
-    train: csr_matrix
-    similarities: csr_matrix
-
-    def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
-        """See `Baseline`; scores whole rows, about 64 MiB at a time, and picks the candidates."""
-        scores = np.empty(candidates.shape, np.float32)
-        n_rows = max(1, _BLOCK_BYTES // (4 * self.train.shape[1]))
-        for start in range(0, len(users), n_rows):
-            rows = slice(start, start + n_rows)
-            catalogue = self.score_catalogue(users[rows])
-            scores[rows] = np.take_along_axis(catalogue, candidates[rows].astype(np.int64), axis=1)
-        return scores
-
-    def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `Baseline`; an item that neighbours none of the user's scores 0."""
-        scores: NDArray[np.float32] = (self.train[users] @ self.similarities).toarray()
-        return scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -219,19 +171,6 @@ class MatrixFactorization:
         return scores
 
 
-def _fit_item_knn(config: ItemKNNConfig, train: Interactions) -> ItemKNN:
-    from implicit.nearest_neighbours import ItemItemRecommender
-
-    users = train.users()
-    weights = np.log((train.n_items + 1) / np.maximum(train.degrees, 1)) ** config.idf_power
-    norms = np.sqrt(np.bincount(train.items, weights[users] ** 2, minlength=train.n_items))
-    weighted = _matrix(train, weights[users] / norms[train.items])
-    model = ItemItemRecommender(K=min(config.neighbours, train.n_items), num_threads=threads_in_use())
-    model.fit(weighted, show_progress=False)
-    ones = np.ones(len(train), np.float32)
-    return ItemKNN(train=_matrix(train, ones), similarities=model.similarity.astype(np.float32))
-
-
 def _fit_factors(config: ALSConfig | BPRConfig, train: Interactions, seed: int) -> MatrixFactorization:
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -245,12 +184,7 @@ def _fit_factors(config: ALSConfig | BPRConfig, train: Interactions, seed: int) 
         else:
             model = BayesianPersonalizedRanking(**settings, random_state=seed, num_threads=1)
         try:
-            model.fit(_matrix(train, np.ones(len(train), np.float32)), show_progress=False)
+            model.fit(interaction_matrix(train, np.ones(len(train), np.float32)), show_progress=False)
         except ModelFitError:
             raise DataError(f"the factors diverged under {config}; lower the learning rate or alpha") from None
     return MatrixFactorization(user_vectors=model.user_factors, item_vectors=model.item_factors)
-
-
-def _matrix(train: Interactions, values: NDArray[Any]) -> csr_matrix:
-    # Copies, since the arrays of a prepared set are read-only and `implicit` asks for buffers it could write to.
-    return csr_matrix((values, train.items, train.offsets), shape=(train.n_users, train.n_items), copy=True)

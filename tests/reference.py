@@ -132,16 +132,21 @@ def leave_one_out(table: pd.DataFrame, min_ratings: int) -> dict[Any, tuple[list
     return split
 
 
-def item_knn_scores(histories: list[list[int]], n_items: int, idf_power: float) -> Floats:
-    """Sums of the weighted cosines of an item and each item of a user, (users, items); all items are neighbours."""
+def item_similarities(histories: list[list[int]], n_items: int, idf_power: float) -> Floats:
+    """Weighted cosines of all pairs of items, (items, items), a pair at a time; 0 for an item that nobody has."""
     weights = np.array([math.log((n_items + 1) / max(len(history), 1)) ** idf_power for history in histories])
     columns = np.array([[item in history for history in histories] for item in range(n_items)]) * weights
-    scores = np.zeros((len(histories), n_items))
-    for user, item in np.ndindex(scores.shape):
-        for other in histories[user]:
-            norm = np.linalg.norm(columns[item]) * np.linalg.norm(columns[other])
-            scores[user, item] += columns[item] @ columns[other] / norm if norm else 0.0
-    return scores
+    cosines = np.zeros((n_items, n_items))
+    for item, other in np.ndindex(cosines.shape):
+        norm = np.linalg.norm(columns[item]) * np.linalg.norm(columns[other])
+        cosines[item, other] = columns[item] @ columns[other] / norm if norm else 0.0
+    return cosines
+
+
+def item_knn_scores(histories: list[list[int]], n_items: int, idf_power: float) -> Floats:
+    """Sums of the weighted cosines of an item and each item of a user, (users, items); all items are neighbours."""
+    cosines = item_similarities(histories, n_items, idf_power)
+    return np.array([cosines[history].sum(axis=0) for history in histories])
 
 
 def pad_crop_flip(

@@ -1,3 +1,4 @@
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,11 +20,12 @@ from ncf_ppt.baselines import (
     ALSConfig,
     BaselineConfig,
     BPRConfig,
-    ItemKNNConfig,
     MatrixFactorization,
     fit_baseline,
 )
+from ncf_ppt.item_knn import ItemKNNConfig
 from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.sequence_baselines import MarkovConfig, RecentItemKNNConfig
 from ppt_core.errors import DataError
 from tests import reference
 
@@ -35,11 +37,12 @@ SMALL: dict[str, BaselineConfig] = {
 
 
 def prepared(histories: list[list[int]], n_items: int) -> PreparedData:
-    """Train positives alone: the test items are all 0 and there are no negatives."""
+    """Train positives alone, in their order in time: the test items are all 0 and there are no negatives."""
     users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
     items = np.array([item for history in histories for item in history], np.int64)
     return PreparedData(
         train=Interactions.from_pairs(users, items, n_users=len(histories), n_items=n_items),
+        history=items.astype(np.int32),
         test_items=np.zeros(len(histories), np.int32),
         test_negatives=np.zeros((len(histories), 0), np.int32),
         user_ids=np.arange(len(histories)),
@@ -67,7 +70,7 @@ def all_scores(name: str, data: PreparedData, **keywords: Any) -> NDArray[np.flo
     return fit_baseline(SMALL[name], data, **keywords).score_catalogue(np.arange(data.n_users))
 
 
-@pytest.mark.parametrize("name", ["item-knn", "als", "bpr"])
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "popular"])
 def test_learns_the_checkerboard(checkerboard: PreparedData, name: str) -> None:
     ranks = rank_test_items(fit_baseline(SMALL[name], checkerboard), checkerboard)
     assert ranks.hit_ratio(1) == 1
@@ -147,12 +150,52 @@ def test_every_way_to_score_gives_the_same_bits(name: str) -> None:
     assert model.score_catalogue(users[:0]).shape == (0, 40)
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.integers(0, 7), unique=True, max_size=8), min_size=1, max_size=6))
+def test_recent_item_knn_sums_similarities_of_recent_items(histories: list[list[int]]) -> None:
+    data = prepared(histories, 8)
+    model = fit_baseline(RecentItemKNNConfig(neighbours=8, idf_power=1, decay=0.7), data)
+    similarities = reference.item_similarities(histories, 8, idf_power=1)
+    expected = np.zeros((len(histories), 8))
+    for user, history in enumerate(histories):
+        for age, item in enumerate(reversed(history)):
+            expected[user] += 0.7**age * similarities[item]
+    np.testing.assert_allclose(model.score_catalogue(np.arange(len(histories))), expected, rtol=1e-5, atol=1e-7)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.integers(0, 7), unique=True, max_size=8), min_size=1, max_size=6))
+def test_markov_counts_what_came_next(histories: list[list[int]]) -> None:
+    data = prepared(histories, 8)
+    model = fit_baseline(MarkovConfig(similarity=3, popularity=2, neighbours=8, idf_power=1), data)
+    similarities = reference.item_similarities(histories, 8, idf_power=1)
+    np.fill_diagonal(similarities, 0)
+    n = max(1, sum(map(len, histories)))
+    popularity = np.array([sum(item in history for history in histories) for item in range(8)]) / n
+    expected = np.tile(2 * popularity, (len(histories), 1))
+    for user, history in enumerate(histories):
+        if history:
+            last = history[-1]
+            for other in histories:
+                for before, after in itertools.pairwise(other):
+                    expected[user, after] += before == last
+            if similarities[last].sum():
+                expected[user] += 3 * similarities[last] / similarities[last].sum()
+    np.testing.assert_allclose(model.score_catalogue(np.arange(len(histories))), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["recent-item-knn", "markov"])
+def test_an_order_in_time_is_needed_by_those_that_see_it(name: str) -> None:
+    with pytest.raises(DataError, match="do not hold the order of each user's items in time"):
+        fit_baseline(name, replace(random_data(), history=None))
+
+
 def test_item_knn_scores_pairs_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     data = random_data()
     model = fit_baseline("item-knn", data)
     users, candidates = np.arange(30), np.arange(60, dtype=np.int32).reshape(30, 2) % 40
     whole = model(users, candidates)
-    monkeypatch.setattr("ncf_ppt.baselines._BLOCK_BYTES", 4 * 40 * 7)  # 7 users of 30: the last block is shorter
+    monkeypatch.setattr("ncf_ppt.item_knn._BLOCK_BYTES", 4 * 40 * 7)  # 7 users of 30: the last block is shorter
     assert model(users, candidates).tobytes() == whole.tobytes()
 
 
@@ -183,7 +226,7 @@ def test_a_function_of_data_and_seed(name: str) -> None:
     data = random_data()
     scores = all_scores(name, data, seed=3)
     assert scores.tobytes() == all_scores(name, data, seed=3).tobytes()
-    assert (scores.tobytes() == all_scores(name, data, seed=4).tobytes()) == (name in ("popular", "item-knn"))
+    assert (scores.tobytes() == all_scores(name, data, seed=4).tobytes()) == (name not in ("als", "bpr"))
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -219,6 +262,9 @@ def test_refuses_what_it_cannot_fit() -> None:
         fit_baseline("knn", data)
     with pytest.raises(ValueError, match="seed is -1; it must be at least 0"):
         fit_baseline("als", data, seed=-1)
+    for decay in (0, 1.5):
+        with pytest.raises(ValueError, match=f"decay is {decay}; it must be above 0 and at most 1"):
+            RecentItemKNNConfig(decay=decay)
     with pytest.raises(DataError, match=r"the factors diverged under BPRConfig\(.*lower the learning rate") as caught:
         fit_baseline(BPRConfig(learning_rate=1e9), data)
     assert "\n" not in str(caught.value)
@@ -229,6 +275,9 @@ def test_refuses_what_it_cannot_fit() -> None:
     [
         (ItemKNNConfig, "neighbours", 0),
         (ItemKNNConfig, "idf_power", -1.0),
+        (RecentItemKNNConfig, "neighbours", 0),
+        (MarkovConfig, "popularity", -0.5),
+        (MarkovConfig, "similarity", float("inf")),
         (ALSConfig, "factors", 0),
         (ALSConfig, "regularization", float("nan")),
         (ALSConfig, "alpha", -0.5),
@@ -243,7 +292,9 @@ def test_refuses_settings_out_of_range(config: type[Any], field: str, value: flo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "least"), [("popular", 0.45), ("item-knn", 0.63), ("als", 0.72), ("bpr", 0.60)], ids=list(BASELINES)
+    ("name", "least"),
+    [("popular", 0.45), ("item-knn", 0.63), ("als", 0.72), ("bpr", 0.60), ("recent-item-knn", 0.70), ("markov", 0.68)],
+    ids=list(BASELINES),
 )
 def test_defaults_are_tuned(name: str, least: float) -> None:
     folder = os.environ.get("PPT_TEST_DATA")

@@ -114,7 +114,7 @@ def test_the_packed_engine_answers_like_the_network(folder: Path) -> None:
     assert items[0] == items[1]
 
 
-@pytest.mark.parametrize("name", ["popular", "item-knn", "als", "bpr"])
+@pytest.mark.parametrize("name", ["popular", "item-knn", "als", "bpr", "recent-item-knn", "markov"])
 def test_baselines_answer_like_evaluate(folder: Path, name: str) -> None:
     document = succeed("baseline", name, "--data", folder / "data")
     evaluated = succeed("evaluate", folder / "run")

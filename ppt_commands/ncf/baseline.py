@@ -10,7 +10,7 @@ from ppt_commands.output import print_json, print_metrics
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["popular", "item-knn", "als", "bpr"]))
+@click.argument("name", type=click.Choice(["popular", "item-knn", "als", "bpr", "recent-item-knn", "markov"]))
 @click.option("--data", type=FOLDER, help="Prepared folder; without it the built-in synthetic sample.")
 @click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
 @click.option("--seed", default=0, show_default=True, help="Seed of what als and bpr draw.")
@@ -31,10 +31,13 @@ def baseline(
 ) -> None:
     """Train a simple recommender and measure it as `evaluate` does.
 
+    recent-item-knn and markov see the order in time, which the data must hold.
+
     \b
     Examples:
       ppt-ncf baseline popular --data ml-1m
       ppt-ncf baseline als --data ml-1m --json
+      ppt-ncf baseline recent-item-knn --data ml-1m
     """
     import time
 
