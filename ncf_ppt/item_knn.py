@@ -86,7 +86,8 @@ def fit_similarities(config: ItemKNNConfig, train: Interactions) -> csr_matrix:
     weighted = interaction_matrix(train, weights[users] / norms[train.items])
     model = ItemItemRecommender(K=min(config.neighbours, train.n_items), num_threads=threads_in_use())
     model.fit(weighted, show_progress=False)
-    return model.similarity.astype(np.float32)
+    similarities: csr_matrix = model.similarity.astype(np.float32)
+    return similarities
 
 
 def interaction_matrix(train: Interactions, values: NDArray[Any]) -> csr_matrix:

@@ -26,7 +26,7 @@ class RecentItemKNNConfig:
         decay: above 0 and at most 1, which is item-kNN itself.
     """
 
-    neighbours: int = 1000
+    neighbours: int = 2000
     idf_power: float = 2.0
     decay: float = 0.7
 

@@ -23,6 +23,7 @@ from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.warm_start import ALSStart
 from ppt_core.distributed import World, join_world
 from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
@@ -37,7 +38,8 @@ ROOT = Path(__file__).parent.parent
 N_STEPS = 12
 # Without BatchNorm, whose statistics are each process's own, any number of processes computes the same.
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False)
-NCF_TRAININGS = ("row-adam", "adam", "row-adam-small")
+RECENT = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False, n_recent=2)
+NCF_TRAININGS = ("row-adam", "adam", "row-adam-small", "recent-from-als")
 
 
 def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
@@ -54,6 +56,7 @@ def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
         learning_rate=1e-2,
         optimizer="adam" if name == "adam" else "row-adam",
         seed=1,
+        warm_start=ALSStart(iterations=2) if name == "recent-from-als" else None,
     )
 
 
@@ -97,7 +100,8 @@ def run_steps(steps: Iterator[Progress], stop: int | None) -> None:
 
 
 def fit_ncf(data: PreparedData, path: Path, name: str, stop: int | None = None, **options: Any) -> None:
-    run_steps(ncf_ppt.training.fit_steps(data, path, SMALL, ncf_config(data, name), **options), stop)
+    network = RECENT if name == "recent-from-als" else SMALL
+    run_steps(ncf_ppt.training.fit_steps(data, path, network, ncf_config(data, name), **options), stop)
 
 
 def fit_vision(path: Path, stop: int | None = None, **options: Any) -> None:
