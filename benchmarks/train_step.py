@@ -113,8 +113,10 @@ def vectorized_batches(data: PreparedData, batch_size: int) -> Iterator[Batch]:
         yield torch.from_numpy(user), torch.from_numpy(item), labels
 
 
-def make_stepper(row: str, data: PreparedData, batch_size: int) -> Callable[[], tuple[float, float, float]]:
-    """Return a function that takes one step and returns the seconds of its parts."""
+def make_stepper(
+    row: str, data: PreparedData, batch_size: int
+) -> tuple[nn.Module, Callable[[], tuple[float, float, float]]]:
+    """Return a model and a function that trains it by one step and returns the seconds of its parts."""
     optimizers: list[torch.optim.Optimizer]
     model: nn.Module
     loss: Callable[[nn.Module, Batch], Tensor]
@@ -163,7 +165,7 @@ def make_stepper(row: str, data: PreparedData, batch_size: int) -> Callable[[], 
         clamp_alphas(model)
         return drawn - start, computed - drawn, time.perf_counter() - computed
 
-    return step
+    return model, step
 
 
 def interactions(scale: float) -> PreparedData:
@@ -210,12 +212,12 @@ def measure(
     """Measure the rows on a prepared folder and print the table."""
     data = PreparedData.load(folder)
     if peak_of is not None:
-        step = make_stepper(peak_of, data, batch_size)
+        _, step = make_stepper(peak_of, data, batch_size)
         for _ in range(10):
             step()
         return click.echo(peak_memory())
     names = rows.split(",")
-    steppers = {name: make_stepper(name, data, batch_size) for name in names}
+    steppers = {name: make_stepper(name, data, batch_size)[1] for name in names}
     seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for turn in range(turns + 1):
         for name, step in steppers.items():
