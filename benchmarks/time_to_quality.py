@@ -43,7 +43,7 @@ TRAININGS: dict[str, list[tuple[float, float, str]]] = {
     "from als": [
         (0, 2, f"{_ALS_START} --als-regularization 60 --learning-rate 2e-4 --regularization 3e-3 --eval-every 0.1")
     ],
-    "from als, recent": [
+    "from als with recent items": [
         (0, 4, f"{_ALS_START} --recent 10 --learning-rate 5e-4 --regularization 3e-3 --eval-every 0.1")
     ],
     "warm": [(0, 3, "--recipe warm --eval-every 0.1")],
@@ -55,9 +55,7 @@ Curve = list[dict[str, float]]
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--runs", type=click.Path(path_type=Path), required=True, help="Folder for the run folders and curves.")
-@click.option(
-    "--rows", default=",".join([PLAIN, ALS, *TRAININGS]).replace("als, recent", "als; recent"), show_default=True
-)
+@click.option("--rows", default=",".join([PLAIN, ALS, *TRAININGS]), show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--plain-epochs", default=4.0, show_default=True, help="Length of plain PyTorch's training.")
 @click.option("--json", "as_json", is_flag=True)
@@ -69,7 +67,7 @@ def main(
     runs.mkdir(parents=True, exist_ok=True)
     prepared = PreparedData.load(data)
     curves: dict[str, list[Curve]] = {}
-    for name in (row.replace(";", ",") for row in rows.split(",")):
+    for name in rows.split(","):
         if name == PLAIN:
             curves[name] = [kept(runs / "plain.json", lambda: plain(prepared, plain_epochs))]
         elif name == ALS:
@@ -77,7 +75,7 @@ def main(
         else:
             curves[name] = [
                 trained(
-                    runs / f"{name}-{epochs:g}-seed{seed}",
+                    runs / f"{name.replace(' ', '-')}-{epochs:g}-seed{seed}",
                     data,
                     split,
                     epochs,

@@ -51,8 +51,8 @@ class MarkovConfig:
         idf_power: see `ItemKNNConfig`.
     """
 
-    similarity: float = 300.0
-    popularity: float = 50.0
+    similarity: float = 1000.0
+    popularity: float = 200.0
     neighbours: int = 1000
     idf_power: float = 2.0
 

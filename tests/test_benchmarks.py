@@ -5,7 +5,7 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
-from benchmarks import contention, conv, evaluate, prepare, quality, train_step, vision_step
+from benchmarks import contention, conv, evaluate, prepare, quality, time_to_quality, train_step, vision_step
 from data_prep.ratings.interactions import PreparedData
 
 
@@ -35,6 +35,22 @@ def test_train_step_prints_every_row() -> None:
     results = json.loads(run(train_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
     assert all(result["samples_per_second"] > 0 for result in results)
+
+
+def test_time_to_quality_draws_curves_and_repeats_nothing(tiny_data: PreparedData, tmp_path: Path) -> None:
+    tiny_data.save(tmp_path / "data")
+    tiny = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--epochs", "0.5"]
+    options = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--plain-epochs", "0.25", "--json"]
+    rows = "plain PyTorch,als,split 0.5,from als with recent items"
+    document = json.loads(run(time_to_quality.main, *options, "--rows", rows, *tiny))
+    assert [row["row"] for row in document["rows"]] == rows.split(",")
+    for row in document["rows"]:
+        assert all(row["curves"])
+        best = max(point["hit_ratio"] for curve in row["curves"] for point in curve)
+        for wanted, seconds in row["seconds"].items():
+            assert (seconds is not None) == (best >= float(wanted))
+    assert "<svg" in (tmp_path / "runs" / "curves.svg").read_text("utf-8")
+    assert json.loads(run(time_to_quality.main, *options, "--rows", rows, *tiny)) == document
 
 
 def test_vision_step_prints_every_row() -> None:
