@@ -22,23 +22,26 @@ if TYPE_CHECKING:
     from data_prep.ratings.prepare import prepare_source as prepare
     from ncf_ppt.baselines import ALSConfig as ALSConfig
     from ncf_ppt.baselines import BPRConfig as BPRConfig
-    from ncf_ppt.baselines import ItemKNNConfig as ItemKNNConfig
     from ncf_ppt.baselines import PopularConfig as PopularConfig
     from ncf_ppt.baselines import fit_baseline as fit_baseline
     from ncf_ppt.evaluation import Evaluation as Evaluation
     from ncf_ppt.evaluation import evaluate as evaluate
     from ncf_ppt.fitting import fit as fit
+    from ncf_ppt.item_knn import ItemKNNConfig as ItemKNNConfig
     from ncf_ppt.model import NCFConfig as NCFConfig
     from ncf_ppt.recipes import RECIPES as RECIPES
     from ncf_ppt.recipes import Recipe as Recipe
     from ncf_ppt.recommendation import Recommendations as Recommendations
     from ncf_ppt.recommendation import recommend as recommend
+    from ncf_ppt.sequence_baselines import MarkovConfig as MarkovConfig
+    from ncf_ppt.sequence_baselines import RecentItemKNNConfig as RecentItemKNNConfig
     from ncf_ppt.trained import TrainedNCF as TrainedNCF
     from ncf_ppt.trained import load as load
     from ncf_ppt.training import NCFTrainingConfig as NCFTrainingConfig
     from ncf_ppt.training import fit_steps as fit_steps
     from ncf_ppt.two_tower import TwoTowerConfig as TwoTowerConfig
     from ncf_ppt.two_tower_training import TwoTowerTrainingConfig as TwoTowerTrainingConfig
+    from ncf_ppt.warm_start import ALSStart as ALSStart
     from ppt_core.environment import set_environment as set_environment
     from ppt_core.errors import DataError as DataError
 
@@ -47,7 +50,10 @@ _HOMES = {
     "BPRConfig": "ncf_ppt.baselines",
     "DataError": "ppt_core.errors",
     "Evaluation": "ncf_ppt.evaluation",
-    "ItemKNNConfig": "ncf_ppt.baselines",
+    "ALSStart": "ncf_ppt.warm_start",
+    "ItemKNNConfig": "ncf_ppt.item_knn",
+    "MarkovConfig": "ncf_ppt.sequence_baselines",
+    "RecentItemKNNConfig": "ncf_ppt.sequence_baselines",
     "NCFConfig": "ncf_ppt.model",
     "NCFTrainingConfig": "ncf_ppt.training",
     "PopularConfig": "ncf_ppt.baselines",
@@ -72,14 +78,17 @@ _HOMES = {
 __all__ = [
     "RECIPES",
     "ALSConfig",
+    "ALSStart",
     "BPRConfig",
     "DataError",
     "Evaluation",
     "ItemKNNConfig",
+    "MarkovConfig",
     "NCFConfig",
     "NCFTrainingConfig",
     "PopularConfig",
     "PreparedData",
+    "RecentItemKNNConfig",
     "Recipe",
     "Recommendations",
     "TrainedNCF",
