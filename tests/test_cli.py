@@ -1,6 +1,4 @@
 import errno
-import gzip
-import shlex
 from pathlib import Path
 
 import click
@@ -14,7 +12,6 @@ from data_prep.ratings.interactions import PreparedData
 from ppt_commands.group import CommandGroup
 from tests.command_line import CommandLine
 
-README = Path(__file__).parent.parent / "README.md"
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--epochs", "1", "--batch-size", "512", "--learning-rate", "0.01"]
 
 
@@ -216,46 +213,3 @@ def test_an_unfinished_run_says_how_to_go_on(folder: Path, tmp_path: Path) -> No
     )
     next(steps)
     assert "has not finished training" in fail("evaluate", tmp_path / "run")
-
-
-def blocks(language: str) -> list[str]:
-    """The fenced code blocks of the README in a language."""
-    return [part.split("```")[0] for part in README.read_text("utf-8").split(f"```{language}\n")[1:]]
-
-
-def test_readme_commands(tmp_path: Path, ratings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first real run, command by command; only the download and the length of training are changed."""
-    monkeypatch.chdir(tmp_path)
-    for ending, content in {
-        "train.rating": "".join(f"{user}\t{item}\t5\t1\n" for user in range(3) for item in range(user, user + 4)),
-        "test.rating": "0\t9\t5\t2\n1\t8\t5\t2\n2\t7\t5\t2\n",
-        "test.negative": "(0,9)\t6\t7\n(1,8)\t0\t7\n(2,7)\t0\t1\n",
-    }.items():
-        (tmp_path / f"ml-1m.{ending}.gz").write_bytes(gzip.compress(content.encode()))
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("ppt-ncf")]
-    assert len(lines) >= 7
-    for line in lines:
-        command = line.split("#")[0].replace("--user 1 --user 42", "--user 101 --user 102")
-        arguments = shlex.split(command)[1:]
-        if arguments[:2] == ["prepare", "ml-1m"]:
-            arguments += ["--source", str(ratings), "--negatives", "30"]
-        if arguments[0] == "train":
-            arguments += ["--iterations", "4"]
-        if arguments[:2] == ["study", "run"]:
-            arguments += ["--budgets", "1,2", "--trials", "1", "--threads", "1", "--", "--factors", "4"]
-            arguments += ["--layers", "8,8,8,4"]
-        done = call(*arguments)
-        assert done.exit_code == 0, (line, done.stderr)
-        assert done.stdout
-
-
-def test_readme_names_every_command() -> None:
-    text = README.read_text("utf-8")
-    for name in main.commands:
-        assert f"`ppt-ncf {name} " in text, name
-
-
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_readme_python(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("python")[number], f"README.md, Python block {number}", "exec"), {})

@@ -19,10 +19,12 @@ VERSIONS = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PROJECT)
 REQUIRES_PYTHON = {
     "coloredlogs==15.0.1": ">=2.7,!=3.0.*,!=3.1.*,!=3.2.*,!=3.3.*,!=3.4.*", "contourpy==1.3.2": ">=3.10",
     "contourpy==1.3.3": ">=3.11", "exceptiongroup==1.3.2": ">=3.7", "filelock==4.1.0": ">=3.10",
-    "filelock==4.2.12": ">=3.11", "fonttools==4.65.0": ">=3.10", "fonttools==4.68.0": ">=3.11",
+    "filelock==4.2.12": ">=3.11", "fonttools==4.65.0": ">=3.10", "fonttools==4.68.0": ">=3.11", "ghp-import==2.1.0": "",
     "humanfriendly==10.0": ">=2.7,!=3.0.*,!=3.1.*,!=3.2.*,!=3.3.*,!=3.4.*", "hypothesis==6.168.5": ">=3.10",
     "hypothesis==6.170.17": ">=3.11", "importlib_metadata==9.0.1": ">=3.10", "importlib_metadata==10.2.0": ">=3.11",
-    "lazy-importer==0.1.0": ">=3.11", "matplotlib==3.10.9": ">=3.10", "matplotlib==3.11.2": ">=3.11",
+    "lazy-importer==0.1.0": ">=3.11", "Markdown==3.10.3": ">=3.10", "Markdown==3.11.3": ">=3.11",
+    "matplotlib==3.10.9": ">=3.10", "matplotlib==3.11.2": ">=3.11",
+    "mergedeep==1.3.4": ">=3.6", "mkdocs==1.6.1": ">=3.8", "mkdocs-get-deps==0.2.2": ">=3.9",
     "networkx==3.4.2": ">=3.10", "networkx==3.6.1": "!=3.14.1,>=3.11", "numpy==2.2.6": ">=3.10",
     "numpy==2.4.6": ">=3.11", "numpy-typing-compat==20251206.2.4": ">=3.11", "onnxruntime==1.23.2": ">=3.10",
     "onnxruntime==1.32.0": ">=3.11", "optype==0.9.3": ">=3.10", "optype==0.17.1": ">=3.11", "pandas==2.3.3": ">=3.9",
@@ -30,10 +32,11 @@ REQUIRES_PYTHON = {
     "pillow==12.3.0": ">=3.10", "pillow==13.0.0": ">=3.11", "platformdirs==4.12.4": ">=3.10",
     "platformdirs==4.14.8": ">=3.11", "pyarrow==25.0.1": ">=3.10", "pyarrow==26.0.1": ">=3.11",
     "python-dateutil==3.0.0": "!=3.0.*,!=3.1.*,!=3.2.*,>=2.7", "python-dateutil==4.0.0": ">=3.11", "pytz==2026.6": "",
+    "pyyaml_env_tag==1.1": ">=3.9",
     "scipy==1.15.3": ">=3.10", "scipy==1.17.1": ">=3.11", "scipy-stubs==1.15.3.0": ">=3.10",
     "scipy-stubs==1.17.1.5": ">=3.11", "six==1.17.0": ">=2.7,!=3.0.*,!=3.1.*,!=3.2.*", "tomli==2.5.0": ">=3.8",
     "tornado==6.5.10": ">=3.9", "tornado==6.6.1": ">=3.11", "types-pytz==2026.6.0.20261031": ">=3.10",
-    "zipp==4.1.2": ">=3.10",
+    "watchdog==6.0.0": ">=3.9", "watchdog==7.1.0": ">=3.11", "zipp==4.1.2": ">=3.10",
 }  # fmt: skip
 
 
@@ -68,8 +71,8 @@ def installed_rule(requirement: Requirement) -> str | None:
 
 def requirements_of_the_project() -> list[Requirement]:
     """Every package that pyproject.toml names: to run, to test and in the extras."""
-    lists = re.findall(r"^(?:dependencies|faiss|onnx|dask|test) = \[(.*?)\]$", PROJECT, re.MULTILINE | re.DOTALL)
-    assert len(lists) == 5
+    lists = re.findall(r"^(?:dependencies|faiss|onnx|dask|docs|test) = \[(.*?)\]$", PROJECT, re.MULTILINE | re.DOTALL)
+    assert len(lists) == 6
     return [Requirement(text) for each in lists for text in re.findall(r'"([^"]+)"', each)]
 
 

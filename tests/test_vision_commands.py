@@ -1,6 +1,4 @@
 import json
-import shlex
-import tarfile
 from pathlib import Path
 
 import click
@@ -15,7 +13,6 @@ from data_prep.ratings.interactions import PreparedData
 from tests.command_line import CommandLine
 from tests.test_cifar import in_folder, small_batches, write_archive
 
-README = Path(__file__).parent.parent / "README.md"
 TINY = ["--iterations", "2", "--batch-size", "16"]
 
 
@@ -151,31 +148,6 @@ def test_damaged_images_stop_training_with_their_name(jpegs: Path, tmp_path: Pat
     for workers in (0, 1):
         options = ["--image-size", 16, "--workers", workers, *TINY, "--out", tmp_path / f"run{workers}"]
         assert f"{path} cannot be read" in fail("train", "--data", tmp_path / "data", *options)
-
-
-def test_readme_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each in turn; only the archive and the length of training are changed."""
-    monkeypatch.chdir(tmp_path)
-    archive = write_archive(tmp_path / "cifar-10-python.tar.gz", in_folder(small_batches()))
-    assert tarfile.is_tarfile(archive)
-    blocks = [part.split("```")[0] for part in README.read_text("utf-8").split("```sh\n")[1:]]
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("ppt-vision")]
-    assert len(lines) >= 3
-    for line in lines:
-        arguments = shlex.split(line.split("#")[0])[1:]
-        if arguments[0] == "train":
-            arguments += ["--iterations", "2"]
-        if arguments[:2] == ["study", "run"]:
-            arguments += ["--budgets", "1", "--trials", "1", "--threads", "1", "--", "--batch-size", "8"]
-        done = call(*arguments)
-        assert done.exit_code == 0, (line, done.stderr)
-        assert done.stdout
-
-
-def test_readme_names_every_command() -> None:
-    text = README.read_text("utf-8")
-    for name in vision.commands:
-        assert f"`ppt-vision {name} " in text, name
 
 
 def test_a_study_of_images(folder: Path, tmp_path: Path) -> None:

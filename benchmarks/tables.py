@@ -1,0 +1,291 @@
+"""Every figure that the pages quote from `benchmarks/results`, written into them.
+
+A page marks what is written here: ``<!-- result: NAME -->``, the table or the figure, ``<!-- end -->``. A test fails
+where a page and the results differ.
+
+    python -m benchmarks.tables            rewrite the pages
+    python -m benchmarks.tables --check    only name the pages that would change
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+TECHNIQUES = {1.0: "full precision", 0.5: "partial pre-training", 0.0: "low precision"}
+BASELINES = {"popular": "popularity", "item-knn": "item-kNN", "bpr": "BPR", "als": "ALS"}
+STUDIES = {
+    "ml-100k-99": "MovieLens-100K, 99 strict negatives, 0.5 to 16 epochs",
+    "ml-100k-999": "MovieLens-100K, 999 MLPerf negatives, 0.5 to 16 epochs",
+    "ml-1m": "MovieLens-1M, the NCF authors' 99 negatives, 1 to 8 epochs",
+}
+
+_MARKED = re.compile(r"(<!-- result: ([\w-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+
+Row = dict[str, Any]
+
+
+def rows(name: str) -> list[Row]:
+    """The lines of a ``.jsonl`` file of results."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def report(study: str) -> Row:
+    """The report of a study."""
+    found: Row = json.loads((RESULTS / f"study-{study}" / "report.json").read_text())
+    return found
+
+
+def share(value: float) -> str:
+    """Write a share to three places: .725."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def spread(values: Iterable[float], form: Callable[[float], str] = share) -> str:
+    """Write a median [lowest, highest], or the one value alone."""
+    values = sorted(values)
+    middle = form(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} [{form(values[0])}, {form(values[-1])}]"
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table between blank lines."""
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *body)]
+    return "\n\n" + "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]).replace("|  |", "| |") + "\n\n"
+
+
+def _of(results: list[Row], split: float, epochs: float, key: str) -> list[float]:
+    return [row[key] for row in results if (row["split"], row["epochs"]) == (split, epochs)]
+
+
+def quality() -> str:
+    """MovieLens-1M at the MLPerf shape: the three techniques at two budgets."""
+    results, budgets = rows("quality-ml-1m-mlperf"), (4.0, 8.0)
+    cells = [
+        [" / ".join(spread(_of(results, split, epochs, key)) for key in ("hit_ratio", "ndcg")) for epochs in budgets]
+        for split in TECHNIQUES
+    ]
+    names = [f"{name} (`--split {split:g}`)" for split, name in TECHNIQUES.items()]
+    head = ["HR@10 / NDCG@10", *(f"{epochs:g} epochs" for epochs in budgets)]
+    return table(head, ([name, *line] for name, line in zip(names, cells, strict=True)))
+
+
+def optimizers() -> str:
+    """The same trainings by dense Adam and by row-adam."""
+    results = {"dense Adam": rows("quality-ml-1m-mlperf-dense-adam"), "row-adam": rows("quality-ml-1m-mlperf")}
+    columns = [(epochs, name) for epochs in (4.0, 8.0) for name in results]
+
+    def cell(split: float, epochs: float, name: str) -> str:
+        ndcg = statistics.median(_of(results[name], split, epochs, "ndcg"))
+        return f"{spread(_of(results[name], split, epochs, 'hit_ratio'))} / {share(ndcg)}"
+
+    head = ["HR@10 / NDCG@10", *(f"{epochs:g} epochs, {name}" for epochs, name in columns)]
+    return table(
+        head, ([TECHNIQUES[split], *(cell(split, epochs, name) for epochs, name in columns)] for split in TECHNIQUES)
+    )
+
+
+def published() -> str:
+    """At the settings of the NCF paper, seed 0."""
+    body = [
+        [
+            TECHNIQUES[row["split"]],
+            "with" if row["batch_norm"] else "without",
+            share(row["hit_ratio"]),
+            share(row["ndcg"]),
+        ]
+        for row in rows("quality-ml-1m-published")
+    ]
+    head = ["", "BatchNorm", "HR@10", "NDCG@10"]
+    return table(head, [["full precision, as He et al. report it", "without", ".688", ".410"], *body])
+
+
+def baselines() -> str:
+    """The simple recommenders on the three sets of the studies."""
+    found = {(row["data"], row["baseline"]): row for row in rows("baselines")}
+    sets = {
+        "ml-1m-ncf": "MovieLens-1M, 99 negatives",
+        "ml-100k-99": "MovieLens-100K, 99 negatives",
+        "ml-100k-999": "MovieLens-100K, 999 negatives",
+    }
+    body = [
+        [title, *(f"{share(found[data, name]['hit_ratio'])} / {share(found[data, name]['ndcg'])}" for data in sets)]
+        for name, title in BASELINES.items()
+    ]
+    return table(["HR@10 / NDCG@10", *sets.values()], body)
+
+
+def best_and_honest() -> str:
+    """What the front page says of quality: MovieLens-1M, 8 epochs, medians, beside the simple recommenders."""
+    results = rows("quality-ml-1m-mlperf")
+    found = {row["baseline"]: row for row in rows("baselines") if row["data"] == "ml-1m-ncf"}
+    lines = [(BASELINES[name], found[name]["hit_ratio"], found[name]["ndcg"]) for name in found]
+    for split, name in TECHNIQUES.items():
+        medians = [statistics.median(_of(results, split, 8.0, key)) for key in ("hit_ratio", "ndcg")]
+        lines.append((f"NeuMF, {name}, 8 epochs", medians[0], medians[1]))
+    lines.sort(key=lambda line: line[1])
+    body = [[name, share(hits), share(ndcg)] for name, hits, ndcg in lines]
+    return table(["", "HR@10", "NDCG@10"], [*body[:-1], [f"**{cell}**" for cell in body[-1]]])
+
+
+def accuracies(study: str, budgets: Sequence[float]) -> str:
+    """What the curves of a study reach at some budgets."""
+    document = report(study)
+    an_epoch = document["speed"]["iterations_per_epoch"]
+    body = []
+    for curve in document["curves"]:
+        if curve["split"] in TECHNIQUES:
+            points = {point["iterations"]: point["accuracies"] for point in curve["points"]}
+            body.append([curve["name"], *(spread(points[epochs * an_epoch]) for epochs in budgets)])
+    return table([document["metric"]["title"], *_epochs(budgets)], body)
+
+
+def seconds(study: str, budgets: Sequence[float]) -> str:
+    """Median seconds of a study's trainings."""
+    document = report(study)
+    an_epoch = document["speed"]["iterations_per_epoch"]
+    body = []
+    for curve in document["curves"]:
+        points = {point["iterations"]: point["seconds"] for point in curve["points"]}
+        body.append([curve["name"], *(f"{points[epochs * an_epoch]:,.0f}" for epochs in budgets)])
+    return table(["median seconds", *_epochs(budgets)], body)
+
+
+def _epochs(budgets: Sequence[float]) -> list[str]:
+    return [f"{epochs:g} epoch{'s' * (epochs != 1)}" for epochs in budgets]
+
+
+def _factor(speed_up: Row) -> str:
+    interval = speed_up["interval"]
+    return f"{speed_up['factor']:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def _speed_ups(study: str, split: float) -> dict[str, Row]:
+    return {each["cost"]: each for each in report(study)["speed_ups"] if each["split"] == split}
+
+
+def speed_ups() -> str:
+    """How many times as soon partial pre-training (split 0.5) reaches an accuracy as low precision does."""
+    body = []
+    for study, title in STUDIES.items():
+        found = _speed_ups(study, 0.5)
+        compared = f"{share(found['iterations']['lowest'])} to {share(found['iterations']['highest'])}"
+        body.append([title, compared, *(_factor(found[cost]) for cost in ("iterations", "seconds", "plain_seconds"))])
+    return table(["", "accuracies compared", "iterations", "seconds", "seconds of plain PyTorch"], body)
+
+
+def speed_ups_by_split() -> str:
+    """The same of MovieLens-100K for three splits; the seconds of the later two do not compare."""
+    body = []
+    for split in (0.5, 0.75, 0.25):
+        found = _speed_ups("ml-100k-99", split)
+        measured = _factor(found["seconds"]) if split == 0.5 else ""
+        body.append([f"{split:g}", _factor(found["iterations"]), measured, _factor(found["plain_seconds"])])
+    return table(["split", "iterations", "seconds", "seconds of plain PyTorch"], body)
+
+
+def best_splits() -> str:
+    """The best split at each budget of MovieLens-100K, chosen with the test set in sight."""
+    body = []
+    for each in report("ml-100k-99")["splits"]:
+        best, half = each["best"], each["half"]
+        own = half is not None and best["split"] != 0.5
+        beside = spread(half["accuracies"]) if own else ""
+        body.append([f"{each['epochs']:g}", f"{best['split']:.2g}", spread(best["accuracies"]), beside])
+    return table(["epochs", "best split", "its HR@10", "split 0.5"], body)
+
+
+def steps() -> str:
+    """Iterations per second of both precisions in every study: the paper's Table 2."""
+    body = []
+    for study in (*STUDIES, "cifar10-resnet20"):
+        speed = report(study)["speed"]
+        title = STUDIES[study].rsplit(",", 1)[0] if study in STUDIES else "CIFAR-10, ResNet-20"
+        digits = 2 if speed["full"] < 10 else 1
+        cells = [f"{each[key]:.{digits}f}" for each in (speed, speed["plain"]) for key in ("full", "low")]
+        ratios = [f"{each['slowdown']:.2f}" for each in (speed, speed["plain"])]
+        body.append([title, *cells[:2], ratios[0], *cells[2:], ratios[1]])
+    plain = "plain PyTorch: "
+    return table(["iterations/s", "full", "low", "slowdown", f"{plain}full", f"{plain}low", f"{plain}slowdown"], body)
+
+
+def images(network: str, learning_rate: float) -> str:
+    """Trainings of larger image networks, one seed."""
+    found = [row for row in rows("images") if (row["network"], row["learning_rate"]) == (network, learning_rate)]
+    body = []
+    for row in sorted(found, key=lambda row: -row["split"]):
+        size = row["samples_per_second"] * row["seconds"] / row["iterations"]
+        rates = {phase["precision"]: phase["iterations"] * size / phase["seconds"] for phase in row["phases"]}
+        form = ".0f" if network == "vgg16" else ".1f"
+        speed = [f"{rates[name]:{form}}" if name in rates else "" for name in ("full", "low")]
+        body.append([TECHNIQUES[row["split"]], share(row["accuracy"]), f"{row['seconds']:,.0f}", *speed])
+    return table(["", "accuracy", "seconds", "images/s, full", "images/s, low"], body)
+
+
+def range_of_speed_ups() -> str:
+    """The speed-ups in iterations of the three studies of ratings, from the least to the largest."""
+    factors = sorted(_speed_ups(study, 0.5)["iterations"]["factor"] for study in STUDIES)
+    return f"{factors[0]:.2f} to {factors[-1]:.2f}"
+
+
+def speed_up_of_images() -> str:
+    """Of ResNet-20, in iterations."""
+    found = _speed_ups("cifar10-resnet20", 0.5)["iterations"]
+    return f"{found['factor']:.1f} times as soon, between {share(found['lowest'])} and {share(found['highest'])}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "best-and-honest": best_and_honest,
+    "quality": quality,
+    "optimizers": optimizers,
+    "published": published,
+    "baselines": baselines,
+    "speed-ups": speed_ups,
+    "speed-ups-by-split": speed_ups_by_split,
+    "range-of-speed-ups": range_of_speed_ups,
+    "best-splits": best_splits,
+    "steps": steps,
+    "study-ml-1m": lambda: accuracies("ml-1m", (1, 2, 4, 8)),
+    "study-ml-1m-seconds": lambda: seconds("ml-1m", (1, 2, 4, 8)),
+    "study-ml-100k-99": lambda: accuracies("ml-100k-99", (1, 2, 4, 8, 16)),
+    "study-ml-100k-999": lambda: accuracies("ml-100k-999", (0.5, 1, 2, 4, 8, 16)),
+    "study-cifar10": lambda: accuracies("cifar10-resnet20", (1, 2, 4)),
+    "study-cifar10-seconds": lambda: seconds("cifar10-resnet20", (1, 2, 4)),
+    "study-cifar10-speed-up": speed_up_of_images,
+    "vgg16": lambda: images("vgg16", 0.02),
+    "vgg16-recipe": lambda: images("vgg16", 0.1),
+    "resnet34": lambda: images("resnet34", 0.0125),
+}
+
+
+def pages() -> list[Path]:
+    """Every page that people read."""
+    return [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled(text: str) -> str:
+    """Write into a page what its marks name. Raises KeyError for a name that is none."""
+    return _MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[4], text)
+
+
+def main() -> None:
+    """Rewrite the pages, or name those that differ from the results."""
+    parser = argparse.ArgumentParser(description="Write the figures of benchmarks/results into the pages.")
+    parser.add_argument("--check", action="store_true", help="change nothing; name the pages that would change")
+    check = parser.parse_args().check
+    changed = [(path, text) for path in pages() if (text := filled(path.read_text("utf-8"))) != path.read_text("utf-8")]
+    for path, text in changed:
+        if not check:
+            path.write_text(text, "utf-8")
+        print(path.relative_to(ROOT))
+    sys.exit(1 if check and changed else 0)
+
+
+if __name__ == "__main__":
+    main()

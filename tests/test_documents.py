@@ -1,0 +1,145 @@
+"""README and docs: every command and every line of Python in them runs, every link leads somewhere."""
+
+import gzip
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import tables
+from cli import main, vision
+from docs import generate
+from tests.command_line import CommandLine
+from tests.documents import PAGES, README, ROOT, Block, anchors, blocks, links, name
+from tests.test_cifar import in_folder, small_batches, write_archive
+
+PROGRAMS = {"ppt-ncf": CommandLine(main), "ppt-vision": CommandLine(vision)}
+INSTALLS = ("make demo", "make test", "python3 -m venv ", "pip install ")
+RUNNABLE = [page for page in PAGES if page != README and blocks(page, "sh", "python")]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 150
+
+
+def write_inputs(folder: Path) -> None:
+    """What the pages take as given: ratings of 60 users, number 1 to 60, of 1,100 items, and an archive of images."""
+    lines = ["userId,movieId,rating,timestamp"]
+    for user in range(60):
+        lines += [f"{user + 1},{(user * 29 + place * 7) % 1100 + 1},5,{place}" for place in range(30)]
+    (folder / "ratings.csv").write_text("\n".join(lines))
+    (folder / "ratings.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    write_archive(folder / "cifar-10-python.tar.gz", in_folder(small_batches()))
+
+
+def shortened(program: str, arguments: list[str]) -> list[str]:
+    """The same command without the download, and with less training."""
+    network = ["--batch-size", "8"] if program == "ppt-vision" else ["--factors", "4", "--layers", "8,8,8,4"]
+    match arguments[:2]:
+        case ["prepare", "ml-1m"]:
+            return [*arguments, "--source", "ratings.csv"]
+        case ["train", *_]:
+            return [*arguments, "--iterations", "4" if program == "ppt-ncf" else "2"]
+        case ["study", "run"]:
+            place = arguments.index("--") if "--" in arguments else len(arguments)
+            sizes = ["--budgets", "1", "--trials", "1", "--threads", "1"]
+            return [*arguments[:place], *sizes, "--", *arguments[place + 1 :], *network]
+        case _:
+            return arguments
+
+
+def run(page: Path, block: Block, names: dict[str, Any]) -> None:
+    """Run a block in the working directory; Python shares its names with the page's blocks above."""
+    if block.language == "python":
+        padding = "\n" * (block.line - 1)
+        exec(compile(padding + block.text, name(page), "exec"), names)
+        return
+    for line in block.text.replace("\\\n", "").splitlines():
+        if line.startswith(INSTALLS) or not line.strip():
+            continue
+        program, *arguments = shlex.split(line, comments=True)
+        done = PROGRAMS[program].call(*shortened(program, arguments))
+        assert done.exit_code == 0, (name(page), line, done.stderr, done.exception)
+        assert done.stdout, line
+
+
+@pytest.fixture(scope="module")
+def after_the_readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which everything in the README was typed, from top to bottom."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_inputs(folder)
+    names: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for block in blocks(README, "sh", "python"):
+            run(README, block, names)
+    return folder
+
+
+def test_the_readme_runs(after_the_readme: Path) -> None:
+    assert (after_the_readme / "network.packed").exists()
+    targets = (ROOT / "Makefile").read_text()
+    assert "\ndemo:" in targets
+    assert "\ntest:" in targets
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name)
+def test_a_page_runs(page: Path, after_the_readme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From top to bottom, behind the README."""
+    shutil.copytree(after_the_readme, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    names: dict[str, Any] = {}
+    for block in blocks(page, "sh", "python"):
+        run(page, block, names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        if target.startswith("https://"):
+            continue
+        found = (page.parent / target).resolve() if target else page
+        assert found.exists(), f"{name(page)} links to {link}"
+        assert not anchor or anchor in anchors(found), f"{name(page)} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_figure_differs_from_the_results(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert tables.filled(text) == text, "run `python -m benchmarks.tables`"
+
+
+def test_a_figure_that_differs_is_seen() -> None:
+    assert "1.09 to 1.38" not in tables.filled("<!-- result: range-of-speed-ups -->1.09 to 1.38<!-- end -->")
+    with pytest.raises(KeyError, match="no-such"):
+        tables.filled("<!-- result: no-such --><!-- end -->")
+
+
+def test_every_table_is_quoted() -> None:
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    for each in tables.TABLES:
+        assert f"<!-- result: {each} -->" in text, each
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_generated_pages_are_up_to_date(page: str) -> None:
+    assert (ROOT / "docs" / page).read_text("utf-8") == generate.PAGES[page](), "run `python -m docs.generate`"
+
+
+def test_every_page_is_in_the_site_and_in_the_index() -> None:
+    site, index = (ROOT / "mkdocs.yml").read_text(), (ROOT / "docs" / "index.md").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in site, page.name
+        assert page.name == "index.md" or f"]({page.name})" in index, page.name
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True))
+    assert "figure1.svg" in (tmp_path / "site" / "results" / "index.html").read_text("utf-8")
