@@ -39,6 +39,7 @@ from ppt_core.runs.arithmetic import (
     settle_arithmetic,
 )
 from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant, batches_per_epoch
 
@@ -50,7 +51,7 @@ _SAMPLES_PER_DEVICE_DRAW = 1 << 22  # some 300 operations, each of which a GPU d
 
 
 @dataclass(frozen=True, kw_only=True)
-class NCFTrainingConfig(core.TrainingConfig):
+class NCFTrainingConfig(TrainingConfig):
     """How the network is trained. The defaults are MLPerf v0.5's recipe, 8 epochs and split 0.5.
 
     An epoch is one pass over ``1 + n_negatives`` samples for each train positive. Its last batch holds the rest; a

@@ -22,13 +22,14 @@ from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
+from ppt_core.runs.config import TrainingConfig
 from ppt_core.schedule import Linear, batches_per_epoch
 
 _CALIBRATION_BATCHES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoTowerTrainingConfig(core.TrainingConfig):
+class TwoTowerTrainingConfig(TrainingConfig):
     """How the network is trained. The defaults were chosen on validation items (docs/results).
 
     Attributes:

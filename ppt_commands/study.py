@@ -12,7 +12,7 @@ from ppt_commands.output import print_json, tell
 from ppt_core.study.trials import OF_A_TRIAL
 
 if TYPE_CHECKING:
-    from ppt_core.runs.fit import TrainingConfig
+    from ppt_core.runs.config import TrainingConfig
     from ppt_core.study.running import Train
     from ppt_core.study.trials import Trial
 

@@ -27,6 +27,7 @@ from ppt_core.runs.arithmetic import (
     settle_arithmetic,
 )
 from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
 from vision_ppt.accuracy import measure_accuracy
@@ -41,7 +42,7 @@ _IMAGES_PER_EVALUATION = 250
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionTrainingConfig(core.TrainingConfig):
+class VisionTrainingConfig(TrainingConfig):
     """How the network is trained. The defaults are He et al.'s recipe for CIFAR-10 and split 0.5.
 
     An epoch is one pass over the training images, each changed at random. Its last batch holds the rest; a rest of

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ppt_core.device import plain_operations
-from ppt_core.runs.fit import TrainingConfig
+from ppt_core.runs.config import TrainingConfig
 from ppt_core.study.running import Train, provenance, step_seconds
 from ppt_core.threads import limited_threads
 

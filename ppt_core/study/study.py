@@ -18,8 +18,8 @@ from typing import Any
 from ppt_core.errors import DataError
 from ppt_core.identity import differences
 from ppt_core.json_text import json_text
+from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.files import new_directory, read_json, replaced_file, write_json
-from ppt_core.runs.fit import TrainingConfig
 from ppt_core.study.jobs import run_jobs
 from ppt_core.study.running import FORMAT_VERSION, Train, run_trial
 from ppt_core.study.speed import measure_speed

@@ -8,7 +8,7 @@ from typing import Any
 TO_THE_END: dict[str, Any] = {"eval_every": 0, "threshold": None, "patience": None}
 """Settings of a training that nothing stops early and that is evaluated at its end, as every trial is."""
 OF_A_TRIAL = ("split", "epochs", "iterations", "seed", *TO_THE_END)
-"""The settings of `ppt_core.runs.fit.TrainingConfig` that each trial has for itself; the study shares the others."""
+"""The settings of `ppt_core.runs.config.TrainingConfig` that each trial has for itself; the study shares the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
