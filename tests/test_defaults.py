@@ -16,6 +16,7 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.trained import TrainedNCF
 from ncf_ppt.training import NCFTrainingConfig
 from ppt_commands.programs import main, vision
+from ppt_core.study.plan import StudyPlan
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.trained import TrainedImageNetwork
 from vision_ppt.training import VisionTrainingConfig
@@ -67,3 +68,11 @@ def test_defaults_of_commands_are_the_library_s(group: click.Group, name: str) -
         assert default == expected, f"{name} {option.opts[0]}"
         compared += 1
     assert compared or name == "pack" or (group is vision and name == "evaluate")
+
+
+@pytest.mark.parametrize("group", [main, vision])
+def test_defaults_of_a_study_are_the_plan_s(group: click.Group) -> None:
+    study = group.commands["study"]
+    assert isinstance(study, click.Group)
+    context = study.commands["run"].make_context("run", ["--data", "data", "--out", "study"])
+    assert StudyPlan(**{name: context.params[name] for name in of_config(StudyPlan)}) == StudyPlan()

@@ -23,6 +23,7 @@ from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
 from ppt_core.study.figures import COLORS
 from ppt_core.study.page import page
+from ppt_core.study.plan import Experiment, Places, PlannedStudy, StudyPlan
 from ppt_core.study.report import _speed_up, summarize
 from ppt_core.study.running import probe, run_trial, step_seconds, trial_config
 from ppt_core.study.speed import _rate
@@ -205,6 +206,24 @@ def test_the_grid_and_its_diagonals_are_drawn() -> None:
     # Budgets 1, 2, 4, 8 of three splits overlap in some cells and are no grid.
     report["grid"] = [point(full * n, low * n) for n in (1, 2, 4, 8) for full, low in ((0, 1), (0.5, 0.5), (1, 0))]
     assert list(draw(report, NARROW)) == ["figure1", "figure2", "figure3b"]
+
+
+def test_a_plan_from_python_costs_and_runs_what_is_missing(study: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    config = NCFTrainingConfig(batch_size=512, learning_rate=0.01)
+    network = NCFConfig(factors=4, layers=(8, 8, 8, 4))
+    found = Experiment(partial(train, data, network, "cpu"), config, ("hit_ratio", "HR@10"), {"device": "cpu"})
+    plan = StudyPlan(budgets=(0.5, 1), n_trials=1, grid=(0.5,))
+    planned = PlannedStudy(tmp_path / "study", plan, found)
+    places = Places.of(None, 1, None, "cpu")
+    cost = planned.cost(places)
+    assert (cost.n_trials, cost.missing, cost.seconds) == (6, (), 0)
+    assert repr(cost).startswith("6 trials, 0 to run: 0 full and 0 low iterations, about 0 s of training")
+    assert list(planned.run(places)) == []
+    shutil.rmtree(tmp_path / "study" / "trials" / "full0-low1-seed0")
+    assert [trial.name for trial in planned.missing()] == ["full0-low1-seed0"]
+    assert planned.cost(places).to_dict()["to_run"] == ["full0-low1-seed0"]
+    assert [progress.record["name"] for progress in planned.run(places)] == ["full0-low1-seed0"]
 
 
 def test_a_dry_run_trains_nothing(data: Path, tmp_path: Path) -> None:
