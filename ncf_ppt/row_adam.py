@@ -92,6 +92,7 @@ class RowAdam(torch.optim.Adam):
         groups: list[dict[str, Any]] = [{"params": [e.weight for e in self._embeddings]}, {"params": list(parameters)}]
         super().__init__(groups, lr=lr, betas=betas, eps=eps, fused=True)
         self._moments = infinite_moments(*betas)
+        self._device_moments: Tensor | None = None  # a copy at each step would stop a GPU
         self._learning_rate = lr
         for embedding in self._embeddings:
             embedding.catch_up()
@@ -158,9 +159,12 @@ class RowAdam(torch.optim.Adam):
                 numbers, *self._arrays(weight), step, self._learning_rate, *group["betas"], group["eps"], self._moments
             )
         else:
-            distinct = torch.arange(len(weight), device=weight.device) if rows is None else rows.unique()  # type: ignore[no-untyped-call]
-            moments = torch.from_numpy(self._moments).to(weight.device)
-            row_steps.catch_up_rows(distinct, *self._tensors(weight), step, **self._settings(), moments=moments)
+            asked = torch.arange(len(weight), device=weight.device) if rows is None else rows.reshape(-1)
+            if self._device_moments is None or self._device_moments.device != weight.device:
+                self._device_moments = torch.from_numpy(self._moments).to(weight.device)
+            row_steps.catch_up_rows(
+                asked, *self._tensors(weight), step, **self._settings(), moments=self._device_moments
+            )
 
     def _settings(self) -> dict[str, Any]:
         group = self.param_groups[0]

@@ -1,6 +1,9 @@
 """The steps of `ncf_ppt.row_adam.RowAdam` in PyTorch's operations, for tables that are not on a CPU.
 
 The kernels of `ncf_ppt._kernels` by the same names do the same on a CPU, where these would take several times as long.
+Nothing here depends on the values of a tensor, so a GPU is never waited for. To find the distinct rows would mean to
+wait: a row that occurs several times is computed as often, to the same bits. Results are the same bit for bit every
+time, since a GPU adds the gradients of a row in sorted order, not by atomic additions.
 """
 
 import torch
@@ -23,7 +26,7 @@ def catch_up_rows(
     """Apply to ``rows`` the Adam steps ``last_step + 1 .. step``, whose gradients were 0, at once.
 
     Args:
-        rows: int64 (n,), distinct.
+        rows: integers (n,), repetitions allowed.
         weight: float32 (n_rows, size), changed in place as the next three are.
         means: first moments, like ``weight``.
         squares: second moments, like ``weight``.
@@ -34,9 +37,10 @@ def catch_up_rows(
         eps: of Adam.
         moments: float64 (4, length), see `ncf_ppt.row_adam.infinite_moments`.
     """
-    rows = rows[last_steps[rows] < step]
+    rows = rows.long()
     first = last_steps[rows]
     n_steps = (step - first).double()
+    is_behind = first < step
     beta1, beta2 = betas
     powers = torch.arange(4, dtype=torch.float64, device=weight.device)[:, None]
     ratios = beta1 / beta2 ** (powers / 2)
@@ -58,7 +62,8 @@ def catch_up_rows(
     deviations = old_squares.sqrt()
     numerators = column(learning_rate * total * mean) * deviations + column(learning_rate * total * eps * x1 * x2)
     denominators = (deviations + column(eps * x1)) * (deviations + column(eps * x2))
-    weight[rows] -= old_means * numerators / denominators
+    change = torch.where(is_behind[:, None], old_means * numerators / denominators, 0.0)  # 0 / 0 where there is no step
+    weight[rows] = weight[rows] - change
     for old, moment, beta in ((old_means, means, beta1), (old_squares, squares, beta2)):
         decay = beta**n_steps
         moment[rows] = old * column(torch.where(decay > 1e-20, decay, 0.0))
@@ -83,11 +88,18 @@ def update_rows(
     ``grads`` is float32 (n, size), the gradients at ``indices`` (n,); those of a repeated row add up. The others are
     as in `catch_up_rows`.
     """
-    rows, places = indices.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    grad = torch.zeros(len(rows), weight.shape[1], device=weight.device).index_add_(0, places, grads)
+    # Any position of a row can stand for it: of several that are written to one place, one wins.
+    indices = indices.long()
+    positions = torch.arange(len(indices), device=weight.device)
+    place_of_row = torch.empty(len(weight), dtype=torch.int64, device=weight.device)
+    place_of_row[indices] = positions
+    places = place_of_row[indices]
+    sums = torch.zeros_like(grads).index_put_((places,), grads, accumulate=True)
+    grad = sums[places]
     beta1, beta2 = betas
-    mean = beta1 * means[rows] + (1 - beta1) * grad
-    square = beta2 * squares[rows] + (1 - beta2) * grad * grad
-    means[rows], squares[rows] = mean, square
-    weight[rows] -= learning_rate / (1 - beta1**step) * mean / (square.sqrt() / (1 - beta2**step) ** 0.5 + eps)
-    last_steps[rows] = step
+    mean = beta1 * means[indices] + (1 - beta1) * grad
+    square = beta2 * squares[indices] + (1 - beta2) * grad * grad
+    change = learning_rate / (1 - beta1**step) * mean / (square.sqrt() / (1 - beta2**step) ** 0.5 + eps)
+    weight[indices] = weight[indices] - change
+    means[indices], squares[indices] = mean, square
+    last_steps[indices] = step

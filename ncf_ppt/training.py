@@ -180,6 +180,7 @@ def _task(
         evaluate=evaluate,
         validate=None if data.validation_items is None else validate,
         warm_start=warm_start,
+        record=True,
         metric="hit_ratio",
         tune_threads=config.batch_size <= _FREE_OF_THREADS,
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),

@@ -42,3 +42,14 @@ def plain_operations() -> Iterator[None]:
         yield
     finally:
         _kernels_in_use = before
+
+
+@contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """Let a GPU compute the gradients of convolutions in the block by algorithms that give the same bits every time."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

@@ -7,9 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ppt_core import step_graph
+from ppt_core.device import repeatable_convolutions
 from ppt_core.distributed import World
 from ppt_core.layers import clamp_alphas, set_precision
-from ppt_core.schedule import PhaseSchedule
+from ppt_core.schedule import PhaseSchedule, Precision
 
 Scale = Literal["static", "none"]
 AtSwitch = Literal["reset", "keep"]
@@ -37,6 +39,7 @@ def train_steps(
     at_switch: AtSwitch = "reset",
     scale: Scale = "static",
     world: World = World(),  # noqa: B008 (frozen)
+    record: bool = False,
 ) -> Iterator[TrainStep]:
     """Train ``model`` through ``schedule``, yielding after each optimizer step.
 
@@ -57,12 +60,15 @@ def train_steps(
         scale: weight scale at insertion, see `ppt_core.layers.set_precision`.
         world: the processes that train together. Each gives its share of every batch, a tuple that ends with a
             tensor of one row for each sample; ``loss_fn`` is a mean over samples.
+        record: let a GPU repeat a recorded step (`ppt_core.step_graph`) where process and optimizer allow it.
+            ``loss_fn`` must then never wait for the GPU, as ``item`` does, nor do another thing in the next step.
 
     Raises ValueError if ``batches`` end before the schedule does.
     """
     if at_switch not in ("reset", "keep"):
         raise ValueError(f"at_switch is {at_switch!r}; it must be 'reset' or 'keep'")
     stream = iter(batches)
+    take_step: Callable[[Any], Tensor] | None = None
     phase = schedule.at(start - 1)[0] if start else -1
     for iteration in range(start, schedule.iterations):
         number, learning_rate = schedule.at(iteration)
@@ -71,8 +77,12 @@ def train_steps(
             if phase >= 0 and at_switch == "reset":
                 optimizer = None
             phase = number
+            take_step = None
         if optimizer is None:
             optimizer = make_optimizer(model)
+        if take_step is None:
+            precision = schedule.phases[number].precision
+            take_step = _step_function(model, loss_fn, optimizer, precision, world, record=record)
         try:
             batch = next(stream)
         except StopIteration:
@@ -82,13 +92,37 @@ def train_steps(
 
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+        yield TrainStep(iteration, number, take_step(batch), optimizer)
+
+
+def _step_function(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Any], Tensor],
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    world: World,
+    *,
+    record: bool,
+) -> Callable[[Any], Tensor]:
+    """What takes a step on a batch and returns its loss, detached; for one precision and one optimizer."""
+
+    def take_step(batch: Any) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = _compute_gradients(model, batch, loss_fn, world)
+        with repeatable_convolutions():
+            loss = _compute_gradients(model, batch, loss_fn, world)
         optimizer.step()
-        if schedule.phases[number].precision == "low":
+        if precision == "low":
             clamp_alphas(model)
-        yield TrainStep(iteration, number, loss, optimizer)
+        return loss
+
+    if not record or world.size > 1 or not step_graph.can_record(optimizer):
+        return take_step
+    step_graph.prepare(optimizer)
+    return step_graph.StepGraph(take_step, optimizer.param_groups[0]["params"][0].device)
 
 
 def _compute_gradients(

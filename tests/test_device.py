@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.bits import _kernels as bit_kernels
+from ppt_core.bits.linear import binary_linear
 from ppt_core.device import check_device, has_kernels, plain_operations
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
@@ -59,3 +60,23 @@ def test_plain_convolutions_do_without_kernels(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(network(images), with_kernels, rtol=1e-5, atol=1e-5)
     with pytest.raises(AttributeError):
         network(images)
+
+
+def test_plain_operations_under_bf16_round_gradients_only() -> None:
+    """What a GPU does: up to 256 inputs the integers and their scaling are those of float32."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.where(torch.randn(64, 256, generator=generator) > 0, 1.5, 0.0).requires_grad_()
+    weight = (0.5 * torch.randn(32, 256, generator=generator)).requires_grad_()
+    slope = torch.randn(64, 32, generator=generator)
+    outputs, grads = [], []
+    for is_bf16 in (False, True):
+        with plain_operations():
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
+                output = binary_linear(x, weight, None, alpha=torch.tensor(1.5), scale=torch.tensor(0.3))
+            outputs.append(output)
+            grads.append(torch.autograd.grad(output, (x, weight), slope))
+    assert outputs[1].dtype == torch.float32
+    assert torch.equal(*outputs)
+    for expected, found in zip(*grads, strict=True):
+        assert found.dtype == torch.float32
+        assert 0 < (found - expected).norm() / expected.norm() < 1e-2

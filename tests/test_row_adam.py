@@ -248,7 +248,7 @@ def test_both_implementations_agree(scale: float) -> None:
     moments = torch.from_numpy(infinite_moments(0.9, 0.999))
     for number, (rows, slope) in enumerate(batches(300, scale)):
         step(sparse, optimizer, rows, slope)
-        row_steps.catch_up_rows(rows.unique(), *tensors, number, **settings, moments=moments)  # type: ignore[no-untyped-call]
+        row_steps.catch_up_rows(rows.int(), *tensors, number, **settings, moments=moments)
         row_steps.update_rows(rows, slope, *tensors, number + 1, **settings)
     row_steps.catch_up_rows(torch.arange(N_ROWS), *tensors, 300, **settings, moments=moments)
     optimizer.catch_up()

@@ -135,6 +135,7 @@ def fit_steps(
         evaluate=lambda: world.agree(
             lambda: evaluate(network, data, image_size=config.image_size, device=device, workers=workers)
         ),
+        record=True,
         metric="accuracy",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 Images = NDArray[np.uint8]
 """uint8 (n, height, width, 3): pixel by pixel, as files hold them. Rows of pixels are copied as they are."""
@@ -55,16 +56,27 @@ class Normalization:
 
         Channels last is the order that ``images`` has in memory; otherwise the result is copied into the usual one.
         """
-        import torch
-
         n, height, width, _ = images.shape
-        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.deviation))
-        # A row for each row of pixels: with three columns each step would be 8 times as slow.
-        scale = (1 / (255 * deviation)).float().repeat(width).to(images.device)
-        shift = (-mean / deviation).float().repeat(width).to(images.device)
-        rows = torch.addcmul(shift, images.reshape(n * height, 3 * width), scale)
+        scale, shift = _rows(self, width, images.device)
+        rows = shift.addcmul(images.reshape(n * height, 3 * width), scale)
         result = rows.view(n, height, width, 3).permute(0, 3, 1, 2)
         return result if channels_last else result.contiguous()
+
+
+@lru_cache(maxsize=16)
+def _rows(normalization: Normalization, width: int, device: "device") -> "tuple[Tensor, Tensor]":
+    """Factor and summand of the values of a row of pixels, float32 (3 * width,).
+
+    With three columns each step would be 8 times as slow. They are kept, since to copy them anew would stop a GPU.
+    """
+    import torch
+
+    with torch.inference_mode(False):  # or what an evaluation makes could not be used in training
+        mean, deviation = (
+            torch.tensor(values, dtype=torch.float64) for values in (normalization.mean, normalization.deviation)
+        )
+        scale, shift = (1 / (255 * deviation)).float().repeat(width), (-mean / deviation).float().repeat(width)
+        return scale.to(device), shift.to(device)
 
 
 # Of ImageNet's training images, as is usual for its networks.

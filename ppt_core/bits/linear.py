@@ -22,7 +22,7 @@ def binary_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: Tens
     ==============  =====================================================================
 
     On a CPU the product counts bits, elsewhere it multiplies floats: the same integers exactly, but for autocast to
-    bf16, which rounds those above 256 and what is scaled.
+    bf16, which rounds those above 256 and the operands of both gradients.
 
     Args:
         x: float (rows, in_features), each value 0 or ``alpha``.
@@ -42,9 +42,12 @@ class _BinaryLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, alpha: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, scale)
-        ctx.has_bias = bias is not None
+        ctx.has_bias, ctx.dtype = bias is not None, x.dtype
         if not has_kernels(x):
-            product = F.linear((x > 0).to(x.dtype), torch.where(weight > 0, 1.0, -1.0).to(x.dtype)) * (alpha * scale)
+            if torch.is_autocast_enabled(x.device.type):
+                ctx.dtype = torch.get_autocast_dtype(x.device.type)
+            integers = F.linear((x > 0).to(ctx.dtype), torch.where(weight > 0, 1.0, -1.0).to(ctx.dtype))
+            product = integers * (alpha * scale).reshape(1)  # of one dimension it makes float32 of bfloat16
             return product if bias is None else product + bias
         bits = np.empty((len(x), -(-x.shape[1] // 64)), np.uint64)
         _kernels.pack_above(x.contiguous().numpy(), np.float32(0), bits)
@@ -56,14 +59,15 @@ class _BinaryLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        grad = grads[0]
+        grad = grads[0].to(ctx.dtype)
         grad_x = grad_weight = None
         # The scale joins the weights' side, which is small: no pass over the batch.
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ _scaled_signs(weight, scale)
+            grad_x = (grad @ _scaled_signs(weight, scale).to(ctx.dtype)).to(x.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = _pass_straight_through(grad.t() @ x, weight, scale)
-        return grad_x, grad_weight, grad.sum(0) if ctx.has_bias else None, None, None
+            grad_weight = (grad.t() @ x.to(ctx.dtype)).to(weight.dtype)
+            grad_weight = _pass_straight_through(grad_weight, weight, scale)
+        return grad_x, grad_weight, grads[0].sum(0) if ctx.has_bias else None, None, None
 
 
 def _scaled_signs(weight: Tensor, scale: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class Task:
         validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
         warm_start: what a new training starts with; its seconds are part of the training's.
         tune_threads: whether the number of threads changes no bit of the training, so that it may be tried out.
+        record: let a GPU repeat a recorded step, see `ppt_core.train.train_steps`.
     """
 
     model: nn.Module
@@ -77,6 +78,7 @@ class Task:
     validate: Callable[[], dict[str, Any]] | None = None
     warm_start: WarmStart | None = None
     tune_threads: bool = False
+    record: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def _train(
         at_switch=config.at_switch,
         scale=config.scale,
         world=world,
+        record=task.record,
     )
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
         steps = tuned(steps, tuner)
@@ -191,8 +194,11 @@ def _train(
     for step in steps:
         done, phase = step.iteration + 1, schedule.phases[step.phase]
         is_evaluated = done % eval_every == 0 or done == iterations
+        # What was evaluated is saved, so that an interruption repeats no evaluation.
+        is_due = is_evaluated or time.perf_counter() - saved_at >= checkpoint_seconds
+        if is_due or (done < iterations and schedule.at(done)[0] != step.phase):
+            step.loss.item()  # waits for a GPU, which may be many steps behind, and whose work counts here
         if is_evaluated:
-            step.loss.item()  # waits for a GPU, whose work counts
             tuner.rest()
         clock.stop(step.phase)
         if done % per_epoch == 0:
@@ -212,11 +218,10 @@ def _train(
                 run.append_metrics(metrics)
             stalled = config.patience is not None and world.agree(lambda: stopping.stalled(run.metrics()))
         is_last = reached or stalled or done == iterations
-        # What was evaluated is saved, so that an interruption repeats no evaluation.
-        is_due = is_evaluated or time.perf_counter() - saved_at >= checkpoint_seconds
-        if is_due and not is_last and world.is_first:
-            _refuse_diverged(task.model, step.loss, done)
-            _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer)
+        if is_due and not is_last:
+            if world.is_first:
+                _refuse_diverged(task.model, step.loss, done)
+                _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer)
             saved_at = time.perf_counter()
         del step  # or the optimizer of this phase would be in memory beside that of the next
         yield Progress(done, iterations, phase, metrics)
