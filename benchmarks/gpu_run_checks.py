@@ -79,7 +79,7 @@ def optimizers(scale: Scale) -> Iterator[Check]:
             differences = {"losses": float((losses - expected).abs().max())}
             largest = max(relative_difference(found, wanted) for found, wanted in pairs)
             # At low precision a bit next to its threshold may fall on the other side, and all that follows.
-            check = check_close(f"{optimizer}, {n_steps} steps, split {split:g}", differences, 1e-4 if split else 1e-2)
+            check = check_close(f"{optimizer}, {n_steps} steps, split {split:g}", differences, 1e-3 if split else 0.03)
             yield check | {"parameters differ by": float(f"{largest:.3g}")}
 
 
@@ -112,7 +112,7 @@ def _resumed(name: str, fit: Callable[..., Any], n: int, scale: Scale) -> Iterat
                     break
         for _ in fit(part, device=scale.device, resume=True):
             pass
-        with patch.object(step_graph, "can_record", lambda optimizer: False):
+        with patch.object(step_graph, "_EAGER_STEPS", n):
             for _ in fit(plain, device=scale.device):
                 pass
         bytes_of = {path.name: (path / "model.safetensors").read_bytes() for path in (whole, part, plain)}
@@ -136,7 +136,7 @@ def evaluated_and_packed(scale: Scale) -> Iterator[Check]:
         hits = [each.hit_ratio() for each in ranks]
         differing = float(np.mean(ranks[0].above != ranks[1].above))
         name = f"{model}, split {split:g}"
-        yield check_close(f"ranks on both, {name}", {"HR@10": abs(hits[0] - hits[1]), "ranks": differing}, 0.01)
+        yield check_close(f"ranks on both, {name}", {"HR@10": abs(hits[0] - hits[1]), "ranks": differing}, 0.03)
         yield check_equal(f"metrics of the run, {name}", hits[1], result["hit_ratio"], hit_ratio=hits[1])
         if split < 1:
             packed = pack(on_cpu, user_ids=data.user_ids, item_ids=data.item_ids, protocol=data.protocol_label)

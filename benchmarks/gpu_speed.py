@@ -124,6 +124,11 @@ def neumf(scale: Scale) -> Iterator[Row]:
 
 def profile(scale: Scale) -> Iterator[Row]:
     """Where the time of a step goes: its longest kernels."""
+    is_cpu = scale.device == "cpu"
+
+    def seconds(event: Any) -> float:
+        return float(event.self_cpu_time_total if is_cpu else event.self_device_time_total)
+
     data = prepared(*scale.shape)
     for batch_size, precision in product(scale.batch_sizes[::-1], _SPLITS):
         steps = ncf_steps(data, ncf_config(batch_size, precision, "bf16", "adam"), scale, record=False)
@@ -134,12 +139,9 @@ def profile(scale: Scale) -> Iterator[Row]:
             for _ in islice(steps, n_steps):
                 pass
             scale.synchronize()
-        events = profiler.key_averages()
-
-        def seconds(event: Any) -> float:
-            return float(event.self_cpu_time_total if scale.device == "cpu" else event.self_device_time_total)
-
-        longest = sorted((e for e in events if seconds(e)), key=seconds, reverse=True)[:18]
+        # Operators that launched a kernel carry its time, too.
+        events = [e for e in profiler.key_averages() if is_cpu == (e.device_type == torch.autograd.DeviceType.CPU)]
+        longest = sorted(events, key=seconds, reverse=True)[:18]
         kernels = {event.key[:90]: [round(seconds(event) / n_steps, 1), event.count // n_steps] for event in longest}
         yield {"row": f"batch {batch_size:,} {precision} bf16", "microseconds_and_calls": kernels}
 

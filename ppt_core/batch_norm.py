@@ -35,7 +35,9 @@ class BatchNormReLU(nn.BatchNorm1d):
         if self.training and len(input) < 2:
             raise ValueError("BatchNorm in training needs a batch of at least 2 rows")
         alpha = self._clipping_level()
-        if input.dtype == torch.bfloat16:  # under autocast; statistics need the precision
+        if input.dtype == torch.bfloat16 and not (alpha is None and input.is_cuda):
+            # Under autocast. Statistics and bits need the precision; of ReLU's input a GPU takes statistics in float32,
+            # and what it gives would be rounded by the next layer.
             input = input.float()
         if not has_kernels(input):
             normalized = super().forward(input)

@@ -25,7 +25,10 @@ class _BinarizeActivation(torch.autograd.Function):
         ctx.has_kernels = has_kernels(x)
         if not ctx.has_kernels:
             ctx.save_for_backward(x, alpha)
-            bits = torch.where(x > alpha / 2, alpha, torch.zeros((), dtype=x.dtype, device=x.device))
+            dtype = x.dtype
+            if torch.is_autocast_enabled(x.device.type):  # the layer behind would round them to this
+                dtype = torch.get_autocast_dtype(x.device.type)
+            bits = torch.where(x > alpha / 2, alpha.to(dtype), torch.zeros((), dtype=dtype, device=x.device))
             return bits, F.relu(x) if with_real else None
         # `empty_like` keeps the order of the dimensions in memory, channels last say, and closes gaps.
         output, real = torch.empty_like(x), torch.empty_like(x) if with_real else None
@@ -46,7 +49,7 @@ class _BinarizeActivation(torch.autograd.Function):
             grad_x = grad * ((x >= 0) & (x <= alpha))
             if grad_real is not None:
                 grad_x = grad_x + grad_real.masked_fill(x <= 0, 0)
-            return grad_x, sum_in_one_order(grad * (x >= alpha)), None
+            return grad_x, sum_in_one_order((grad * (x >= alpha)).to(alpha.dtype)), None
         (codes,) = ctx.saved_tensors
         grad_x, grad_alpha = torch.empty_like(codes, dtype=grad.dtype), torch.empty(1)
         sums = np.empty(-(-codes.numel() // _kernels.BLOCK_VALUES), np.float32)
