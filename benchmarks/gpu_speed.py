@@ -140,7 +140,7 @@ def profile(scale: Scale) -> Iterator[Row]:
                 pass
             scale.synchronize()
         # Operators that launched a kernel carry its time, too.
-        events = [e for e in profiler.key_averages() if is_cpu == (e.device_type == torch.autograd.DeviceType.CPU)]
+        events = [e for e in profiler.key_averages() if is_cpu == e.device_type.name.startswith("CPU")]
         longest = sorted(events, key=seconds, reverse=True)[:18]
         kernels = {event.key[:90]: [round(seconds(event) / n_steps, 1), event.count // n_steps] for event in longest}
         yield {"row": f"batch {batch_size:,} {precision} bf16", "microseconds_and_calls": kernels}
