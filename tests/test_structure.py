@@ -176,6 +176,22 @@ def test_no_import_of_the_core_runs_upward() -> None:
         assert found & set(floors) <= may[own], path
 
 
+def test_the_core_knows_nobody_above_it_by_name() -> None:
+    for path in sources("ppt_core"):
+        assert not re.search(r"ncf_ppt|vision_ppt|data_prep|ppt_commands", (ROOT / path).read_text()), path
+
+
+def test_a_command_parses_calls_and_prints() -> None:
+    """What more it did, a Python user would have to do again: no body is longer than 40 lines."""
+    for path in sources("ppt_commands"):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.FunctionDef) and any(
+                "command(" in ast.unparse(each) for each in node.decorator_list
+            ):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                assert body[-1].end_lineno - body[0].lineno < 40, f"{path}:{node.lineno}"  # type: ignore[operator]
+
+
 def test_each_trick_has_one_home() -> None:
     """SplitMix64, the check of a seed and the population count are written once."""
     texts = {str(path): (ROOT / path).read_text() for path in sources("ppt_core", "data_prep", "vision_ppt", "ncf_ppt")}
@@ -225,6 +241,7 @@ def test_wheel_holds_the_packages_and_the_command_line(wheel: zipfile.ZipFile) -
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
     expected = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
     assert held == expected | {"cli.py"}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= held
 
 
 def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:

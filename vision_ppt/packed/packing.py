@@ -62,8 +62,3 @@ class _PackedBranch(nn.Module):
 def chains(packed: ResNet | VGG) -> dict[str, PackedChain]:
     """The packed chains of a network by name."""
     return {name: module for name, module in packed.named_modules() if isinstance(module, PackedChain)}
-
-
-def is_packed(network: ResNet | VGG) -> bool:
-    """Whether `pack` made it."""
-    return bool(chains(network))
