@@ -7,12 +7,14 @@ python -m docs.generate --check    only name the pages that would change
 import argparse
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+
+from docs.api import reference
+from docs.docstrings import markdown
 
 DOCS = Path(__file__).parent
 FORMATS = {
@@ -32,52 +34,6 @@ FORMATS = {
 """Sections of `formats.md`, and the modules whose first lines say what they hold."""
 
 _WRITTEN = "<!-- Written by `python -m docs.generate`; do not edit. -->"
-_BELOW = "<!-- Below: written by `python -m docs.generate`; do not edit. -->"
-
-
-def markdown(docstring: str) -> str:
-    """Turn a docstring into Markdown: literal blocks, tables and argument lists keep their columns in fenced blocks."""
-    lines: list[str] = []
-    for block in _blocks(inspect.cleandoc(docstring)):
-        if block[0].startswith("=="):
-            lines += [*_table(block), ""]
-        elif block[0].startswith("    ") or re.match(r"(Args|Attributes|Returns|Yields):$", block[0]):
-            lines += ["```text", *inspect.cleandoc("\n".join(block)).replace("``", "").splitlines(), "```", ""]
-        else:
-            text = "\n".join(block).replace("``", "`")
-            lines += [re.sub(r"(?<!:)::$", ":", text), ""]
-    text = "\n".join(line for line in lines if line not in ("::", ":"))
-    return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def _blocks(text: str) -> Iterator[list[str]]:
-    """Paragraphs; what is indented stays with its empty lines."""
-    block: list[str] = []
-    for line in text.splitlines():
-        if not line and block and not block[0].startswith("    "):
-            yield block
-            block = []
-        elif block and block[0].startswith("    ") and line and not line.startswith("    "):
-            yield block[:-1] if not block[-1] else block
-            block = [line]
-        elif line or block:
-            block.append(line)
-    if block:
-        yield block
-
-
-def _table(block: list[str]) -> list[str]:
-    """Turn a table of two columns between lines of ``=`` into one of Markdown."""
-    edge = block[0].index(" ")
-    found: list[list[str]] = []
-    for line in block[1:-1]:
-        name, text = line[:edge].strip(), line[edge:].strip()
-        if name:
-            found.append([name, text])
-        else:
-            found[-1][1] += f" {text}"
-    rows = [f"| {name} | {text} |".replace("``", "`") for name, text in found]
-    return ["| | |", "|---|---|", *rows]
 
 
 def formats() -> str:
@@ -144,7 +100,16 @@ def _first(command: click.Command) -> str:
     return " ".join(paragraph.split()).replace("|", "\\|")
 
 
-PAGES = {"commands.md": commands, "formats.md": formats}
+def api() -> str:
+    """Write `api.md` from the docstrings of whatever a Python user imports."""
+    intro = (
+        "What `import ncf_ppt` and `import vision_ppt` offer, what of the core is for networks of your own, and the\n"
+        "settings of every training. Examples are under [from Python](python.md)."
+    )
+    return "\n\n".join([_WRITTEN, "# Python reference", intro, reference()]) + "\n"
+
+
+PAGES = {"commands.md": commands, "formats.md": formats, "api.md": api}
 
 
 def main() -> None:

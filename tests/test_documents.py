@@ -25,12 +25,15 @@ def test_the_readme_is_short() -> None:
 
 
 def write_inputs(folder: Path) -> None:
-    """What the pages take as given: ratings of 60 users, number 1 to 60, of 1,100 items, and an archive of images."""
-    lines = ["userId,movieId,rating,timestamp"]
+    """What the pages take as given: ratings of users 1 to 60 of 1,100 items, those of user 99, and images."""
+    head = "userId,movieId,rating,timestamp"
+    lines = [head]
     for user in range(60):
         lines += [f"{user + 1},{(user * 29 + place * 7) % 1100 + 1},5,{place}" for place in range(30)]
     (folder / "ratings.csv").write_text("\n".join(lines))
     (folder / "ratings.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    people = [head, *(f"99,{3 + place},5,{place}" for place in range(5))]
+    (folder / "new-people.csv").write_text("\n".join(people))
     write_archive(folder / "cifar-10-python.tar.gz", in_folder(small_batches()))
 
 
