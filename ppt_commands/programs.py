@@ -8,6 +8,7 @@ import click
 from ppt_commands.group import CommandGroup
 from ppt_commands.ncf.baseline import baseline
 from ppt_commands.ncf.compare import compare
+from ppt_commands.ncf.doctor import doctor
 from ppt_commands.ncf.evaluate import evaluate
 from ppt_commands.ncf.export_embeddings import export_embeddings
 from ppt_commands.ncf.export_onnx import export_onnx
@@ -38,6 +39,7 @@ from ppt_commands.vision.train import train as train_images
         export_onnx,
         study,
         compare,
+        doctor,
     ],
 )
 @click.version_option(package_name="ppt-ncf")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ppt_core.errors import DataError
 from ppt_core.runs.config import TrainingConfig
+from ppt_core.machine import cpu_name
 from ppt_core.runs.files import write_json
 from ppt_core.runs.fit import Progress
 from ppt_core.runs.run import Run
@@ -141,13 +142,3 @@ def provenance() -> dict[str, Any]:
         "cores": usable_cores(),
         "mkl_cbwr": os.environ.get("MKL_CBWR"),
     }
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
