@@ -10,6 +10,7 @@ is the median over the turns.
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -18,44 +19,47 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ppt_core.environment import ENVIRONMENT
-from ppt_core.threads import usable_cores
+from ppt_core.environment import ENVIRONMENT, set_environment
+from ppt_core.threads import set_threads, usable_cores
 
 _BUSY = "n = 0\nwhile True: n += 1"
-_TRAIN = """if True:
-    import json, sys, time
-    from ppt_core.environment import set_environment
+_ROOT = Path(__file__).parent.parent
+_TRAIN = "import json, sys; from benchmarks.contention import train; print(train(*json.loads(sys.argv[1])))"
+
+
+def train(
+    folder: str | None, threads: int | None, warm_up: float, seconds: float, batch_size: int, split: float
+) -> float:
+    """Train in this process, which has imported nothing yet, and return the samples of a second."""
     set_environment()
+    from data_prep.ratings.interactions import PreparedData
     from data_prep.ratings.prepare import prepare
     from data_prep.ratings.synthetic import synthesize
-    from ncf_ppt.fit import NCFTrainingConfig, fit
-    from data_prep.ratings.interactions import PreparedData
     from ncf_ppt.model import NCFConfig
-    from pathlib import Path
-    from ppt_core.threads import set_threads
+    from ncf_ppt.training import NCFTrainingConfig, fit_steps
 
-    folder, out, threads, warm, seconds, batch_size, split = json.loads(sys.argv[1])
-    if threads:
+    if threads is not None:
         set_threads(threads)
     if folder is None:
         data = prepare(synthesize(943, 1_682, 100_000, seed=0), n_negatives=1, source={"name": "synthetic"})
     else:
         data = PreparedData.load(Path(folder))
     config = NCFTrainingConfig(epochs=1e6, batch_size=batch_size, split=split, eval_every=0)
-    steps = fit(data, Path(out) / "run", NCFConfig(), config, checkpoint_seconds=float("inf"))
-    start = time.perf_counter()
-    while time.perf_counter() - start < warm:
-        next(steps)
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        next(steps)
-        done += 1
-    print(done * batch_size / (time.perf_counter() - start))
-"""
+    with tempfile.TemporaryDirectory() as out:
+        steps = fit_steps(data, Path(out) / "run", NCFConfig(), config, checkpoint_seconds=math.inf)
+        start = time.perf_counter()
+        while time.perf_counter() - start < warm_up:
+            next(steps)
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            next(steps)
+            done += 1
+        return done * batch_size / (time.perf_counter() - start)
 
 
 @contextmanager
@@ -73,11 +77,11 @@ def busy_loops(count: int) -> Iterator[None]:
 def samples_per_second(arguments: list[Any], neighbours: int) -> float:
     """Train in a process of its own beside ``neighbours`` busy loops."""
     spins = "0" if neighbours > usable_cores() else ENVIRONMENT["GOMP_SPINCOUNT"]
-    with busy_loops(neighbours), tempfile.TemporaryDirectory() as out:
-        code = [sys.executable, "-c", _TRAIN, json.dumps([arguments[0], out, *arguments[1:]])]
+    with busy_loops(neighbours):
+        code = [sys.executable, "-c", _TRAIN, json.dumps(arguments)]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
         environment |= {"GOMP_SPINCOUNT": spins}
-        done = subprocess.run(code, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(code, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise click.ClickException(done.stderr.strip().splitlines()[-1])
     return float(done.stdout)
@@ -102,7 +106,7 @@ def main(
     started = time.perf_counter()
     for _ in range(turns):
         for count, name in cells:
-            arguments = [folder, threads[name], seconds, seconds, batch_size, split]
+            arguments = [folder and os.path.abspath(folder), threads[name], seconds, seconds, batch_size, split]
             found[count, name].append(samples_per_second(arguments, count))
     medians = {cell: statistics.median(values) for cell, values in found.items()}
     alone = max((medians[cell] for cell in cells if cell[0] == 0), default=None)

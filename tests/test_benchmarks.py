@@ -76,6 +76,11 @@ def test_conv_prints_every_shape() -> None:
     assert all(result["ratio"] > 0 for result in results)
 
 
+def test_contention_trains(tiny_data: PreparedData, tmp_path: Path) -> None:
+    tiny_data.save(tmp_path / "data")
+    assert contention.train(str(tmp_path / "data"), None, 0, 0.1, 64, 0.5) > 0
+
+
 @pytest.mark.slow
 def test_contention_prints_every_cell() -> None:
     found = json.loads(run(contention.main, "--neighbours", "0,1", "--turns", "1", "--seconds", "0.2", "--json"))
