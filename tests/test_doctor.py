@@ -9,7 +9,7 @@ import pytest
 from ncf_ppt import self_test
 from ncf_ppt.self_test import SAMPLES_SHA256, sampled_histories
 from ppt_commands.programs import main
-from ppt_core import machine
+from ppt_core.runs import machine
 from ppt_core.threads import usable_cores
 from tests import reference
 from tests.command_line import CommandLine

@@ -23,7 +23,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
       ppt-ncf doctor --json
     """
     from ncf_ppt.self_test import run_checks
-    from ppt_core.machine import describe_machine
+    from ppt_core.runs.machine import describe_machine
 
     tell("checking the kernels; the first time they are compiled, which takes a minute")
     machine, checks = describe_machine(), run_checks()

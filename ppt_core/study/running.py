@@ -12,9 +12,9 @@ from typing import Any
 
 from ppt_core.errors import DataError
 from ppt_core.runs.config import TrainingConfig
-from ppt_core.machine import cpu_name
 from ppt_core.runs.files import write_json
 from ppt_core.runs.fit import Progress
+from ppt_core.runs.machine import cpu_name
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
