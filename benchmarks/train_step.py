@@ -7,7 +7,7 @@ network (factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic int
 
   mlperf   the MLPerf v0.5 recipe: a DataLoader with per-sample rejection sampling, dense gradients, torch.optim.Adam
   stock    the best that stock PyTorch gives: vectorized sampling, sparse gradients, SparseAdam and fused Adam
-  ppt      this project, full and low precision, fp32 and bf16
+  ppt      this project, full and low precision, fp32 and bf16; with `recent` it reads the user's last 10 items, too
 """
 
 import os
@@ -37,12 +37,13 @@ from data_prep.ratings.prepare import prepare
 from data_prep.ratings.sampling import Sampler
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.recent import RecentItems
 from ncf_ppt.training import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
 from ppt_core.layers import clamp_alphas, set_precision
 
 Batch = tuple[Tensor, ...]
 PARTS = ("sampling", "forward+backward", "optimizer")
-ROWS = ("mlperf", "stock", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
+ROWS = ("mlperf", "stock", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16", "ppt full fp32 recent")
 
 
 class PlainNeuMF(nn.Module):
@@ -141,14 +142,16 @@ def make_stepper(
             return F.binary_cross_entropy_with_logits(model(batch[0], batch[1]), batch[2].float())
 
     else:
-        _, precision, arithmetic = row.split()
+        _, precision, arithmetic, *more = row.split()
+        n_recent = 10 if more == ["recent"] else 0
         config = NCFTrainingConfig(arithmetic=arithmetic, batch_size=batch_size)  # type: ignore[arg-type]
-        model = new_model(data, NCFConfig(), config)
+        model = new_model(data, NCFConfig(n_recent=n_recent), config)
         if precision == "low":
             set_precision(model, "low")
         optimizers = [optimizer_factory(config, "cpu")(model)]
         loss = loss_function(arithmetic, "cpu")
-        batches = training_batches(Sampler(interactions=data.train), batch_size, start=0)
+        recent = RecentItems(data, n_recent) if n_recent else None
+        batches = training_batches(Sampler(interactions=data.train), batch_size, start=0, recent=recent)
 
     def step() -> tuple[float, float, float]:
         start = time.perf_counter()

@@ -30,7 +30,7 @@ def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: Prepared
 
 
 def test_train_step_prints_every_row() -> None:
-    rows = "mlperf,stock,ppt full fp32,ppt low fp32"
+    rows = "mlperf,stock,ppt full fp32,ppt low fp32,ppt full fp32 recent"
     options = ["--scale", "0.002", "--turns", "1", "--steps", "1", "--batch-size", "64", "--no-memory", "--json"]
     results = json.loads(run(train_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
