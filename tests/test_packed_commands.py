@@ -56,7 +56,7 @@ def test_files_that_cannot_be_trusted_or_used_are_refused(folder: Path, tmp_path
         damaged.write_bytes(changed)
         for command in (["evaluate", damaged], ["recommend", damaged, "--all"], ["inspect", damaged]):
             assert message in fail(*command, *(data if command[0] != "inspect" else []))
-    assert "is for --engine packed" in fail("evaluate", folder / "packed", *data, "--engine", "torch", code=2)
+    assert "--engine is 'torch', but" in fail("evaluate", folder / "packed", *data, "--engine", "torch", code=2)
     assert "holds no interactions, so name" in fail("evaluate", folder / "packed")
     assert "holds no interactions, so name" in fail("recommend", folder / "packed", "--all")
     assert "holds no packed network" in fail("evaluate", folder / "run" / "model.safetensors", *data)
