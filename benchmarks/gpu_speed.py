@@ -74,6 +74,11 @@ def machine(scale: Scale) -> Iterator[Row]:
         yield {"row": f"matrix product {name}, flop", **rates_of(lambda m=matrix: m @ m, 2 * n**3, scale)}  # type: ignore[misc]
 
 
+def compile_network(network: nn.Module, scale: Scale) -> nn.Module:
+    """The network through torch.compile; in a quick run itself, since that takes a minute."""
+    return network if scale.quick else torch.compile(network, dynamic=False)  # type: ignore[return-value]
+
+
 def ncf_steps(
     data: PreparedData, config: NCFTrainingConfig, scale: Scale, *, record: bool = True, compiled: bool = False
 ) -> Iterator[TrainStep]:
@@ -81,8 +86,7 @@ def ncf_steps(
     model = new_model(data, NCFConfig(), config, device=scale.device)
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
     loss = loss_function(config.arithmetic, scale.device)
-    backend = "eager" if scale.quick else "inductor"
-    forward: Any = torch.compile(model, backend=backend, dynamic=False) if compiled else model
+    forward = compile_network(model, scale) if compiled else model
     return train_steps(
         model,
         training_batches(sampler, config.batch_size, start=0, world=World(device=scale.device)),
@@ -167,13 +171,19 @@ def cifar(scale: Scale, file: Path | None) -> PreparedImages:
 
 
 def vision_steps(
-    data: PreparedImages, config: vision.VisionTrainingConfig, scale: Scale, batches: Any, *, record: bool, forward: Any
+    data: PreparedImages,
+    config: vision.VisionTrainingConfig,
+    scale: Scale,
+    batches: Any,
+    *,
+    record: bool,
+    compiled: bool,
 ) -> Iterator[TrainStep]:
     """Steps of ResNet-20 at one precision, without end, as `vision_ppt.training.fit_steps` takes them."""
     network = vision.new_network(data, NetworkConfig(n_classes=data.n_classes), config, device=scale.device)
     loss = vision.loss_function(data.normalization, config.arithmetic, scale.device)
     recipe = config.compressible_recipe()
-    called: nn.Module = forward(network)
+    called: nn.Module = compile_network(network, scale) if compiled else network
 
     def loss_of(model: nn.Module, batch: Any) -> Tensor:
         return loss(called, batch)
@@ -189,10 +199,8 @@ def resnet(scale: Scale, file: Path | None, *, compiled: bool) -> Iterator[Row]:
     data = cifar(scale, file)
     sampler = training_sampler(data, seed=0)
     sizes = (16,) if scale.quick else (1024,) if compiled else (128, 1024)
-    backend = "eager" if scale.quick else "inductor"
     feeds = ("device",) if compiled else ("device", "processor")
-    kinds: Any = [("bf16", "low")] if scale.quick and compiled else product(("bf16", "fp32"), _SPLITS)
-    for batch_size, (arithmetic, precision), feed in product(sizes, kinds, feeds):
+    for batch_size, arithmetic, precision, feed in product(sizes, ("bf16", "fp32"), _SPLITS, feeds):
         for record in (True, False):
             row: Row = {"batch_size": batch_size, "precision": precision, "arithmetic": arithmetic, "fed_by": feed}
             row |= {"recorded": record, "compiled": compiled}
@@ -203,8 +211,7 @@ def resnet(scale: Scale, file: Path | None, *, compiled: bool) -> Iterator[Row]:
                 drawn: Iterator[ImageBatch] = image_batches.training_batches(sampler, batch_size)
                 if feed == "device":
                     drawn = repeat(ImageBatch(*(tensor.to(scale.device) for tensor in next(drawn))))
-                forward = (lambda n: torch.compile(n, backend=backend, dynamic=False)) if compiled else lambda n: n
-                steps = vision_steps(data, config, scale, drawn, record=record, forward=forward)
+                steps = vision_steps(data, config, scale, drawn, record=record, compiled=compiled)
                 for _ in islice(steps, scale.n_first):
                     pass
                 yield row | rates_of(lambda s=steps: next(s), batch_size, scale) | measured_memory(scale)  # type: ignore[misc]
@@ -218,7 +225,7 @@ def resnet(scale: Scale, file: Path | None, *, compiled: bool) -> Iterator[Row]:
 def compiled_neumf(scale: Scale) -> Iterator[Row]:
     """NeuMF at the largest batch through torch.compile."""
     data = prepared(*scale.shape)
-    for precision in ("low",) if scale.quick else _SPLITS:
+    for precision in _SPLITS:
         row: Row = {"batch_size": scale.batch_sizes[-1], "precision": precision, "arithmetic": "bf16", "compiled": True}
         forget_memory(scale)
         try:
