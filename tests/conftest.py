@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.interactions import Interactions, PreparedData
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,24 @@ def tiny_data() -> PreparedData:
     from data_prep.ratings.synthetic import synthesize
 
     return prepare(synthesize(120, 150, 4000, seed=3), n_negatives=50, source={"name": "synthetic"})
+
+
+@pytest.fixture(scope="session")
+def checkerboard() -> PreparedData:
+    """User u likes the 25 items of u's parity; item u is held out, and the negatives are the other parity."""
+    import numpy as np
+
+    numbers = np.arange(50)
+    users, items = np.nonzero((numbers[:, None] % 2 == numbers % 2) & (numbers[:, None] != numbers))
+    return PreparedData(
+        train=Interactions.from_pairs(users, items, n_users=50, n_items=50),
+        test_items=numbers.astype(np.int32),
+        test_negatives=np.stack([numbers[numbers % 2 != user % 2] for user in numbers]).astype(np.int32),
+        user_ids=numbers,
+        item_ids=numbers,
+        protocol="strict",
+        manifest={},
+    )
 
 
 @pytest.fixture

@@ -60,6 +60,21 @@ def binary_conv2d(bits: NDArray[np.int64], weight: Floats, *, stride: int, paddi
     return product
 
 
+def above_chance(hits: float, n: int, p: float, *, errors: float = 4) -> bool:
+    """Whether ``hits`` of ``n`` tries are far more than guessing gives, each try being right with probability ``p``.
+
+    Guesses that do not depend on each other give n p hits with a standard error of sqrt(n p (1 - p)); more than 4
+    errors above it is what one guesser in 30,000 reaches. What a training learns lies far beyond on every processor;
+    how far depends on the last bits of sums, and no test may ask for it.
+    """
+    return bool(hits > n * p + errors * math.sqrt(n * p * (1 - p)))
+
+
+def guessed_hit_ratio(n_negatives: int, k: int = 10) -> float:
+    """Probability that guessed scores put an item among the first ``k`` of itself and ``n_negatives`` others."""
+    return min(1.0, k / (n_negatives + 1))
+
+
 def free_items(taken: Iterable[int], n_items: int) -> list[int]:
     """The items of 0 .. n_items - 1 that are not taken, ascending."""
     return [item for item in range(n_items) if item not in set(taken)]

@@ -65,14 +65,29 @@ def test_refuses_a_normalization_that_divides_by_nothing(deviation: Any) -> None
         Normalization(mean=(0, 0, 0), deviation=deviation)
 
 
-def test_a_batch_of_cifar_takes_less_than_two_milliseconds() -> None:
+def test_a_batch_of_cifar_takes_half_the_time_of_one_image_after_the_other_at_most() -> None:
     images = random_images(128, 32, 32)
     offsets, flipped = np.arange(128) % 9, np.arange(128) % 2 == 0
     normalization = Normalization(mean=(0.5, 0.5, 0.5), deviation=(0.25, 0.25, 0.25))
-    times = []
-    for _ in range(50):
-        start = time.thread_time()  # processor time: other processes do not count
+
+    def one_kernel() -> None:
         changed = pad_crop_flip(images, offsets, offsets, flipped, padding=4, color=(125, 123, 114))
         normalization(torch.from_numpy(changed))
-        times.append(time.thread_time() - start)
-    assert min(times) < 0.002
+
+    def image_by_image() -> None:
+        changed = []
+        for image, n, flip in zip(images, offsets.tolist(), flipped.tolist(), strict=True):
+            padded = np.full((40, 40, 3), (125, 123, 114), np.uint8)
+            padded[4:36, 4:36] = image
+            crop = padded[n : n + 32, n : n + 32]
+            crop = np.ascontiguousarray(crop[:, ::-1] if flip else crop)
+            changed.append(torch.from_numpy(crop).permute(2, 0, 1).float().div(255).sub(0.5).div(0.25))
+        torch.stack(changed)
+
+    times: dict[Any, list[float]] = {one_kernel: [], image_by_image: []}
+    for _ in range(30):
+        for way, taken in times.items():
+            start = time.thread_time()  # processor time: other processes do not count
+            way()
+            taken.append(time.thread_time() - start)
+    assert min(times[one_kernel]) < min(times[image_by_image]) / 2

@@ -52,15 +52,6 @@ def prepared(histories: list[list[int]], n_items: int) -> PreparedData:
     )
 
 
-@pytest.fixture(scope="module")
-def checkerboard() -> PreparedData:
-    """User u likes the 25 items of u's parity; item u is held out, and the negatives are the other parity."""
-    numbers = np.arange(50)
-    data = prepared([[i for i in range(u % 2, 50, 2) if i != u] for u in range(50)], 50)
-    negatives = np.stack([numbers[numbers % 2 != u % 2] for u in range(50)])
-    return replace(data, test_items=numbers.astype(np.int32), test_negatives=negatives.astype(np.int32))
-
-
 def random_data(seed: int = 0, n_users: int = 30, n_items: int = 40) -> PreparedData:
     rng = np.random.default_rng(seed)
     return prepared([np.flatnonzero(rng.random(n_items) < 0.3).tolist() for _ in range(n_users)], n_items)
@@ -292,13 +283,22 @@ def test_refuses_settings_out_of_range(config: type[Any], field: str, value: flo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "least"),
-    [("popular", 0.45), ("item-knn", 0.63), ("als", 0.72), ("bpr", 0.60), ("recent-item-knn", 0.70), ("markov", 0.68)],
+    ("name", "known"),
+    [
+        ("popular", 0.453),
+        ("item-knn", 0.638),
+        ("als", 0.725),
+        ("bpr", 0.611),
+        ("recent-item-knn", 0.7),
+        ("markov", 0.68),
+    ],
     ids=list(BASELINES),
 )
-def test_defaults_are_tuned(name: str, least: float) -> None:
+def test_defaults_are_tuned(name: str, known: float) -> None:
+    """About what the defaults reach, less four standard errors: more than another processor or library moves."""
     folder = os.environ.get("PPT_TEST_DATA")
     if folder is None:
         pytest.skip("PPT_TEST_DATA is not set: no real data")
     data = read_ncf_files(Path(folder) / "ml-1m-ncf" / "ml-1m.train.rating.gz")
+    least = known - 4 * np.sqrt(known * (1 - known) / data.n_users)
     assert rank_test_items(fit_baseline(name, data), data).hit_ratio() > least

@@ -17,6 +17,7 @@ from ppt_core.binarize import binarize_rows
 from ppt_core.layers import set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization
 from ppt_core.runs.run import Run
+from tests import reference
 
 CONFIG = NCFConfig(factors=4, layers=(16, 32, 64, 8), binarize_embeddings=True)
 TRAINING = NCFTrainingConfig(epochs=4, batch_size=128, learning_rate=0.01)
@@ -104,7 +105,8 @@ def test_trains_and_comes_back(tiny_data: PreparedData, tmp_path: Path) -> None:
         assert (latent_sizes.amin(1) < latent_sizes.amax(1)).all()
     ranks = rank_test_items(scorer(model), tiny_data)
     assert ranks.hit_ratio() == run.result()["hit_ratio"]
-    assert ranks.hit_ratio() > 0.3
+    chance = reference.guessed_hit_ratio(tiny_data.n_negatives)
+    assert reference.above_chance(ranks.hit_ratio() * tiny_data.n_users, tiny_data.n_users, chance)
     scores = scorer(model)(np.arange(3), np.arange(30, dtype=np.int32).reshape(3, 10))
     with torch.no_grad():
         direct = model(torch.arange(3).repeat_interleave(10), torch.arange(30))

@@ -75,7 +75,9 @@ def test_pack_says_what_the_bytes_are(folder: Path, tmp_path: Path) -> None:
     assert document["embeddings"] == "int8"
     assert document["embedding_bytes"] == (120 + 150) * ((4 + 4) + (4 + 4))
     assert document["bytes"] == (tmp_path / "int8").stat().st_size
-    assert abs(document["hit_ratio"] - document["hit_ratio_of_run"]) < 0.1
+    evaluated = succeed("evaluate", tmp_path / "int8", "--data", folder / "data")
+    assert document["hit_ratio"] == evaluated["hit_ratio"]
+    assert document["hit_ratio_of_run"] == succeed("evaluate", folder / "run")["hit_ratio"]
     text = call("pack", folder / "run-1", "--out", tmp_path / "binary").stdout
     assert f"{(120 + 150) * (1 + 2) * 2:,} of them embeddings (binary)" in text
     assert "HR@10" in text

@@ -13,6 +13,7 @@ from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.errors import DataError
+from tests import reference
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +148,9 @@ def test_the_structure_can_be_learned(sample: Ratings) -> None:
     tastes = ((left * values) @ right).astype(np.float32)
     by_popularity = rank_test_items(lambda users, candidates: popularity[candidates], data).hit_ratio()
     by_taste = rank_test_items(lambda users, candidates: tastes[users[:, None], candidates], data).hit_ratio()
-    assert by_popularity > 0.15  # chance: .01
-    assert by_taste > by_popularity + 0.1
+    n, chance = data.n_users, reference.guessed_hit_ratio(data.n_negatives)
+    assert reference.above_chance(by_popularity * n, n, chance)
+    assert reference.above_chance(by_taste * n, n, by_popularity)
 
 
 def test_a_seed_is_a_data_set_whatever_the_number_of_threads(one_and_two_threads: Iterable[int]) -> None:
