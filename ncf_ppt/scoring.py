@@ -23,12 +23,12 @@ _DEVICE_BLOCK = 1 << 19  # on a GPU, where 16,384 pairs take no longer than to a
 _ROWS = 1 << 14  # rows of a table at a time
 
 
-def scorer(model: Network) -> Scorer:
+def scorer(model: Network, *, in_order: bool = False) -> Scorer:
     """Wrap a model as it is now: see `NetworkScorer`; a two-tower network's vectors are multiplied as ALS's are."""
     if isinstance(model, TwoTower):
         users = model.user_vectors(model.last_items.cpu().numpy())
         return MatrixFactorization(user_vectors=users, item_vectors=model.item_vectors())
-    return NetworkScorer(model)
+    return NetworkScorer(model, in_order=in_order)
 
 
 def half_of_table(half: Callable[[Tensor], Tensor], table: Tensor) -> Tensor:
@@ -41,6 +41,27 @@ def half_of_table(half: Callable[[Tensor], Tensor], table: Tensor) -> Tensor:
     return halves
 
 
+class _BlocksOfHalf:
+    """What `half_of_table` gives, of which one block at a time is in memory: quick for rows in ascending order."""
+
+    def __init__(self, half: Callable[[Tensor], Tensor], table: Tensor) -> None:
+        self._half, self._table = half, table
+        self._number, self._block = -1, table[:0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        numbers = torch.div(rows, _ROWS, rounding_mode="floor")
+        found: Tensor | None = None
+        for number in numbers.unique().tolist():  # type: ignore[no-untyped-call]
+            if number != self._number:
+                self._number = number
+                self._block = self._half(self._table[number * _ROWS : (number + 1) * _ROWS])
+            if found is None:
+                found = self._block.new_empty(len(rows), self._block.shape[1])
+            places = numbers == number
+            found[places] = self._block[rows[places] - number * _ROWS]
+        return self._block[:0] if found is None else found
+
+
 class NetworkScorer:
     """A network as a function of arrays: users (n,) and candidates (n, m) to float32 logits (n, m).
 
@@ -50,23 +71,27 @@ class NetworkScorer:
 
     Args:
         model: must not change while the scorer is in use.
+        in_order: users come in ascending order, as in `ncf_ppt.ranking.rank_test_items`: their halves are computed
+            along the way and never all in memory, which would take 142 MB at MovieLens-20M's size.
     """
 
-    def __init__(self, model: NCF) -> None:
+    def __init__(self, model: NCF, *, in_order: bool = False) -> None:
         self.model = model = served(model)
         self.device = model.last.weight.device
         self._block = _BLOCK if self.device.type == "cpu" else _DEVICE_BLOCK
         # A network without one of the two parts has vectors of size 0 in its place.
         n_users, n_items = (table.num_embeddings for table in model.tables()[:2])
         self.user_factors, self.item_factors = (torch.empty(n, 0, device=self.device) for n in (n_users, n_items))
-        self.user_half, self.item_half = self.user_factors, self.item_factors
+        self.user_half: Tensor | _BlocksOfHalf = self.user_factors
+        self.item_half = self.item_factors
         with torch.inference_mode():
             if model.config.model != "mlp":
                 # The last layer's weights are folded into the items, usually fewer.
                 weights = model.last.weight[0, : model.config.factors]
                 self.user_factors, self.item_factors = model.gmf_user.values(), model.gmf_item.values() * weights
             if model.config.model != "gmf":
-                self.user_half = half_of_table(model.first.x_half, model.mlp_user.values())
+                make_half = _BlocksOfHalf if in_order else half_of_table
+                self.user_half = make_half(model.first.x_half, model.mlp_user.values())
                 self.item_half = half_of_table(model.first.y_half, model.mlp_item.values())
 
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -124,10 +149,13 @@ class NetworkScorer:
         low, alpha = False, 0.0
         if isinstance(activation, BinaryActivation):
             low, alpha = activation.precision == "low", activation.alpha.item()
-        factor, shift = _folded(activation, self.user_half.shape[1])
+        factor, shift = _folded(activation, self.item_half.shape[1])
         outputs = torch.empty(items.numel(), len(factor))
+        user_half = self.user_half
+        if not isinstance(user_half, Tensor):
+            user_half, users = user_half[users], torch.arange(len(users))
         _kernels.fill_first_activations(
-            self.user_half.numpy(), self.item_half.numpy(), users.numpy(), items.numpy(),
+            user_half.numpy(), self.item_half.numpy(), users.numpy(), items.numpy(),
             factor.numpy(), shift.numpy(), np.float32(alpha), low, outputs.numpy(),
         )  # fmt: skip
         return outputs

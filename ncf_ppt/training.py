@@ -164,11 +164,13 @@ def _task(
         for table in network.tables():
             table.catch_up()  # in every process, or their rows would be rounded at different steps
         release_pages(data.train.items)  # training has read most of them
-        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data).metrics())
+        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network, in_order=True), data).metrics())
         return metrics
 
     def validate() -> dict[str, Any]:
-        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data.for_validation()).metrics())
+        metrics: dict[str, Any] = world.agree(
+            lambda: rank_test_items(scorer(network, in_order=True), data.for_validation()).metrics()
+        )
         return metrics
 
     return core.Task(

@@ -133,7 +133,7 @@ def test_bits_are_those_of_the_modules(model: NCF, packed: PackedNCF) -> None:
 def test_first_sums_are_those_of_the_scorer(model: NCF, packed: PackedNCF) -> None:
     users, items = np.array([3, 69, 0]), candidates(3, 40)
     reference = NetworkScorer(model)
-    assert reference.user_half is not None
+    assert isinstance(reference.user_half, torch.Tensor)
     assert reference.item_half is not None
     expected = reference.user_half[users][:, None] + reference.item_half[items.astype(np.int64)]
     np.testing.assert_array_equal(packed.first_sums(users, items), expected.numpy())

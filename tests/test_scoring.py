@@ -81,6 +81,29 @@ def test_scores_do_not_depend_on_threads_or_company() -> None:
         )
 
 
+@pytest.mark.parametrize("config", SHAPES, ids=str)
+def test_users_in_order_have_the_same_scores_in_less_memory(monkeypatch: pytest.MonkeyPatch, config: NCFConfig) -> None:
+    monkeypatch.setattr("ncf_ppt.scoring._ROWS", 8)
+    model = network(config, "full")
+    n_rows: list[int] = []
+    if config.model != "gmf":
+        x_half = model.first.x_half
+
+        def counted(rows: torch.Tensor) -> torch.Tensor:
+            n_rows.append(len(rows))
+            return x_half(rows)
+
+        monkeypatch.setattr(model.first, "x_half", counted)
+    in_order = scorer(model, in_order=True)
+    assert n_rows == []
+    users, items = np.arange(N_USERS), pairs(N_USERS, 13)[1]
+    expected = scorer(model)(users, items)
+    n_rows.clear()
+    np.testing.assert_array_equal(in_order(users, items), expected)
+    assert n_rows in ([], [8, 8, 8, 6])
+    np.testing.assert_array_equal(in_order(users[[29, 3, 28, 3]], items[[29, 3, 28, 3]]), expected[[29, 3, 28, 3]])
+
+
 def test_not_a_number_stays() -> None:
     model = network(SHAPES[0], "full")
     with torch.no_grad():
