@@ -34,6 +34,11 @@ class RowEmbedding(nn.Embedding):
         if self._bring_up_to_date is not None:
             self._bring_up_to_date(rows)
 
+    def settle(self) -> None:
+        """Bring all rows up to date and let go of the optimizer, whose state is free then if nobody else has it."""
+        self.catch_up()
+        self._bring_up_to_date = None
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the rows ``input`` (n,), float (n, embedding_dim)."""
         self.catch_up(input if self.training else None)
@@ -95,8 +100,7 @@ class RowAdam(torch.optim.Adam):
         self._device_moments: Tensor | None = None  # a copy at each step would stop a GPU
         self._learning_rate = lr
         for embedding in self._embeddings:
-            embedding.catch_up()
-            embedding._bring_up_to_date = None  # frees the state of the optimizer before, if nobody else has it
+            embedding.settle()  # of an optimizer before
         for embedding in self._embeddings:
             weight = embedding.weight
             self.state[weight] = {

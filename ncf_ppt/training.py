@@ -137,7 +137,16 @@ def fit_steps(
         task = _task(data, model_config, config, settings | choice.record, world)
     else:
         raise ValueError(f"a {type(config).__name__} does not train a network of {type(model_config).__name__}")
-    return core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+    steps = core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+    return _settled(steps, task.model)
+
+
+def _settled(steps: Iterator[core.Progress], network: nn.Module) -> Iterator[core.Progress]:
+    """Yield ``steps``; at their end let go of the optimizer, which it and the tables would keep for each other."""
+    yield from steps
+    for module in network.modules():
+        if isinstance(module, RowEmbedding):
+            module.settle()
 
 
 def _task(

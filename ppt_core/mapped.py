@@ -1,4 +1,4 @@
-"""Arrays that are mapped from a file: how to give the memory of their pages back."""
+"""Arrays that are mapped from a file: how to read them in little memory."""
 
 import mmap
 from typing import Any
@@ -20,3 +20,15 @@ def release_pages(array: NDArray[Any]) -> None:
         base = base.base
     if isinstance(base, mmap.mmap) and not is_writeable and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def extent(array: NDArray[Any]) -> tuple[int, int]:
+    """Smallest and largest of an array of integers, not empty; of a mapped one 8 MB at a time are in memory."""
+    n_rows = max(1, (1 << 23) * len(array) // max(1, array.nbytes))
+    lowest, highest = [], []
+    for start in range(0, len(array), n_rows):
+        block = array[start : start + n_rows]
+        lowest.append(int(block.min()))
+        highest.append(int(block.max()))
+        release_pages(array)
+    return min(lowest), max(highest)

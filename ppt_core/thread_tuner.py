@@ -119,5 +119,6 @@ def tuned(
                 return
             tuner.record(clock() - start)
             yield step
+            del step  # or its optimizer would outlive its phase
     finally:
         tuner.rest()

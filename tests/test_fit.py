@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from data_prep.ratings.sampling import Sampler
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, loss, training_batches
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, loss, optimizer_factory, training_batches
 from ppt_core.errors import DataError
 from ppt_core.runs import fit as core_fit
 from ppt_core.runs.checkpoint import load_tensors
@@ -75,23 +76,39 @@ def test_learns_and_is_read_back(checkerboard: PreparedData, tmp_path: Path, spl
     assert ranks.metrics() == {key: result[key] for key in ranks.metrics()}
 
 
+@pytest.mark.parametrize("name", ["adam", "row-adam"])
 def test_one_optimizer_is_in_memory_at_a_time(
-    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    """Before the switch, in a training that goes on from a checkpoint, too; and none at the end."""
     made: list[weakref.ref[torch.optim.Optimizer]] = []
 
     def factory(*arguments: Any, **options: Any) -> Any:
+        make = optimizer_factory(*arguments, **options)
+
         def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+            if name == "adam":  # the tables keep RowAdam until the next one takes them over
+                assert [each() for each in made] == [None] * len(made)
+            optimizer = make(model)
             assert [each() for each in made] == [None] * len(made)
-            optimizer = torch.optim.Adam(model.parameters())
             made.append(weakref.ref(optimizer))
             return optimizer
 
         return make_optimizer
 
     monkeypatch.setattr("ncf_ppt.training.optimizer_factory", factory)
-    train(data, tmp_path / "run", config(iterations=4, optimizer="adam"))
-    assert len(made) == 2
+    settings = config(iterations=4, optimizer=name)
+    gc.disable()
+    try:
+        train(data, tmp_path / "whole", settings)
+        assert [each() for each in made] == [None, None]
+        for _ in fit_steps(data, tmp_path / "run", SMALL, settings, checkpoint_seconds=0):
+            break
+        gc.collect()
+        train(data, tmp_path / "run", settings, resume=True)
+        assert [each() for each in made] == [None] * 5
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 8, 9, 15])

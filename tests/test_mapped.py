@@ -2,11 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npy
 from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.ranking import rank_test_items
-from ppt_core.mapped import release_pages
+from ppt_core.mapped import extent, release_pages
 
 
 def resident(path: Path) -> int:
@@ -47,6 +50,27 @@ def test_other_arrays_keep_what_was_written(path: Path) -> None:
         before = array.copy()
         release_pages(array)
         assert np.array_equal(array, before)
+
+
+@given(npy.arrays(st.sampled_from([np.int32, np.int64]), npy.array_shapes(max_dims=2, min_side=1, max_side=40)))
+@settings(deadline=None)
+def test_extent(array: NDArray[np.int64]) -> None:
+    assert extent(array) == (array.min(), array.max())
+
+
+def test_extent_of_what_is_larger_than_a_block(tmp_path: Path) -> None:
+    array = np.zeros((2_500_000, 1), np.int64)
+    array[1_200_000], array[-1] = -7, 5
+    np.save(tmp_path / "a.npy", array)
+    assert extent(np.load(tmp_path / "a.npy", mmap_mode="r")) == extent(array) == (-7, 5)
+
+
+def test_prepared_data_are_checked_and_not_held(tiny_data: PreparedData, tmp_path: Path) -> None:
+    tiny_data.save(tmp_path / "data")
+    data = PreparedData.load(tmp_path / "data")
+    for name in ("items", "history", "test_items", "test_negatives"):
+        assert resident(tmp_path / "data" / f"{name}.npy") == 0
+    assert np.array_equal(data.train.items, tiny_data.train.items)
 
 
 def test_ranking_holds_no_mapped_negatives(tiny_data: PreparedData, tmp_path: Path) -> None:

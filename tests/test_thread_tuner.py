@@ -1,5 +1,6 @@
 """The threads of a training, chosen by what steps take."""
 
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -127,3 +128,26 @@ def test_a_training_that_ends_or_fails_gives_all_threads_back() -> None:
     assert machine.threads == 2
     assert list(tuned(iter([0, 1]), tuner)) == [0, 1]
     assert machine.threads == 2
+
+
+def test_no_step_is_held_while_the_next_is_taken() -> None:
+    """It has the optimizer, which at the switch must be gone before there is another."""
+
+    class Step:
+        pass
+
+    taken: list[weakref.ref[Step]] = []
+
+    def steps() -> Iterator[Step]:
+        for _ in range(3):
+            assert [step() for step in taken] == [None] * len(taken)
+            step = Step()
+            taken.append(weakref.ref(step))
+            handed = [step]
+            del step
+            yield handed.pop()
+
+    _, tuner = start(crowded)
+    for step in tuned(steps(), tuner):
+        del step
+    assert len(taken) == 3

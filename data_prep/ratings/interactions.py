@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from data_prep.ratings.prepared_arrays import load_array, read_ids, refuse_misfits
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity
+from ppt_core.mapped import release_pages
 from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
 
 FORMAT_VERSION = 2
@@ -291,6 +292,7 @@ class PreparedData:
         ids = {f"{kind}_ids": read_ids(path / f"{kind}s.parquet") for kind in ("user", "item")}
         try:
             train = Interactions(offsets=arrays.pop("offsets"), items=arrays.pop("items"), n_items=n_items)
+            release_pages(train.items)
             return cls(train=train, **arrays, **ids, protocol=protocol, manifest=manifest, path=path)  # type: ignore[arg-type]
         except ValueError as error:
             raise DataError(f"{path} does not fit together: {error}; make it again") from None

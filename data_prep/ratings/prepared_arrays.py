@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppt_core.errors import DataError
+from ppt_core.mapped import extent
 
 _SHAPES = {
     "history": "one of each train item",
@@ -47,8 +48,9 @@ def refuse_misfits(
             raise ValueError(
                 f"{name} is {array.dtype} {array.shape}; it must hold integers, {_SHAPES[name]}, {n_rows} in all"
             )
-        if array.size and not 0 <= array.min() <= array.max() < n_items:
-            raise ValueError(f"{name} holds {array.min()} to {array.max()}; items must be between 0 and {n_items - 1}")
+        low, high = extent(array) if array.size else (0, 0)
+        if low < 0 or high >= n_items:
+            raise ValueError(f"{name} holds {low} to {high}; items must be between 0 and {n_items - 1}")
     for name, ids, n in (("users", user_ids, n_users), ("items", item_ids, n_items)):
         if ids.ndim != 1 or len(ids) != n:
             raise ValueError(f"there are {len(ids)} ids of {n} {name}; each must have one")

@@ -185,6 +185,7 @@ def _train(
         world=world,
         record=task.record,
     )
+    del optimizer  # `steps` replaces it at the switch
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
         steps = tuned(steps, tuner)
     log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
