@@ -34,6 +34,7 @@ def checkerboard() -> PreparedData:
     users, items = np.nonzero((numbers[:, None] % 2 == numbers % 2) & (numbers[:, None] != numbers))
     return PreparedData(
         train=Interactions.from_pairs(users, items, n_users=50, n_items=50),
+        history=items.astype(np.int32),
         test_items=numbers.astype(np.int32),
         test_negatives=np.stack([numbers[numbers % 2 != user % 2] for user in numbers]).astype(np.int32),
         user_ids=numbers,

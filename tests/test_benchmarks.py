@@ -37,6 +37,7 @@ def test_train_step_prints_every_row() -> None:
     assert all(result["samples_per_second"] > 0 for result in results)
 
 
+@pytest.mark.slow
 def test_time_to_quality_draws_curves_and_repeats_nothing(tiny_data: PreparedData, tmp_path: Path) -> None:
     tiny_data.save(tmp_path / "data")
     tiny = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--epochs", "0.5"]

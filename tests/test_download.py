@@ -175,7 +175,7 @@ def test_a_known_data_set_is_prepared_from_what_was_downloaded(
     server.content = (tmp_path / "upload").read_bytes()
     known = dataset(f"{server.url}/good", content=server.content)
     monkeypatch.setattr("data_prep.ratings.sources.KNOWN_DATASETS", {"ml-x": known})
-    arguments = {"min_ratings": 3, "negatives": 4, "cache": tmp_path / "cache", "progress": False}
+    arguments = {"min_ratings": 3, "n_negatives": 4, "cache": tmp_path / "cache", "progress": False}
     data = prepare_source("ml-x", tmp_path / "out", **arguments)  # type: ignore[arg-type]
     assert (data.n_users, data.n_items, len(data.train)) == (6, 8, 12)
     source = {"name": "ml-x", "file": "ml-x.zip", "sha256": known.sha256, "is_official": True, "n_rows": 18}

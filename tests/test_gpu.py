@@ -7,6 +7,7 @@ from benchmarks import gpu, gpu_checks, gpu_run_checks
 from tests.test_benchmarks import run
 
 
+@pytest.mark.slow
 def test_gpu_runs_every_part_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     table = run(gpu.main, "--quick", "--device", "cpu", "--out", str(out))

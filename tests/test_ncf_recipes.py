@@ -22,7 +22,7 @@ def test_settings_go_where_they_belong() -> None:
 def test_what_is_no_recipe_or_setting() -> None:
     with pytest.raises(ValueError, match="recipe is 'fast'; choose one of mlperf, published, warm"):
         recipe("fast")
-    with pytest.raises(TypeError, match="there is no setting 'optimizer'; there are at_switch, b"):
+    with pytest.raises(TypeError, match="there is no setting 'optimizer' for a two-tower network; it has at_switch, b"):
         recipe("warm").with_settings(optimizer="adam")
     with pytest.raises(ValueError, match="factors is 0"):
         recipe("published").with_settings(factors=0)

@@ -372,7 +372,7 @@ class TestRealData:
             assert not np.isin(drawn, codes, kind="table").any()
 
     def test_movielens_100k_has_too_few_items_for_999_strict_negatives(self, real_data: Path) -> None:
-        with pytest.raises(DataError, match=r"user 405 has 945 of 1682 items left .* set --negatives to at most 945"):
+        with pytest.raises(DataError, match=r"user 405 has 945 of 1682 items left .* set n_negatives to at most 945"):
             prepare(read_ratings(real_data / "ml-100k" / "u.data.gz"), source={})
 
     def test_the_ncf_authors_split_is_kept_to_the_letter(self, real_data: Path, tmp_path: Path) -> None:

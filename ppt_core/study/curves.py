@@ -200,8 +200,10 @@ def cells_of(
     def plain_seconds(record: dict[str, Any]) -> float:
         if plain_rates is None:
             return math.nan
-        return math.fsum(  # a warm start has seconds, no iterations
-            phase["iterations"] / plain_rates[phase["precision"]] if phase["iterations"] else phase["seconds"]
+        return math.fsum(  # a warm start has seconds, no iterations at a rate
+            phase["iterations"] / plain_rates[phase["precision"]]
+            if phase["precision"] in plain_rates
+            else phase["seconds"]
             for phase in record["phases"]
         )
 
