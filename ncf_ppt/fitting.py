@@ -47,6 +47,11 @@ def fit(
     Raises TypeError for an unknown setting, ValueError for a value out of its range, and `DataError` for an existing
     ``out`` without ``resume`` and for training that diverges.
     """
+    if not isinstance(data, PreparedData):
+        raise TypeError(
+            f"data is a {type(data).__name__}; prepare it with ncf_ppt.prepare, or open a prepared folder with "
+            "ncf_ppt.load_data"
+        )
     chosen = (find_recipe(recipe) if isinstance(recipe, str) else recipe).with_settings(**settings)
     network, training = chosen.network, chosen.training
     if getattr(network, "binarize_embeddings", False) and training.split == 1:

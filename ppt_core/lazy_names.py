@@ -14,8 +14,9 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: its name.
-        homes: the module of each name, or ``module:name`` where it has another name there. Modules of the package
-            itself load PyTorch: the first use of one sets the environment (`ppt_core.environment.set_environment`).
+        homes: the module of each name, or ``module:name`` where it has another name there. All but those of the core
+            load PyTorch or Numba: the first use of one sets the environment
+            (`ppt_core.environment.set_environment`), which must come before.
     """
 
     def find(name: str) -> Any:
@@ -24,7 +25,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, other_name = homes[name].partition(":")
-        if module.startswith(package):
+        if not module.startswith("ppt_core."):
             _set_environment()
         return getattr(import_module(module), other_name or name)
 

@@ -156,6 +156,7 @@ def test_mistakes_are_one_line(run: Path, tiny_data: PreparedData, tmp_path: Pat
         (lambda: ncf_ppt.load_data("no-such"), DataError, "no-such is not a folder"),
         (lambda: ncf_ppt.prepare("no-such.csv"), DataError, "'no-such.csv' is neither a file nor a known data set"),
         (lambda: ncf_ppt.prepare(3), DataError, "ratings cannot be read from int"),
+        (lambda: ncf_ppt.fit(wrong), TypeError, "data is a str; prepare it with ncf_ppt.prepare, or open"),
         (lambda: ncf_ppt.fit(tiny_data, splits=1), TypeError, "there is no setting 'splits'"),
         (lambda: ncf_ppt.fit(tiny_data, split=2), ValueError, "split is 2; it must be between"),
         (lambda: ncf_ppt.fit(tiny_data, split=1, binarize_embeddings=True), ValueError, "has no effect at split 1"),
@@ -254,6 +255,18 @@ def test_without_times_the_seed_holds_out_and_the_labels_say_so(tmp_path: Path) 
     with_times = prepare(Ratings.from_ids(*source, np.arange(1200)), n_negatives=9, source={})
     assert with_times.protocol_label == "leave-one-out, 9 negatives, strict"
     assert with_times.history is not None
+
+
+def test_preparing_first_sets_the_environment_in_time() -> None:
+    code = """if True:
+        import warnings
+        warnings.simplefilter("error")
+        import ncf_ppt
+        ncf_ppt.load_data, ncf_ppt.fit
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "MKL_CBWR")}
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, check=True)
 
 
 def test_the_environment_is_set_once_and_says_when_it_is_late() -> None:
