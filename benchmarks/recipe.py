@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def main(paths: tuple[str, ...], name: str, seeds: str, held_out: float, as_json
             rows += new_users(data, name, seed, held_out) if held_out else recipe_and_als(data, name, seed)
             print(f"{path}, seed {seed}: done", file=sys.stderr)
         for row in rows:
-            row.setdefault("data", str(path))
+            row.setdefault("data", Path(path).name)
     if as_json:
         about = {"command": " ".join(["benchmarks.recipe", *sys.argv[1:]]), "torch": torch.__version__}
         about |= {"machine": platform.processor() or platform.machine(), "threads": str(torch.get_num_threads())}

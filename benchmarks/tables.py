@@ -20,6 +20,13 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 TECHNIQUES = {1.0: "full precision", 0.5: "partial pre-training", 0.0: "low precision"}
 BASELINES = {"popular": "popularity", "item-knn": "item-kNN", "bpr": "BPR", "als": "ALS"}
+IN_ORDER = {"recent-item-knn": "item-kNN by recency", "markov": "Markov chain"}
+RECIPE_SETS = {
+    "ml-1m-ncf": "MovieLens-1M, the NCF authors' 99 negatives",
+    "ml-1m-999": "MovieLens-1M, 999 strict negatives",
+    "ml-100k-99": "MovieLens-100K, 99 strict negatives",
+    "games-99": "video games, 99 strict negatives",
+}
 STUDIES = {
     "ml-100k-99": "MovieLens-100K, 99 strict negatives, 0.5 to 16 epochs",
     "ml-100k-999": "MovieLens-100K, 999 MLPerf negatives, 0.5 to 16 epochs",
@@ -125,13 +132,53 @@ def best_and_honest() -> str:
     """What the front page says of quality: MovieLens-1M, 8 epochs, medians, beside the simple recommenders."""
     results = rows("quality-ml-1m-mlperf")
     found = {row["baseline"]: row for row in rows("baselines") if row["data"] == "ml-1m-ncf"}
-    lines = [(BASELINES[name], found[name]["hit_ratio"], found[name]["ndcg"]) for name in found]
+    lines = [((BASELINES | IN_ORDER)[name], found[name]["hit_ratio"], found[name]["ndcg"]) for name in found]
+    warm = [row for row in rows("recipe-warm") if (row["data"], row["what"]) == ("ml-1m-ncf", "recipe warm")]
+    hits, ndcg = (statistics.median(row[key] for row in warm) for key in ("hit_ratio", "ndcg"))
+    lines.append(("two towers, `--recipe warm`, 1-bit hidden layers", hits, ndcg))
     for split, name in TECHNIQUES.items():
         medians = [statistics.median(_of(results, split, 8.0, key)) for key in ("hit_ratio", "ndcg")]
         lines.append((f"NeuMF, {name}, 8 epochs", medians[0], medians[1]))
     lines.sort(key=lambda line: line[1])
     body = [[name, share(hits), share(ndcg)] for name, hits, ndcg in lines]
     return table(["", "HR@10", "NDCG@10"], [*body[:-1], [f"**{cell}**" for cell in body[-1]]])
+
+
+def recipe_warm() -> str:
+    """The recipe of two towers beside ALS, on each set, over seeds."""
+    found = rows("recipe-warm")
+    body = []
+    for data, title in RECIPE_SETS.items():
+        for what in ("ALS", "recipe warm"):
+            own = [row for row in found if (row["data"], row["what"]) == (data, what)]
+            if own:
+                cells = [spread(row[key] for row in own) for key in ("hit_ratio", "ndcg", "full_hit_ratio")]
+                body.append([title, what, *cells, f"{statistics.median(row['seconds'] for row in own):.0f}"])
+    return table(["data", "", "HR@10", "NDCG@10", "HR@10, whole catalogue", "training, s"], body)
+
+
+def gpu_neumf() -> str:
+    """Samples a second of NeuMF on a GPU."""
+    found: Row = json.loads((RESULTS / "gpu-h100.json").read_text())
+    trained = [row for row in found["parts"]["neumf"] if row.get("optimizer") == "adam" and row["recorded"]]
+    body = []
+    for batch_size in sorted({row["batch_size"] for row in trained}):
+        own = {(row["precision"], row["arithmetic"]): row for row in trained if row["batch_size"] == batch_size}
+        order = [("full", "fp32"), ("full", "bf16"), ("low", "fp32"), ("low", "bf16")]
+        body.append([f"{batch_size:,}", *(f"{own[each]['per_second'] / 1e6:.1f}" for each in order)])
+    return table(["batch", "full, fp32", "full, bf16", "low, fp32", "low, bf16"], body)
+
+
+def gpu_resnet() -> str:
+    """Images a second of ResNet-20 on a GPU."""
+    found: Row = json.loads((RESULTS / "gpu-h100.json").read_text())
+    trained = [row for row in found["parts"]["resnet"] if row["fed_by"] == "device" and row["recorded"]]
+    body = []
+    for batch_size in sorted({row["batch_size"] for row in trained}):
+        own = {(row["precision"], row["arithmetic"]): row for row in trained if row["batch_size"] == batch_size}
+        order = [("full", "fp32"), ("full", "bf16"), ("low", "fp32"), ("low", "bf16")]
+        body.append([f"{batch_size:,}", *(f"{own[each]['per_second']:,.0f}" for each in order)])
+    return table(["batch", "full, fp32", "full, bf16", "low, fp32", "low, bf16"], body)
 
 
 def accuracies(study: str, budgets: Sequence[float]) -> str:
@@ -242,6 +289,9 @@ def speed_up_of_images() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "best-and-honest": best_and_honest,
+    "recipe-warm": recipe_warm,
+    "gpu-neumf": gpu_neumf,
+    "gpu-resnet": gpu_resnet,
     "quality": quality,
     "optimizers": optimizers,
     "published": published,
