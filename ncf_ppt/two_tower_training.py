@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from ncf_ppt.run_record import result_of
 from ncf_ppt.scoring import scorer
 from ncf_ppt.shared_negatives import SharedNegativesSampler
 from ncf_ppt.two_tower import TwoTower, TwoTowerConfig
-from ncf_ppt.warm_start import ALSStart, balanced_factors, softmax_scale
+from ncf_ppt.warm_start import ALSStart, balanced_factors
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty
 from ppt_core.plan import convert
@@ -25,7 +24,7 @@ from ppt_core.runs import fit as core
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.schedule import Linear, batches_per_epoch
 
-_CALIBRATION_BATCHES = 16
+_ITEM_SCALE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,23 +102,16 @@ def softmax_loss(model: nn.Module, batch: Batch, regularization: float) -> Tenso
 
 
 @torch.no_grad()
-def start_from_als(model: TwoTower, sampler: SharedNegativesSampler, start: ALSStart, *, seed: int) -> None:
-    """Put ALS's item factors into both towers, the items' ones scaled so that the first loss is least.
+def start_from_als(model: TwoTower, data: PreparedData, start: ALSStart, *, seed: int) -> None:
+    """Put ALS's item factors into both towers, the items' ones three times as long.
 
-    A user is then the mean of the factors of what the user did last, without any training of ours.
+    A user is then the mean of the factors of what the user did last, without any training of ours. The length only sets
+    how sure the first softmax is. Three was chosen on validation items: the length of the least first loss is 22 on
+    sparse data (eight items a user), where it froze the ranking, HR@10 .70 after an epoch instead of .75.
     """
-    factors = torch.from_numpy(balanced_factors(start, sampler.data, model.config.factors, seed=seed).item_vectors)
+    factors = torch.from_numpy(balanced_factors(start, data, model.config.factors, seed=seed).item_vectors)
     model.recent.weight.copy_(factors)
-    model.item.weight.copy_(factors)
-    n_batches = batches_per_epoch(len(sampler.data.train), sampler.batch_size)
-    positives, negatives, is_known = [], [], []
-    for batch in (sampler.batch(0, number, n_batches) for number in range(min(_CALIBRATION_BATCHES, n_batches))):
-        users = model.recent(torch.from_numpy(batch.recent))
-        positives.append((users * factors[batch.positives]).sum(1).double().numpy())
-        negatives.append((users @ factors[batch.negatives].T).double().numpy())
-        is_known.append(batch.is_known)
-    scale = softmax_scale(np.concatenate(positives), np.concatenate(negatives), np.concatenate(is_known))
-    model.item.weight.mul_(scale)
+    model.item.weight.copy_(_ITEM_SCALE * factors)
 
 
 def two_tower_task(
@@ -162,7 +154,7 @@ def two_tower_task(
 
     warm_start = None
     if config.warm_start is not None:
-        run = partial(start_from_als, network, sampler, config.warm_start, seed=config.seed)
+        run = partial(start_from_als, network, data, config.warm_start, seed=config.seed)
         warm_start = core.WarmStart(name="als", run=run)
     return core.Task(
         model=network,

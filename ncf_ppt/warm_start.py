@@ -46,33 +46,5 @@ def balanced_factors(start: ALSStart, data: PreparedData, factors: int, *, seed:
     return MatrixFactorization(user_vectors=fitted.user_vectors * ratio, item_vectors=fitted.item_vectors / ratio)
 
 
-def softmax_scale(positives: NDArray[np.float64], negatives: NDArray[np.float64], is_out: NDArray[np.bool_]) -> float:
-    """Return the factor of all scores at which the mean softmax loss of the positives is least.
-
-    Args:
-        positives: scores of the positives (n,).
-        negatives: scores of what competes with them (n, m).
-        is_out: bool (n, m), which of these do not compete.
-
-    The loss is convex in the factor: Newton's method, steps of at most a factor of 2, from 1. The factor is above 0.
-    """
-    scores = np.column_stack([positives, negatives])
-    is_out = np.column_stack([np.zeros(len(positives), np.bool_), is_out])
-    scale = 1.0
-    for _ in range(50):
-        logits = np.where(is_out, -np.inf, scale * scores)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        means = (shares * scores).sum(axis=1)
-        slope = float(np.mean(means - positives))
-        curvature = float(np.mean((shares * scores**2).sum(axis=1) - means**2))
-        if curvature <= 0:
-            break
-        previous, scale = scale, min(max(scale - slope / curvature, scale / 2), scale * 2)
-        if abs(scale - previous) < 1e-6 * previous:
-            break
-    return scale
-
-
 def _mean_length(vectors: NDArray[np.float32]) -> float:
     return math.sqrt(float(np.mean(np.square(vectors, dtype=np.float64).sum(axis=1))))
