@@ -188,13 +188,18 @@ def test_two_processes_reach_what_one_does(folder: Path, tiny_data: PreparedData
     lines, alone = (Run.open(path).metrics() for path in (folder / name, tmp_path / "alone"))
     assert [line["iterations"] for line in lines] == [line["iterations"] for line in alone]
     assert len(lines) >= 3
-    np.testing.assert_allclose([line["loss"] for line in lines], [line["loss"] for line in alone], rtol=1e-4)
+    np.testing.assert_allclose([line["loss"] for line in lines], [line["loss"] for line in alone], rtol=1e-3)
 
 
 def assert_close(one: Path, other: Path) -> None:
+    """Every tensor as a whole: where a gradient is almost 0, Adam makes a step of its rounding.
+
+    So single numbers differ by what a processor rounds. With gradients of the second process lost, the embedding
+    tables are .06 to .99 of their length apart.
+    """
     tensors, expected = (load(path / "model.safetensors") for path in (one, other))
     for name, tensor in tensors.items():
-        torch.testing.assert_close(tensor, expected[name], rtol=2e-3, atol=2e-4, msg=name)
+        assert (tensor - expected[name]).float().norm() <= 0.003 * expected[name].float().norm(), name
 
 
 def test_one_process_goes_on_where_two_stopped(folder: Path) -> None:
