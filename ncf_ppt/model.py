@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ncf_ppt.initialize import initialize
 from ncf_ppt.recent import MeanEmbedding
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding
 from ppt_core.batch_norm import BatchNormReLU
@@ -118,34 +119,26 @@ class NCF(nn.Module):
                 if config.model != "mlp":
                     self.next_item = RowEmbedding(n_items, config.factors)
                     self.item_bias = RowEmbedding(n_items, 1)
-        self.to_empty(device="cpu")
-        self._initialize(torch.Generator().manual_seed(seed))
+        initialize(self, seed=seed, draw_linear=self._draw_linear)
+        if config.n_recent:
+            nn.init.constant_(self.last_items, -1)
+            self.recent.reset_places()
+            if config.model != "mlp":
+                nn.init.zeros_(self.item_bias.weight)
 
     def tables(self) -> list[RowEmbedding]:
         """The embedding tables."""
         return [module for module in self.modules() if isinstance(module, RowEmbedding)]
 
-    @torch.no_grad()
-    def _initialize(self, generator: torch.Generator) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.01, generator=generator)
-            elif isinstance(module, nn.BatchNorm1d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Linear):
-                if module is self.last:
-                    bound = math.sqrt(3 / module.in_features)
-                    nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-                else:
-                    nn.init.xavier_uniform_(module.weight, generator=generator)
-                if module.bias is not None:
-                    bound = 1 / math.sqrt(module.in_features)
-                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-        if self.config.n_recent:
-            self.last_items.fill_(-1)
-            self.recent.reset_places()
-            if self.config.model != "mlp":
-                nn.init.zeros_(self.item_bias.weight)
+    def _draw_linear(self, layer: nn.Linear, generator: torch.Generator) -> None:
+        if layer is self.last:
+            bound = math.sqrt(3 / layer.in_features)
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        else:
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+        if layer.bias is not None:
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
     def forward(self, users: Tensor, items: Tensor, recent: Tensor | None = None) -> Tensor:
         """Return float logits (n,) of integer tensors ``users`` (n,) and ``items`` (n,).

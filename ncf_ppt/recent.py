@@ -1,7 +1,5 @@
 """What a user took last, as a network reads it: the items before each sample, and the mean of their vectors."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -63,9 +61,10 @@ class MeanEmbedding(RowEmbedding):
         self.places = nn.Parameter(torch.empty(n_recent))
 
     @torch.no_grad()
-    def reset_places(self) -> None:
-        """Let all places weigh 1."""
-        self.places.fill_(math.log(math.e - 1))  # the inverse of softplus
+    def reset_places(self, decay: float = 1) -> None:
+        """Let place j weigh ``decay**j``."""
+        weights = decay ** torch.arange(len(self.places), dtype=torch.float64)
+        self.places.copy_(weights.expm1().log())  # the inverse of softplus
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the means, float (n, size), of histories (n, n_recent): the latest item first, -1 where there is none.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ncf_ppt.initialize import initialize
 from ncf_ppt.recent import MeanEmbedding
 from ncf_ppt.row_adam import RowEmbedding
 from ppt_core.batch_norm import BatchNormReLU
@@ -95,30 +96,16 @@ class TwoTower(nn.Module):
             self.item = RowEmbedding(n_items, config.factors)
             self.item_bias = RowEmbedding(n_items, 1)
             self.register_buffer("last_items", torch.empty(n_users, config.n_recent, dtype=torch.int32))
-        self.to_empty(device="cpu")
-        self._initialize(torch.Generator().manual_seed(seed))
+        initialize(self, seed=seed, draw_linear=_draw_linear)
+        nn.init.zeros_(self.item_bias.weight)
+        if hidden:
+            nn.init.zeros_(hidden[-1].weight)  # type: ignore[arg-type]
+        self.recent.reset_places(decay=0.85)
+        nn.init.constant_(self.last_items, -1)
 
     def tables(self) -> list[RowEmbedding]:
         """The tables of items."""
         return [self.recent, self.item, self.item_bias]
-
-    @torch.no_grad()
-    def _initialize(self, generator: torch.Generator) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.01, generator=generator)
-            elif isinstance(module, nn.BatchNorm1d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight, generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.item_bias.weight)
-        if len(self.tower):
-            nn.init.zeros_(self.tower[-1].weight)  # type: ignore[arg-type]
-        decay = 0.85 ** torch.arange(self.config.n_recent, dtype=torch.float64)
-        self.recent.places.copy_(decay.expm1().log())  # the inverse of softplus
-        self.last_items.fill_(-1)
 
     def forward(self, recent: Tensor) -> Tensor:
         """Return the user vectors, float (n, factors), of histories (n, n_recent), newest first, -1 where none."""
@@ -149,3 +136,9 @@ class TwoTower(nn.Module):
     def item_vectors(self) -> NDArray[np.float32]:
         """Vectors of all items, their bias the last component: float32 (n_items, factors + 1)."""
         return torch.cat([self.item.values(), self.item_bias.values()], dim=1).float().cpu().numpy()
+
+
+def _draw_linear(layer: nn.Linear, generator: torch.Generator) -> None:
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncf_ppt.packed import _kernels
+from ncf_ppt.packed import _catalogue_kernels, _kernels
 from ncf_ppt.packed.counters import Counters
 from ncf_ppt.packed.table import Embeddings, PackedTable
 from ncf_ppt.packed.tiles import Tiles
@@ -161,7 +161,7 @@ class PackedNCF:
             raise ValueError(f"users must be between 0 and {self.n_users - 1}")
         values = self._user_values[users]
         thresholds = np.empty_like(values)
-        _kernels.fill_least_addends(values, self._thresholds, thresholds)
+        _catalogue_kernels.fill_least_addends(values, self._thresholds, thresholds)
         return thresholds, self.user_factors[users] * self.last_weight[: self.user_factors.size]
 
     @cached_property

@@ -7,11 +7,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ncf_ppt.packed import _kernels
+from ncf_ppt.packed import _catalogue_kernels
+from ncf_ppt.packed._kernels import BLOCK
 
 _Number = TypeVar("_Number", np.float32, np.uint16)
 
-ITEMS_PER_SECTION = 127 * _kernels.BLOCK  # a rank among them, and their number, have 16 bits
+ITEMS_PER_SECTION = 127 * BLOCK  # a rank among them, and their number, have 16 bits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,23 +45,23 @@ class Tiles:
     ) -> "Tiles":
         """Build from first-layer values (items, channels), finite ones, and factors (items, factors)."""
         n_items, n_channels = values.shape
-        n_tiles = -(-n_items // _kernels.BLOCK)
-        ranks = _empty_lines((n_tiles, n_channels, _kernels.BLOCK), np.uint16)
+        n_tiles = -(-n_items // BLOCK)
+        ranks = _empty_lines((n_tiles, n_channels, BLOCK), np.uint16)
         levels = []
         for first in range(0, n_items, items_per_section):
             columns = np.ascontiguousarray(values[first : first + items_per_section].T)
             levels.append(np.sort(columns, axis=1))
-            n_before = first // _kernels.BLOCK
-            _kernels.fill_ranks(columns, levels[-1], ranks[n_before : n_before + items_per_section // _kernels.BLOCK])
-        tiles = _empty_lines((n_tiles, factors.shape[1], _kernels.BLOCK), np.float32)
-        _kernels.fill_tiles(factors, tiles)
+            n_before = first // BLOCK
+            _catalogue_kernels.fill_ranks(columns, levels[-1], ranks[n_before : n_before + items_per_section // BLOCK])
+        tiles = _empty_lines((n_tiles, factors.shape[1], BLOCK), np.float32)
+        _catalogue_kernels.fill_tiles(factors, tiles)
         return cls(ranks=ranks, factors=tiles, levels=tuple(levels), items_per_section=items_per_section)
 
     def ranks_of(self, thresholds: NDArray[np.float32]) -> NDArray[np.uint16]:
         """Ranks (users, sections, channels) of thresholds (users, channels)."""
         ranks = np.empty((len(thresholds), len(self.levels), thresholds.shape[1]), np.uint16)
         for section, levels in enumerate(self.levels):
-            _kernels.rank_thresholds(thresholds, levels, ranks[:, section])
+            _catalogue_kernels.rank_thresholds(thresholds, levels, ranks[:, section])
         return ranks
 
 

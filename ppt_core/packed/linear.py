@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.bits import _kernels
 from ppt_core.bits.pack import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryLinear
@@ -37,17 +36,6 @@ class PackedLinear:
     def out_features(self) -> int:
         """Number of bits out."""
         return int(self.signs.shape[1])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the parameters: a bit for each sign, rows filled up to words, and the thresholds."""
-        return int(self.signs.nbytes) + self.thresholds.values.nbytes + self.thresholds.flipped.nbytes
-
-    def __call__(self, bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Map packed rows (n, words in) to packed rows (n, words out)."""
-        out = np.empty((len(bits), -(-self.out_features // 64)), np.uint64)
-        _kernels.threshold_products(bits, self.signs, self.thresholds.values, self.thresholds.flipped, out)
-        return out
 
 
 def pack_linear(layer: nn.Module, activation: Callable[[Tensor], Tensor], *, name: str) -> PackedLinear:
@@ -98,11 +86,6 @@ class PackedReLULinear:
     def out_features(self) -> int:
         """Number of units."""
         return int(self.signs.shape[1])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the parameters."""
-        return int(self.signs.nbytes) + self.gains.nbytes + self.offsets.nbytes
 
 
 def pack_relu_linear(layer: nn.Module, activation: nn.Module, *, name: str, activation_name: str) -> PackedReLULinear:
