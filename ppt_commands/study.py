@@ -92,8 +92,8 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
         **plan: Any,
     ) -> None:
         from ppt_core.study.plan import Places, PlannedStudy, StudyPlan, duration
-        from ppt_core.study.report import summarize
         from ppt_core.study.study import Study
+        from ppt_core.study.summary import summarize
 
         asked = StudyPlan(**plan)
         _ = asked.trials  # what cannot be is refused before data are opened
@@ -115,8 +115,8 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
             )
         report = summarize(Study.open(out))
         if as_json:
-            return print_json({"study": str(out), **report})
-        print_report(report)
+            return print_json({"study": str(out), **report.to_dict()})
+        click.echo(str(report))
         click.echo(f"report: {program} study report {out}")
 
     return run
@@ -137,14 +137,14 @@ def _report_command(program: str) -> click.Command:
     @JSON_OPTION
     def report(folder: Path, out: Path | None, as_json: bool) -> None:
         from ppt_core.study.page import write_report
-        from ppt_core.study.report import summarize
         from ppt_core.study.study import Study
+        from ppt_core.study.summary import summarize
 
         found = summarize(Study.open(folder))
         target = write_report(found, folder / "report" if out is None else out, replace=out is None)
         if as_json:
-            return print_json({"report": str(target), **found})
-        print_report(found)
+            return print_json({"report": str(target), **found.to_dict()})
+        click.echo(str(found))
         click.echo(f"{target / 'index.html'}: open it in a browser")
 
     return report
@@ -156,35 +156,6 @@ def _numbers(_context: click.Context, option: click.Parameter, text: str | None)
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ValueError(f"{option.opts[0]} is {text!r}; give numbers like 1,2,4") from None
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """Print medians, the speed of the steps and the speed-ups."""
-    from ppt_core.study.report import COST_NAMES, range_text, speed_up_text
-
-    title = report["metric"]["title"]
-    trials = report["trials"]
-    click.echo(f"{title} [{report['protocol'] or 'test set'}], median (lowest-highest), {trials['finished']} of "
-               f"{trials['planned']} trials finished")  # fmt: skip
-    for curve in report["curves"]:
-        click.echo(f"{curve['name']}:")
-        for point in curve["points"]:
-            click.echo(f"  {point['iterations']:>9,.0f} iterations {point['seconds']:>8,.1f} s   {range_text(point)}")
-    if report["speed"]:
-        for name, speed in {"": report["speed"], " of plain PyTorch": report["speed"].get("plain")}.items():
-            if speed:
-                click.echo(
-                    f"iterations/s{name}: full precision {speed['full']:.1f}, low precision {speed['low']:.1f}; "
-                    f"slowdown {speed['slowdown']:.2f}"
-                )
-    for entry in report["splits"]:
-        half = f"; split 0.5 {range_text(entry['half'])}" if entry["half"] else ""
-        click.echo(
-            f"best split at {entry['epochs']:g} epochs: {entry['best']['split']:.2g}, {range_text(entry['best'])}{half}"
-        )
-    for entry in report["speed_ups"]:
-        cost = COST_NAMES[entry["cost"]]
-        click.echo(f"speed-up of {entry['name']} over low precision, in {cost}: {speed_up_text(entry)}")
 
 
 def _parsed(command: click.Command, options: tuple[str, ...]) -> dict[str, Any]:

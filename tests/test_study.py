@@ -21,13 +21,16 @@ from ncf_ppt.study import train
 from ncf_ppt.training import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
-from ppt_core.study.figures import COLORS
+from ppt_core.study.curves import Cell, Trials
+from ppt_core.study.figures import COLORS, NARROW, diagonals, draw, to_svg
 from ppt_core.study.page import page
 from ppt_core.study.plan import Experiment, Places, PlannedStudy, StudyPlan
-from ppt_core.study.report import _speed_up, summarize
+from ppt_core.study.rates import Speed
+from ppt_core.study.report import MethodCurve, Point
 from ppt_core.study.running import probe, run_trial, step_seconds, trial_config
 from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
+from ppt_core.study.summary import method_speed_up, point_of, summarize
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
 from tests.test_study_curves import cell
 from vision_ppt.training import VisionTrainingConfig
@@ -82,8 +85,13 @@ def test_trials_say_what_and_where_they_were(study: Path, tiny_data: PreparedDat
     assert settings["data"]["sha256"]
     speed = Study.open(study).speed()
     assert speed is not None
-    assert speed["slowdown"] == pytest.approx(speed["full"] / speed["low"])
-    assert len(speed["by_epoch"]["low"]) == len(speed["plain"]["by_epoch"]["low"]) == 5
+    assert speed.slowdown == pytest.approx(speed.full / speed.low)
+    assert speed.plain is not None
+    assert len(speed.by_epoch["low"]) == len(speed.plain.by_epoch["low"]) == 5
+    written = json.loads((study / "speed.json").read_text())
+    assert speed.to_dict() == written
+    del written["plain"]  # as older studies have it
+    assert Speed.from_dict(written).to_dict() == written
 
 
 @pytest.mark.parametrize(("seconds", "n_taken"), [(0.01, 40), (0.3, 17), (2.0, 10)])
@@ -138,20 +146,35 @@ def test_report(study: Path) -> None:
     assert "already exists" in call("study", "report", study, "--out", folder).stderr
 
 
+def test_a_report_is_a_value(study: Path) -> None:
+    found = summarize(Study.open(study))
+    rows = found.to_pandas()
+    assert rows["median"].tolist() == [point.median for point in found.grid]
+    assert rows["n_trials"].tolist() == [1] * 6
+    assert repr(found).splitlines()[0].endswith("median (lowest-highest), 6 of 6 trials finished")
+    assert "<table" in found._repr_html_()
+
+
+def by_cell(trials: list[Trials]) -> dict[Cell, Trials]:
+    """Cells of any epochs."""
+    return {(0.5 * n, 0.5 * n): each for n, each in enumerate(trials, 1)}
+
+
 def test_a_card_shows_what_its_speed_up_rests_on(study: Path) -> None:
     """Both the interval and the share of the accuracies, where curves begin above half of the best."""
     ppt = [cell(10, 0.6, 0.61, 0.62), cell(20, 0.8, 0.81, 0.82)]
     low = [cell(10, 0.3, 0.31, 0.32), cell(40, 0.8, 0.81, 0.82)]
-    named = {"split": 0.5, "name": "partial pre-training", "cost": "iterations"}
-    entry = {**named, **_speed_up(ppt, low, "iterations")}
-    assert entry["range_covered"] == pytest.approx((0.81 - 0.61) / (0.81 - 0.405))
-    report = {**summarize(Study.open(study)), "speed_ups": [entry]}
+    entry = method_speed_up(0.5, by_cell(ppt), by_cell(low), "iterations")
+    assert entry.found.range_covered == pytest.approx((0.81 - 0.61) / (0.81 - 0.405))
+    assert entry.resamples.interval is not None
+    report = replace(summarize(Study.open(study)), speed_ups=(entry,))
     (card,) = re.findall(r'<div class="card"><b>[^/]*</b>speed-up.*?</div>', page(report, {}))
-    assert "95% interval {:.2f} to {:.2f}; ".format(*entry["interval"]) in card
+    assert "95% interval {:.2f} to {:.2f}; ".format(*entry.resamples.interval) in card
     assert "over accuracies from .610 to .810, the last both reach: 49% of the paper&#x27;s range" in card
-    alone = {**named, **_speed_up([cell(10, 0.6), cell(20, 0.8)], [cell(10, 0.3), cell(40, 0.8)], "iterations")}
+    ppt, low = [cell(10, 0.6), cell(20, 0.8)], [cell(10, 0.3), cell(40, 0.8)]
+    entry = method_speed_up(0.5, by_cell(ppt), by_cell(low), "iterations")
     assert "no interval: one trial at some budget; over accuracies from .600" in page(
-        report | {"speed_ups": [alone]}, {}
+        replace(report, speed_ups=(entry,)), {}
     )
 
 
@@ -187,16 +210,15 @@ def test_a_study_that_has_just_begun_has_a_report(study: Path, tmp_path: Path) -
     assert sorted(file.name for file in (path / "report").iterdir()) == ["index.html", "report.json"]
 
 
-def test_the_grid_and_its_diagonals_are_drawn() -> None:
-    from ppt_core.study.figures import NARROW, diagonals, draw, to_svg
-
-    def point(full: float, low: float) -> dict[str, Any]:
+def test_the_grid_and_its_diagonals_are_drawn(study: Path) -> None:
+    def point(full: float, low: float) -> Point:
         value = 0.1 * full + 0.05 * low
-        return {"full": full, "low": low, "median": value, "lowest": value - 0.01, "highest": value, "iterations": 9,
-                "seconds": 2.0}  # fmt: skip
+        return point_of((full, low), cell(9, value - 0.01, value, value))
 
-    grid = [point(full, low) for full in range(4) for low in range(4) if full + low]
-    report = {"metric": {"title": "HR@10"}, "grid": grid, "curves": [{"split": 1, "name": "full", "points": grid[:3]}]}
+    grid = tuple(point(full, low) for full in range(4) for low in range(4) if full + low)
+    report = replace(
+        summarize(Study.open(study)), grid=grid, curves=(MethodCurve(split=1, points=grid[:3]),), metric={"title": "HR"}
+    )
     assert list(diagonals(report)) == [2, 3]  # that of 1 has two ways, and beyond 3 one end is missing
     figures = draw(report, NARROW)
     assert list(figures) == ["figure1", "figure2", "figure3a", "figure3b"]
@@ -204,8 +226,8 @@ def test_the_grid_and_its_diagonals_are_drawn() -> None:
     assert ">.350<" in drawing  # of 2 + 3 epochs
     assert ">3 epochs<" in to_svg(figures["figure3b"], "diagonals")
     # Budgets 1, 2, 4, 8 of three splits overlap in some cells and are no grid.
-    report["grid"] = [point(full * n, low * n) for n in (1, 2, 4, 8) for full, low in ((0, 1), (0.5, 0.5), (1, 0))]
-    assert list(draw(report, NARROW)) == ["figure1", "figure2", "figure3b"]
+    overlapping = [point(full * n, low * n) for n in (1, 2, 4, 8) for full, low in ((0, 1), (0.5, 0.5), (1, 0))]
+    assert list(draw(replace(report, grid=tuple(overlapping)), NARROW)) == ["figure1", "figure2", "figure3b"]
 
 
 def test_a_plan_from_python_costs_and_runs_what_is_missing(study: Path, data: Path, tmp_path: Path) -> None:

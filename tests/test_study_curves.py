@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppt_core.study.curves import Curve, Trials, best_splits, bootstrap_speed_up, cells_of, curve_cells, speed_up
+from ppt_core.study.rates import Rates
 from ppt_core.study.trials import Trial, curve_trials, grid_trials, in_order
 
 
@@ -113,13 +114,14 @@ def test_bootstrap_covers_what_trials_spread() -> None:
     low = [cell(20, 0.20, 0.21, 0.23), cell(200, 0.6, 0.61, 0.63)]
     point = speed_up(*(Curve.of_medians(cells, "iterations") for cells in (ppt, low))).factor
     found = bootstrap_speed_up(ppt, low, "iterations", n_resamples=100)
-    lower, upper = found["interval"]
+    assert found.interval is not None
+    lower, upper = found.interval
     assert point is not None
     assert lower < point < upper
     assert found == bootstrap_speed_up(ppt, low, "iterations", n_resamples=100)
-    assert bootstrap_speed_up([cell(10, 0.2), cell(100, 0.6)], low, "seconds")["interval"] is None
+    assert bootstrap_speed_up([cell(10, 0.2), cell(100, 0.6)], low, "seconds").interval is None
     same, twice = ([cell(scale, 0.2, 0.2), cell(10 * scale, 0.6, 0.6)] for scale in (10, 20))
-    np.testing.assert_allclose(bootstrap_speed_up(same, twice, "seconds", n_resamples=20)["interval"], [2, 2])
+    assert bootstrap_speed_up(same, twice, "seconds", n_resamples=20).interval == pytest.approx((2, 2))
 
 
 def test_cells_hold_the_trials_that_differ_in_their_seed() -> None:
@@ -129,13 +131,13 @@ def test_cells_hold_the_trials_that_differ_in_their_seed() -> None:
                 "phases": phases}  # fmt: skip
 
     records = [record(1, 1, 1, 0.3), record(1, 1, 0, 0.2), record(2, 0, 0, 0.4), record(0.1, 0.1, 0, 0.1)]
-    cells = cells_of(records, "hit_ratio", {"full": 5.0, "low": 2.5})
+    cells = cells_of(records, "hit_ratio", Rates(full=5.0, low=2.5))
     assert list(cells) == [(0.1, 0.1), (1, 1), (2, 0)]
     assert cells[1, 1].accuracy.tolist() == [0.2, 0.3]
     assert cells[1, 1].plain_seconds.tolist() == [10 / 5 + 10 / 2.5] * 2
     assert np.isnan(cells_of(records, "hit_ratio")[2, 0].plain_seconds).all()
-    assert [len(found) for found in curve_cells(cells, 0.5)] == [1, 2]
-    assert [len(found) for found in curve_cells(cells, 1.0)] == [1]
+    assert [len(found) for found in curve_cells(cells, 0.5).values()] == [1, 2]
+    assert [len(found) for found in curve_cells(cells, 1.0).values()] == [1]
 
 
 def test_the_best_split_of_each_budget() -> None:

@@ -2,12 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ppt_core.study.rates import Rates
 
 N_TARGETS = 100
 LOWEST_SHARE = 0.5
@@ -100,6 +102,22 @@ class SpeedUp:
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resamples:
+    """How far a speed-up would vary, had other trials been drawn.
+
+    Attributes:
+        interval: 95% percentile interval of the factor; None if a cell has one trial only (nothing varies) or more
+            than a twentieth of the resamples have no accuracy to compare.
+        n_resamples: how often the trials were drawn anew.
+        n_without: how many of these have no accuracy to compare.
+    """
+
+    interval: tuple[float, float] | None = None
+    n_resamples: int = 0
+    n_without: int = 0
+
+
 def speed_up(ppt: Curve, low: Curve) -> SpeedUp:
     """Compare two curves as Renda and Fromm (2020) do.
 
@@ -161,15 +179,10 @@ def _convergence(ppt: Curve, low: Curve) -> float | None:
 
 def bootstrap_speed_up(
     ppt: Sequence[Trials], low: Sequence[Trials], cost: Cost, *, n_resamples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """95% percentile interval of the speed-up when the trials of each cell are drawn anew, with replacement.
-
-    Returns:
-        ``interval``: [lower, upper], or None if a cell has one trial only (nothing varies) or more than a twentieth
-        of the resamples have no accuracy to compare; ``n_resamples``; ``n_without``: how many of them have none.
-    """
+) -> Resamples:
+    """Compute the speed-up again and again when the trials of each cell are drawn anew, with replacement."""
     if min(map(len, [*ppt, *low])) < 2:
-        return {"interval": None, "n_resamples": 0, "n_without": 0}
+        return Resamples()
     rng = np.random.default_rng(np.random.SeedSequence([seed, int.from_bytes(b"speed-up", "little")]))
     factors = []
     for _ in range(n_resamples):
@@ -177,8 +190,8 @@ def bootstrap_speed_up(
         factors.append(speed_up(*curves).factor)
     found = [factor for factor in factors if factor is not None]
     n_without = n_resamples - len(found)
-    interval = None if n_without > 0.05 * n_resamples else np.percentile(found, [2.5, 97.5]).tolist()
-    return {"interval": interval, "n_resamples": n_resamples, "n_without": n_without}
+    interval = None if n_without > 0.05 * n_resamples else tuple(np.percentile(found, [2.5, 97.5]).tolist())
+    return Resamples(interval=interval, n_resamples=n_resamples, n_without=n_without)
 
 
 def _resample(cell: Trials, rng: np.random.Generator) -> Trials:
@@ -186,20 +199,19 @@ def _resample(cell: Trials, rng: np.random.Generator) -> Trials:
     return Trials(**{field.name: getattr(cell, field.name)[drawn] for field in fields(cell)})
 
 
-def cells_of(
-    records: Sequence[dict[str, Any]], metric: str, plain_rates: Mapping[str, float] | None = None
-) -> dict[Cell, Trials]:
+def cells_of(records: Sequence[dict[str, Any]], metric: str, plain: Rates | None = None) -> dict[Cell, Trials]:
     """Group finished trials by cell, in ascending order of budget.
 
     Args:
         records: as `ppt_core.study.running.run_trial` returns them.
         metric: the key of their accuracy.
-        plain_rates: iterations per second of steps without kernels, at ``full`` and at ``low`` precision.
+        plain: iterations per second of steps without kernels.
     """
 
     def plain_seconds(record: dict[str, Any]) -> float:
-        if plain_rates is None:
+        if plain is None:
             return math.nan
+        plain_rates = {"full": plain.full, "low": plain.low}
         return math.fsum(  # a warm start has seconds, no iterations at a rate
             phase["iterations"] / plain_rates[phase["precision"]]
             if phase["precision"] in plain_rates
@@ -221,12 +233,14 @@ def cells_of(
     }
 
 
-def curve_cells(cells: dict[Cell, Trials], split: float) -> list[Trials]:
+def curve_cells(cells: dict[Cell, Trials], split: float) -> dict[Cell, Trials]:
     """The cells that spend the fraction ``split`` of their budget at full precision, in ascending order of budget."""
     tolerance = 1e-5  # of the budget; trials have 6 digits
-    return [
-        trials for (full, low), trials in cells.items() if abs(full - split * (full + low)) < tolerance * (full + low)
-    ]
+    return {
+        (full, low): trials
+        for (full, low), trials in cells.items()
+        if abs(full - split * (full + low)) < tolerance * (full + low)
+    }
 
 
 def best_splits(cells: dict[Cell, Trials]) -> dict[float, tuple[float, Cell]]:

@@ -3,9 +3,9 @@
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ppt_core.study.curves import Cost
+from ppt_core.study.report import Point, StudyReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ _STYLE: Any = {
 _AXIS = {"iterations": "training iterations", "seconds": "training time (s)"}
 
 
-def draw(report: dict[str, Any], width: float) -> dict[str, "Figure"]:
+def draw(report: StudyReport, width: float) -> dict[str, "Figure"]:
     """Every figure that the report has the trials for, by name, ``width`` inches wide.
 
     ``figure1`` and ``figure2``: accuracy against iterations and against seconds; ``figure3a``: accuracy over
@@ -39,7 +39,7 @@ def draw(report: dict[str, Any], width: float) -> dict[str, "Figure"]:
 
     with mpl.rc_context(_STYLE):
         figures: dict[str, Figure] = {}
-        if report["curves"]:
+        if report.curves:
             figures |= {
                 "figure1": _curves(report, "iterations", width),
                 "figure2": _curves(report, "seconds", width),
@@ -51,15 +51,15 @@ def draw(report: dict[str, Any], width: float) -> dict[str, "Figure"]:
         return figures
 
 
-def diagonals(report: dict[str, Any]) -> dict[float, list[dict[str, Any]]]:
-    """The cells of each budget that was split in three ways at least, from none to all of it at full precision."""
-    found: dict[float, list[dict[str, Any]]] = {}
-    for cell in report["grid"]:
-        found.setdefault(round(cell["full"] + cell["low"], 9), []).append(cell)
+def diagonals(report: StudyReport) -> dict[float, list[Point]]:
+    """The points of each budget that was split in three ways at least, from none to all of it at full precision."""
+    found: dict[float, list[Point]] = {}
+    for point in report.grid:
+        found.setdefault(round(point.epochs, 9), []).append(point)
     return {
-        budget: sorted(cells, key=lambda cell: float(cell["full"]))
-        for budget, cells in sorted(found.items())
-        if len(cells) >= 3 and min(cell["full"] for cell in cells) == min(cell["low"] for cell in cells) == 0
+        budget: sorted(points, key=lambda point: point.full)
+        for budget, points in sorted(found.items())
+        if len(points) >= 3 and min(point.full for point in points) == min(point.low for point in points) == 0
     }
 
 
@@ -92,30 +92,35 @@ def _method(split: float) -> str:
     return {1.0: "full", 0.0: "low"}.get(split, "ppt")
 
 
-def _curves(report: dict[str, Any], cost: Cost, width: float) -> "Figure":
+def _cost(point: Point, cost: Literal["iterations", "seconds"]) -> float:
+    return point.iterations if cost == "iterations" else point.seconds
+
+
+def _curves(report: StudyReport, cost: Literal["iterations", "seconds"], width: float) -> "Figure":
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = _axes(width, 0.62 if width > 5 else 0.95)
     labels = []
     others = iter(_MORE)
     n_ppt = 0
-    for curve in report["curves"]:
-        method = _method(curve["split"])
+    for curve in report.curves:
+        method = _method(curve.split)
         n_ppt += method == "ppt"
         color = COLORS[method] if method != "ppt" or n_ppt == 1 else next(others, _MORE[-1])
-        x = [point[cost] for point in curve["points"]]
-        y, lowest, highest = ([p[key] for p in curve["points"]] for key in ("median", "lowest", "highest"))
+        x = [_cost(point, cost) for point in curve.points]
+        y = [point.median for point in curve.points]
+        lowest, highest = [point.lowest for point in curve.points], [point.highest for point in curve.points]
         axes.fill_between(x, lowest, highest, color=color, alpha=0.18, linewidth=0)
         axes.plot(x, y, color=color, marker=_MARKERS[method], markersize=4.5, linewidth=1.8, clip_on=False)
-        labels.append((y[-1], x[-1], curve["name"], color))
-    costs = [point[cost] for curve in report["curves"] for point in curve["points"]]
+        labels.append((y[-1], x[-1], curve.name, color))
+    costs = [_cost(point, cost) for curve in report.curves for point in curve.points]
     if max(costs) >= 4 * min(costs):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(LogLocator(base=2, numticks=8))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}" if max(costs) < 1e4 else "{x:,.0f}"))
     axes.set_xlabel(_AXIS[cost])
-    axes.set_ylabel(report["metric"]["title"])
+    axes.set_ylabel(report.metric["title"])
     _label_ends(axes, labels, narrow=width < 5)
     return figure
 
@@ -137,13 +142,13 @@ def _label_ends(axes: "Axes", labels: list[tuple[float, float, str, str]], *, na
         place += 0.03 * (top - bottom) * name.count("\n")
 
 
-def _is_grid(report: dict[str, Any]) -> bool:
-    return len(report["grid"]) >= 8 and all(len(lengths) >= 3 for lengths in _lengths(report))
+def _is_grid(report: StudyReport) -> bool:
+    return len(report.grid) >= 8 and all(len(lengths) >= 3 for lengths in _lengths(report))
 
 
-def _lengths(report: dict[str, Any]) -> tuple[list[float], list[float]]:
+def _lengths(report: StudyReport) -> tuple[list[float], list[float]]:
     """Lengths of the two phases that were combined with most of the other's: the grid's, not those of the curves."""
-    cells = {(0, 0), *((cell["full"], cell["low"]) for cell in report["grid"])}  # 0 with 0 is no training
+    cells = {(0, 0), *((point.full, point.low) for point in report.grid)}  # 0 with 0 is no training
     phases = [sorted({cell[phase] for cell in cells}) for phase in (0, 1)]
     while all(phases):
         shares = [
@@ -158,14 +163,14 @@ def _lengths(report: dict[str, Any]) -> tuple[list[float], list[float]]:
     return phases[0], phases[1]
 
 
-def _grid(report: dict[str, Any], width: float) -> "Figure":
+def _grid(report: StudyReport, width: float) -> "Figure":
     import numpy as np
 
     columns, rows = _lengths(report)
     values = np.full((len(rows), len(columns)), np.nan)
-    for cell in report["grid"]:
-        if cell["full"] in columns and cell["low"] in rows:
-            values[rows.index(cell["low"]), columns.index(cell["full"])] = cell["median"]
+    for point in report.grid:
+        if point.full in columns and point.low in rows:
+            values[rows.index(point.low), columns.index(point.full)] = point.median
     figure, axes = _axes(width, 0.66 if width > 5 else 0.95)
     axes.grid(visible=False)
     image = axes.imshow(values, origin="lower", cmap="cividis", aspect="auto")
@@ -181,22 +186,22 @@ def _grid(report: dict[str, Any], width: float) -> "Figure":
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if width > 5:
-        figure.colorbar(image, ax=axes, label=report["metric"]["title"]).outline.set_visible(False)
+        figure.colorbar(image, ax=axes, label=report.metric["title"]).outline.set_visible(False)
     return figure
 
 
-def _diagonals(report: dict[str, Any], width: float) -> "Figure":
+def _diagonals(report: StudyReport, width: float) -> "Figure":
     figure, axes = _axes(width, 0.62 if width > 5 else 0.95)
     ends = []
-    for budget, cells in diagonals(report).items():
-        x = [cell["full"] / budget for cell in cells]
-        y = [cell["median"] for cell in cells]
-        axes.fill_between(x, [cell["lowest"] for cell in cells], [cell["highest"] for cell in cells],
+    for budget, points in diagonals(report).items():
+        x = [point.full / budget for point in points]
+        y = [point.median for point in points]
+        axes.fill_between(x, [point.lowest for point in points], [point.highest for point in points],
                           color=COLORS["ppt"], alpha=0.12, linewidth=0)  # fmt: skip
         axes.plot(x, y, color=COLORS["ppt"], marker="o", markersize=4.5, linewidth=1.6, clip_on=False)
         ends.append((y[-1], x[-1], f"{budget:g} epochs", COLORS["ppt"]))
     axes.set_xlabel("fraction of the budget at full precision (--split)")
-    axes.set_ylabel(report["metric"]["title"])
+    axes.set_ylabel(report.metric["title"])
     axes.set_xlim(0, 1)
     _label_ends(axes, ends, narrow=False)
     return figure

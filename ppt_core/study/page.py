@@ -4,13 +4,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, refuse_existing
 from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
 from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
-from ppt_core.study.report import COST_NAMES, speed_up_text
+from ppt_core.study.report import COST_NAMES, MethodSpeedUp, Point, StudyReport
 
 _STYLE = """
 :root { color-scheme: light dark; --full: #0072b2; --ppt: #c35400; --low: #00805d; --line: #8884; --soft: #8881; }
@@ -59,7 +58,7 @@ _TITLES = {
 }
 
 
-def write_report(report: dict[str, Any], path: Path, *, replace: bool = False) -> Path:
+def write_report(report: StudyReport, path: Path, *, replace: bool = False) -> Path:
     """Write ``index.html``, ``report.json`` and every figure as PNG and SVG into the folder ``path``; return it.
 
     Raises `DataError` if ``path`` exists, unless it is an earlier report and ``replace`` is true.
@@ -73,7 +72,7 @@ def write_report(report: dict[str, Any], path: Path, *, replace: bool = False) -
         for name, figure in wide.items():
             for ending in ("png", "svg"):
                 save(figure, folder / f"{name}.{ending}")
-        (folder / "report.json").write_text(json_text(report, indent=2) + "\n", "utf-8")
+        (folder / "report.json").write_text(json_text(report.to_dict(), indent=2) + "\n", "utf-8")
         drawings = {
             name: "".join(
                 to_svg(each[name], f"{name}-{kind}").replace("<svg ", f'<svg class="{kind}" role="img" ', 1)
@@ -88,13 +87,12 @@ def write_report(report: dict[str, Any], path: Path, *, replace: bool = False) -
     return path
 
 
-def page(report: dict[str, Any], drawings: dict[str, str]) -> str:
+def page(report: StudyReport, drawings: dict[str, str]) -> str:
     """The HTML page, with ``drawings`` as inline SVG by figure."""
-    data = report["settings"].get("data", {})
-    trials = report["trials"]
-    protocol = f", {report['protocol']}" if report["protocol"] else ""
+    data = report.settings.get("data", {})
+    protocol = f", {report.protocol}" if report.protocol else ""
     about = (
-        f"{trials['finished']} of {trials['planned']} trials finished. Accuracy is {report['metric']['title']} on the "
+        f"{report.n_finished} of {report.n_planned} trials finished. Accuracy is {report.metric['title']} on the "
         f"test set{protocol}. Data: {data.get('name') or ''}"
     )
     parts = [
@@ -123,55 +121,58 @@ def page(report: dict[str, Any], drawings: dict[str, str]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _cards(report: dict[str, Any]) -> Iterator[str]:
+def _cards(report: StudyReport) -> Iterator[str]:
     yield '<div class="cards">'
-    for entry in report["speed_ups"]:
-        if entry["split"] != report["speed_ups"][0]["split"]:
+    for entry in report.speed_ups:
+        if entry.split != report.speed_ups[0].split:
             break  # the others stand in the table
-        factor = "none" if entry["factor"] is None else f"{entry['factor']:.2f}×"
-        what = f"speed-up in {COST_NAMES[entry['cost']]}: {escape(entry['name'])}"
+        what = f"speed-up in {COST_NAMES[entry.cost]}: {escape(entry.name)}"
         about = escape("; ".join(_reliance(entry)))
-        yield f'<div class="card"><b>{factor}</b>{what}<br><small>{about}</small></div>'
-    if report["speed"]:
+        yield f'<div class="card"><b>{_factor(entry)}</b>{what}<br><small>{about}</small></div>'
+    if report.speed is not None:
         yield (
-            f'<div class="card"><b>{report["speed"]["slowdown"]:.2f}×</b>slowdown of one low-precision iteration<br>'
+            f'<div class="card"><b>{report.speed.slowdown:.2f}×</b>slowdown of one low-precision iteration<br>'
             "<small>what partial pre-training saves on the clock, beside iterations</small></div>"
         )
     yield "</div>"
 
 
-def _reliance(entry: dict[str, Any]) -> Iterator[str]:
+def _reliance(entry: MethodSpeedUp) -> Iterator[str]:
     """What a speed-up rests on: its interval, and the accuracies that it was taken over."""
-    if entry["factor"] is None:
-        yield entry["note"]
+    if entry.found.factor is None:
+        yield entry.found.note
         return
-    if entry["interval"]:
-        yield "95% interval {:.2f} to {:.2f}".format(*entry["interval"])
+    if entry.resamples.interval is not None:
+        yield "95% interval {:.2f} to {:.2f}".format(*entry.resamples.interval)
     else:
-        yield "no interval: see below" if entry["n_resamples"] else "no interval: one trial at some budget"
+        yield "no interval: see below" if entry.resamples.n_resamples else "no interval: one trial at some budget"
     yield f"over accuracies from {_range_compared(entry)}: {_share_covered(entry)}"
 
 
-def _share_covered(entry: dict[str, Any]) -> str:
-    return f"{entry['range_covered']:.0%} of the paper's range"
+def _share_covered(entry: MethodSpeedUp) -> str:
+    return f"{entry.found.range_covered:.0%} of the paper's range"
 
 
-def _curve_table(report: dict[str, Any]) -> Iterator[str]:
+def _factor(entry: MethodSpeedUp) -> str:
+    return "none" if entry.found.factor is None else f"{entry.found.factor:.2f}×"
+
+
+def _curve_table(report: StudyReport) -> Iterator[str]:
     head = ("", "iterations", "seconds", "median", "lowest", "highest", "trials")
     rows = [
-        (curve["name"], f"{p['iterations']:,.0f}", f"{p['seconds']:,.1f}",
-         *(f"{p[key]:.4f}" for key in ("median", "lowest", "highest")), f"{p['n_trials']}")
-        for curve in report["curves"] for p in curve["points"]
+        (curve.name, f"{p.iterations:,.0f}", f"{p.seconds:,.1f}",
+         *(f"{value:.4f}" for value in (p.median, p.lowest, p.highest)), f"{len(p.accuracies)}")
+        for curve in report.curves for p in curve.points
     ]  # fmt: skip
     yield f"<details><summary>The numbers behind both figures</summary>{_table(head, rows)}</details>"
 
 
-def _split_table(report: dict[str, Any]) -> Iterator[str]:
-    if report["splits"]:
+def _split_table(report: StudyReport) -> Iterator[str]:
+    if report.splits:
         yield "<h2>Which split was best</h2>"
         rows = [
-            (f"{e['epochs']:g} epochs", f"{e['best']['split']:.2g}", *map(_short_range, (e["best"], e["half"])))
-            for e in report["splits"]
+            (f"{each.epochs:g} epochs", f"{each.split:.2g}", *map(_short_range, (each.best, each.half)))
+            for each in report.splits
         ]
         yield _table(("", "best split", "its accuracy", "split 0.5"), rows)
         yield (
@@ -180,44 +181,47 @@ def _split_table(report: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _short_range(point: dict[str, Any] | None) -> str:
+def _short_range(point: Point | None) -> str:
     if point is None:
         return ""
-    median, lowest, highest = (f"{point[key]:.3f}".lstrip("0") for key in ("median", "lowest", "highest"))
-    return f"{median} ({lowest}-{highest})"
+    return f"{_short(point.median)} ({_short(point.lowest)}-{_short(point.highest)})"
 
 
-def _speed_table(report: dict[str, Any]) -> Iterator[str]:
-    speed = report["speed"]
-    if speed:
+def _short(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{accuracy:.3f}".lstrip("0")
+
+
+def _speed_table(report: StudyReport) -> Iterator[str]:
+    speed = report.speed
+    if speed is not None:
         yield "<h2>Table 2. Iterations per second</h2>"
-        steps = {"this project's step": speed, "plain PyTorch's operations in it": speed.get("plain")}
+        steps = {"this project's step": speed, "plain PyTorch's operations in it": speed.plain}
         rows = [
-            (name, f"{found['full']:.1f}", f"{found['low']:.1f}", f"{found['slowdown']:.2f}×")
+            (name, f"{found.full:.1f}", f"{found.low:.1f}", f"{found.slowdown:.2f}×")
             for name, found in steps.items()
-            if found
+            if found is not None
         ]
         yield _table(("", "full precision", "low precision", "slowdown"), rows)
-        how = f"{speed['rule']}. Batch size {speed['batch_size']:,}, threads: {speed['threads']}."
+        how = "{rule}. Batch size {batch_size:,}, threads: {threads}.".format_map(speed.origin)
         yield f"<p><small>{escape(how)}</small></p>"
 
 
-def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
+def _speed_ups(report: StudyReport) -> Iterator[str]:
     yield "<h2>Speed-up over low-precision training</h2>"
     rows = [
         (
-            entry["name"],
-            COST_NAMES[entry["cost"]],
-            "none" if entry["factor"] is None else f"{entry['factor']:.2f}×",
-            "{:.2f} to {:.2f}".format(*entry["interval"]) if entry.get("interval") else "",
-            "" if entry["factor"] is None else f"{_range_compared(entry)}; {_share_covered(entry)}",
+            entry.name,
+            COST_NAMES[entry.cost],
+            _factor(entry),
+            "{:.2f} to {:.2f}".format(*entry.resamples.interval) if entry.resamples.interval is not None else "",
+            "" if entry.found.factor is None else f"{_range_compared(entry)}; {_share_covered(entry)}",
         )
-        for entry in report["speed_ups"]
+        for entry in report.speed_ups
     ]
     yield _table(("", "in", "factor", "95% interval", "between"), rows)
-    for entry in report["speed_ups"]:
-        if entry["note"]:
-            text = f"{entry['name']}, in {COST_NAMES[entry['cost']]}: {speed_up_text(entry)}."
+    for entry in report.speed_ups:
+        if entry.found.note:
+            text = f"{entry.name}, in {COST_NAMES[entry.cost]}: {entry}."
             yield f"<p><small>{escape(text)}</small></p>"
     yield (
         f"<p><small>Harmonic mean over {N_TARGETS} evenly spaced accuracies, from {LOWEST_SHARE:.0%} of the best that "
@@ -228,27 +232,28 @@ def _speed_ups(report: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _range_compared(entry: dict[str, Any]) -> str:
-    lowest, highest = (f"{entry[key]:.3f}".lstrip("0") for key in ("lowest", "highest"))
-    return f"{lowest} to {highest}, {'where they meet' if entry['until'] == 'convergence' else 'the last both reach'}"
+def _range_compared(entry: MethodSpeedUp) -> str:
+    found = entry.found
+    end = "where they meet" if found.until == "convergence" else "the last both reach"
+    return f"{_short(found.lowest)} to {_short(found.highest)}, {end}"
 
 
-def _origin(report: dict[str, Any]) -> Iterator[str]:
+def _origin(report: StudyReport) -> Iterator[str]:
     yield '<h2>How it was measured</h2><ul class="about">'
-    yield f"<li>Wall clock: {escape(report['wall_clock'])}.</li>"
-    for entry in report["provenance"]:
+    yield f"<li>Wall clock: {escape(report.wall_clock)}.</li>"
+    for entry in report.provenance:
         gpu = f", {entry['gpu']}" if entry["gpu"] else ""
         yield (
             f"<li>{entry['n_trials']} trials: {escape(entry['cpu'])}{escape(gpu)}, {entry['threads']} of "
             f"{entry['cores']} cores each; ppt-ncf {entry['version']}, torch {entry['torch']}, numba {entry['numba']}, "
             f"Python {entry['python']}.</li>"
         )
-    if len({(entry["cpu"], entry["gpu"], entry["threads"]) for entry in report["provenance"]}) > 1:
+    if len({(entry["cpu"], entry["gpu"], entry["threads"]) for entry in report.provenance}) > 1:
         yield "<li><strong>The trials ran on different machines or threads: their seconds do not compare.</strong></li>"
-    if report["n_resumed"]:
-        yield f"<li>{report['n_resumed']} trials were interrupted and resumed.</li>"
+    if report.n_resumed:
+        yield f"<li>{report.n_resumed} trials were interrupted and resumed.</li>"
     yield "</ul>"
-    settings = escape(json_text(report["settings"], indent=1))
+    settings = escape(json_text(dict(report.settings), indent=1))
     yield f"<details><summary>Every setting</summary><div class=table><pre>{settings}</pre></div></details>"
 
 

@@ -169,8 +169,8 @@ class PlannedStudy:
             missing=tuple(missing),
             full_iterations=full,
             low_iterations=low,
-            full_speed=speed["full"],
-            low_speed=speed["low"],
+            full_speed=speed.full,
+            low_speed=speed.low,
             places=places,
         )
 

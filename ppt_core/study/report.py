@@ -1,24 +1,14 @@
-"""What a study shows, as numbers: medians, speed-ups, speed of the steps, and how all that came about."""
+"""What a study shows, as values: points, curves, speed-ups, best splits, and how all that came about."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ppt_core.study.curves import Cost, Resamples, SpeedUp
+from ppt_core.study.rates import Speed
 
-from ppt_core.errors import DataError
-from ppt_core.study.curves import (
-    Cell,
-    Cost,
-    Curve,
-    Trials,
-    best_splits,
-    bootstrap_speed_up,
-    cells_of,
-    curve_cells,
-    speed_up,
-)
-from ppt_core.study.study import Study
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION = 1
 COST_NAMES: dict[Cost, str] = {
@@ -26,137 +16,221 @@ COST_NAMES: dict[Cost, str] = {
     "seconds": "seconds",
     "plain_seconds": "seconds of plain PyTorch",
 }
-_PROVENANCE = ("version", "torch", "numba", "numpy", "python", "system", "cpu", "gpu", "cores", "threads", "mkl_cbwr")
 
 
-def summarize(study: Study) -> dict[str, Any]:
-    """Return ``report.json`` of a study, finished or not.
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The trials that differ in their seed alone.
 
-    ``curves`` holds for each split that was compared, 0.5 before others of its kind, its points in ascending order of
-    budget, ``grid`` every cell of (full, low) epochs, ``speed_ups`` each split between 0 and 1 against low precision,
-    in iterations, in seconds, and in the seconds that the same iterations take at the rates of
-    `ppt_core.device.plain_operations`, which say how much of the gain hangs on this project's own low-precision step.
-    ``splits`` holds for each budget that was split in three ways or more the best split, beside split 0.5.
-
-    Raises `DataError` if no trial has finished.
+    Attributes:
+        full: epochs at full precision.
+        low: epochs at low precision, after them.
+        iterations: the median of the trials.
+        seconds: the median of the trials.
+        median: the median accuracy.
+        lowest: the lowest accuracy.
+        highest: the highest accuracy.
+        accuracies: of each trial.
     """
-    records = study.records()
-    if not records:
-        raise DataError(f"no trial of {study.path} has finished; run `study run --out {study.path}` again")
-    plan, metric = study.plan(), study.settings["metric"]
-    speed = study.speed()
-    plain_rates = speed and speed.get("plain")
-    cells = cells_of(records, metric["key"], plain_rates)
-    curves = {split: curve_cells(cells, split) for split in sorted(plan["splits"], key=_place)}
-    return {
-        "format_version": FORMAT_VERSION,
-        "metric": metric,
-        "settings": _published(study.settings),
-        "protocol": records[0].get("protocol"),
-        "trials": {"finished": len(records), "planned": len({*plan["trials"], *(r["name"] for r in records)})},
-        "curves": [
-            {"split": split, "name": method_name(split), "points": [_point(cell) for cell in found]}
-            for split, found in curves.items()
-            if found
-        ],
-        "grid": [{"full": full, "low": low, **_point(cell)} for (full, low), cell in cells.items()],
-        "speed_ups": [
-            {"split": split, "name": method_name(split), "cost": cost, **_speed_up(found, curves.get(0.0, []), cost)}
-            for split, found in curves.items()
-            if found and 0 < split < 1
-            for cost in COST_NAMES
-            if cost != "plain_seconds" or plain_rates
-        ],
-        "splits": _splits(cells),
-        "speed": speed,
-        "wall_clock": records[0]["wall_clock"],
-        "provenance": _distinct(records),
-        "n_resumed": sum(record["resumed"] for record in records),
-    }
+
+    full: float
+    low: float
+    iterations: float
+    seconds: float
+    median: float
+    lowest: float
+    highest: float
+    accuracies: tuple[float, ...]
+
+    @property
+    def epochs(self) -> float:
+        """The budget."""
+        return self.full + self.low
+
+    @property
+    def accuracy_range(self) -> str:
+        """Median, lowest and highest accuracy in words."""
+        return f"{self.median:.4f} ({self.lowest:.4f}-{self.highest:.4f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes but the epochs, which whatever holds the point says, and ``n_trials``, as JSON values."""
+        values = {key: value for key, value in vars(self).items() if key not in ("full", "low")}
+        return {**values, "accuracies": list(self.accuracies), "n_trials": len(self.accuracies)}
 
 
-def _place(split: float) -> tuple[float, float, float]:
-    """Full precision first, low precision last, and between them what is nearest to split 0.5 first."""
-    return {1.0: 0, 0.0: 2}.get(split, 1), abs(split - 0.5), -split
+@dataclass(frozen=True, kw_only=True)
+class MethodCurve:
+    """One way to spend a budget, over all budgets; `ppt_core.study.curves.Curve` is what is computed with.
+
+    Attributes:
+        split: fraction of a budget at full precision.
+        points: in ascending order of budget.
+    """
+
+    split: float
+    points: tuple[Point, ...]
+
+    @property
+    def name(self) -> str:
+        """What the curve is called."""
+        return method_name(self.split)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return {"split": self.split, "name": self.name, "points": [point.to_dict() for point in self.points]}
 
 
-def _published(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the name of the data's folder in place of its path, which is this machine's own business."""
-    data = dict(settings.get("data", {}))
-    path = data.pop("path", None)
-    return {**settings, "data": {"name": path and Path(path).name, **data}}
+@dataclass(frozen=True, kw_only=True)
+class MethodSpeedUp:
+    """How much sooner one split reaches an accuracy than low precision throughout.
+
+    Attributes:
+        split: fraction of a budget at full precision.
+        cost: what is compared.
+        found: the speed-up; its note says what else a reader must know.
+        resamples: how far it would vary with other trials.
+    """
+
+    split: float
+    cost: Cost
+    found: SpeedUp
+    resamples: Resamples = field(default_factory=Resamples)
+
+    @property
+    def name(self) -> str:
+        """What the technique is called."""
+        return method_name(self.split)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        interval = None if self.resamples.interval is None else list(self.resamples.interval)
+        spread = {**vars(self.resamples), "interval": interval}
+        return {"split": self.split, "name": self.name, "cost": self.cost, **vars(self.found), **spread}
+
+    def __str__(self) -> str:
+        note = f" ({self.found.note})" if self.found.note else ""
+        if self.found.factor is None:
+            return f"none{note}"
+        interval = self.resamples.interval
+        within = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+        return f"{self.found.factor:.2f}x{within}{note}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestSplit:
+    """The best split of a budget that was split in three ways or more.
+
+    Attributes:
+        epochs: the budget.
+        split: the best fraction at full precision.
+        best: what was measured with it.
+        half: what was measured with split 0.5; None where that was not trained.
+    """
+
+    epochs: float
+    split: float
+    best: Point
+    half: Point | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        half = None if self.half is None else self.half.to_dict()
+        return {"epochs": self.epochs, "best": {"split": self.split, **self.best.to_dict()}, "half": half}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyReport:
+    """The evidence of a study, finished or not: `ppt_core.study.summary.summarize` makes it.
+
+    Attributes:
+        metric: the ``key`` and the ``title`` of the accuracy.
+        settings: those that the trials share, without the place of the data, as JSON values.
+        protocol: how the accuracy was measured, where there is a choice.
+        n_finished: trials that have finished.
+        n_planned: trials that were asked for.
+        curves: one for each split that was compared: full precision, splits from 0.5 on, low precision.
+        grid: every combination of epochs, in ascending order of budget.
+        speed_ups: of each split between 0 and 1 over low precision: in iterations, in seconds, and in the seconds that
+            the same iterations take at the rates of `ppt_core.device.plain_operations`, which say how much of the gain
+            hangs on this project's own low-precision step.
+        splits: the best split of each budget that was split in three ways or more.
+        speed: iterations per second of both precisions, if they were measured.
+        wall_clock: what the seconds hold.
+        provenance: the machines and versions that trials ran on, with ``n_trials`` each, as JSON values.
+        n_resumed: trials that were interrupted.
+    """
+
+    metric: Mapping[str, str]
+    settings: Mapping[str, Any]
+    protocol: str | None
+    n_finished: int
+    n_planned: int
+    curves: tuple[MethodCurve, ...]
+    grid: tuple[Point, ...]
+    speed_ups: tuple[MethodSpeedUp, ...]
+    splits: tuple[BestSplit, ...]
+    speed: Speed | None
+    wall_clock: str
+    provenance: tuple[Mapping[str, Any], ...]
+    n_resumed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``report.json``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "metric": dict(self.metric),
+            "settings": dict(self.settings),
+            "protocol": self.protocol,
+            "trials": {"finished": self.n_finished, "planned": self.n_planned},
+            "curves": [curve.to_dict() for curve in self.curves],
+            "grid": [{"full": point.full, "low": point.low, **point.to_dict()} for point in self.grid],
+            "speed_ups": [each.to_dict() for each in self.speed_ups],
+            "splits": [each.to_dict() for each in self.splits],
+            "speed": None if self.speed is None else self.speed.to_dict(),
+            "wall_clock": self.wall_clock,
+            "provenance": [dict(each) for each in self.provenance],
+            "n_resumed": self.n_resumed,
+        }
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row for each combination of epochs, with what its trials reached."""
+        import pandas as pd
+
+        rows = [{"full": point.full, "low": point.low, **point.to_dict()} for point in self.grid]
+        return pd.DataFrame(rows).drop(columns="accuracies")
+
+    def _repr_html_(self) -> str:
+        return str(self.to_pandas().to_html(index=False))
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{self.metric['title']} [{self.protocol or 'test set'}], median (lowest-highest), {self.n_finished} of "
+            f"{self.n_planned} trials finished"
+        ]
+        for curve in self.curves:
+            lines.append(f"{curve.name}:")
+            lines += [
+                f"  {point.iterations:>9,.0f} iterations {point.seconds:>8,.1f} s   {point.accuracy_range}"
+                for point in curve.points
+            ]
+        if self.speed is not None:
+            for name, rates in {"": self.speed, " of plain PyTorch": self.speed.plain}.items():
+                if rates is not None:
+                    lines.append(
+                        f"iterations/s{name}: full precision {rates.full:.1f}, low precision {rates.low:.1f}; "
+                        f"slowdown {rates.slowdown:.2f}"
+                    )
+        for split in self.splits:
+            half = f"; split 0.5 {split.half.accuracy_range}" if split.half is not None else ""
+            lines.append(f"best split at {split.epochs:g} epochs: {split.split:.2g}, {split.best.accuracy_range}{half}")
+        lines += [
+            f"speed-up of {each.name} over low precision, in {COST_NAMES[each.cost]}: {each}" for each in self.speed_ups
+        ]
+        return "\n".join(lines)
 
 
 def method_name(split: float) -> str:
-    """What a curve is called."""
+    """What a technique is called."""
     if split in (0, 1):
         return "full precision" if split else "low precision"
     return "partial pre-training" if split == 0.5 else f"partial pre-training, split {split:g}"
-
-
-def speed_up_text(entry: dict[str, Any]) -> str:
-    """One speed-up in words."""
-    if entry["factor"] is None:
-        return f"none ({entry['note']})"
-    interval = entry["interval"]
-    within = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-    note = f" ({entry['note']})" if entry["note"] else ""
-    return f"{entry['factor']:.2f}x{within}{note}"
-
-
-def range_text(point: dict[str, Any]) -> str:
-    """Median, lowest and highest accuracy of a point."""
-    return f"{point['median']:.4f} ({point['lowest']:.4f}-{point['highest']:.4f})"
-
-
-def _point(cell: Trials) -> dict[str, Any]:
-    return {
-        "iterations": float(np.median(cell.iterations)),
-        "seconds": float(np.median(cell.seconds)),
-        "median": float(np.median(cell.accuracy)),
-        "lowest": float(cell.accuracy.min()),
-        "highest": float(cell.accuracy.max()),
-        "accuracies": cell.accuracy.tolist(),
-        "n_trials": len(cell),
-    }
-
-
-def _speed_up(ppt: Sequence[Trials], low: Sequence[Trials], cost: Cost) -> dict[str, Any]:
-    if not low:
-        return {
-            "factor": None,
-            "interval": None,
-            "range_covered": 0.0,
-            "note": "no trial at low precision (split 0) has finished, so there is nothing to compare with",
-        }
-    found = speed_up(Curve.of_medians(ppt, cost), Curve.of_medians(low, cost))
-    if found.factor is None:
-        return {**vars(found), "interval": None}
-    spread = bootstrap_speed_up(ppt, low, cost)
-    notes = [found.note] if found.note else []
-    if spread["interval"] is None and spread["n_resamples"]:
-        notes.append(f"no interval: {spread['n_without']} of {spread['n_resamples']} resamples have nothing to compare")
-    return {**vars(found), **spread, "note": "; ".join(notes)}
-
-
-def _splits(cells: dict[Cell, Trials]) -> list[dict[str, Any]]:
-    """The best split at each budget and split 0.5, or None where that was not trained."""
-    halves = {round(full + low, 9): trials for (full, low), trials in cells.items() if full == low}
-    return [
-        {
-            "epochs": epochs,
-            "best": {"split": split, **_point(cells[cell])},
-            "half": _point(halves[epochs]) if epochs in halves else None,
-        }
-        for epochs, (split, cell) in best_splits(cells).items()
-    ]
-
-
-def _distinct(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The different machines and versions that trials ran on, with how many each."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in records:
-        where = {key: record[key] for key in _PROVENANCE}
-        entry = found.setdefault(repr(where), {**where, "n_trials": 0})
-        entry["n_trials"] += 1
-    return list(found.values())

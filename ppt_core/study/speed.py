@@ -8,6 +8,7 @@ from typing import Any
 
 from ppt_core.device import plain_operations
 from ppt_core.runs.config import TrainingConfig
+from ppt_core.study.rates import Rates, Speed
 from ppt_core.study.running import Train, provenance, step_seconds
 from ppt_core.threads import limited_threads
 
@@ -24,16 +25,11 @@ _STEPS: dict[str, Callable[[], AbstractContextManager[None]]] = {"kernels": null
 
 def measure_speed(
     train: Train, config: TrainingConfig, iterations_per_epoch: int, threads: int, epochs: int = EPOCHS
-) -> dict[str, Any]:
-    """Train at full and at low precision in turns and return the iterations per second of each, and their ratio.
+) -> Speed:
+    """Train at full and at low precision in turns and return the iterations per second of each.
 
     A measurement of its own, since trials of a study run at different moments, beside each other, and hold too few
     iterations where a budget is short: drift of the machine would pass for a slowdown.
-
-    Returns:
-        ``full`` and ``low``: iterations per second; ``slowdown``: full / low, above 1 where low precision is slower;
-        ``by_epoch``: the rates of each epoch; ``plain``: those four where PyTorch's own operations take the place of
-        this project's kernels (`ppt_core.device.plain_operations`); and how it was measured.
     """
     timed = min(max(iterations_per_epoch - IGNORED, _SHORTEST), _LONGEST)
     n_steps = epochs * (IGNORED + timed)
@@ -50,15 +46,14 @@ def measure_speed(
                     rates[step][name].append(_rate(seconds, timed))
         for seconds in trainings.values():
             seconds.close()
-    return {
-        **_summary(rates["kernels"]),
-        "plain": _summary(rates["plain"]),
+    origin = {
         "batch_size": config.batch_size,
         "iterations_per_epoch": iterations_per_epoch,
         "rule": RULE,
         "threads": threads,
         **provenance(),
     }
+    return Speed(**_means(rates["kernels"]), plain=Rates(**_means(rates["plain"])), origin=origin)
 
 
 def _rate(seconds: Iterator[float], n_steps: int) -> float:
@@ -71,6 +66,6 @@ def _rate(seconds: Iterator[float], n_steps: int) -> float:
     return len(taken) / sum(taken)
 
 
-def _summary(rates: dict[str, list[float]]) -> dict[str, Any]:
+def _means(rates: dict[str, list[float]]) -> dict[str, Any]:
     full, low = (statistics.mean(rates[name]) for name in ("full", "low"))
-    return {"full": full, "low": low, "slowdown": full / low, "by_epoch": rates}
+    return {"full": full, "low": low, "by_epoch": rates}

@@ -21,6 +21,7 @@ from ppt_core.json_text import json_text
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.files import new_directory, read_json, replaced_file, write_json
 from ppt_core.study.jobs import run_jobs
+from ppt_core.study.rates import Speed
 from ppt_core.study.running import FORMAT_VERSION, Train, run_trial
 from ppt_core.study.speed import measure_speed
 from ppt_core.study.trials import Trial, in_order
@@ -82,10 +83,10 @@ class Study:
         found = [read_json(path, format_version=FORMAT_VERSION) for path in self.path.glob("trials/*/trial.json")]
         return sorted(found, key=lambda record: (record["full"] + record["low"], record["full"], record["seed"]))
 
-    def speed(self) -> dict[str, Any] | None:
+    def speed(self) -> Speed | None:
         """What `ppt_core.study.speed.measure_speed` measured, if it has."""
         path = self.path / "speed.json"
-        return read_json(path, format_version=FORMAT_VERSION) if path.exists() else None
+        return Speed.from_dict(read_json(path, format_version=FORMAT_VERSION)) if path.exists() else None
 
     def write_results(self) -> None:
         """Write ``results.jsonl`` anew."""
@@ -145,9 +146,9 @@ def run_study(
     speed = study.speed()
     if speed is None:
         (speed,) = run_jobs(measure_speed, [(train, config, iterations_per_epoch, threads)], **where | {"workers": 1})
-        write_json(study.path / "speed.json", {"format_version": FORMAT_VERSION, **speed})
+        write_json(study.path / "speed.json", {"format_version": FORMAT_VERSION, **speed.to_dict()})
     jobs = [(train, config, trial, study.trial_path(trial), threads) for trial in missing]
-    cost = {trial.name: trial.full + trial.low * speed["slowdown"] for trial in missing}
+    cost = {trial.name: trial.full + trial.low * speed.slowdown for trial in missing}
     start, finished = time.monotonic(), 0.0
     n_all = len(in_order(trials))
     for number, record in enumerate(run_jobs(run_trial, jobs, **where), n_all - len(missing) + 1):
