@@ -1,52 +1,30 @@
 """What a trained or packed NCF network consists of: layers, bytes, and the operations that score a pair."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
 
+from ncf_ppt.layer_reports import (
+    BITS,
+    Form,
+    LayerReport,
+    activation_report,
+    first_report,
+    hidden_report,
+    last_report,
+    table_report,
+)
 from ncf_ppt.networks import Network
-from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.table import embeddings_of
+from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ncf_ppt.serving import served
+from ncf_ppt.tower_inspection import inspect_packed_tower, inspect_tower
+from ncf_ppt.two_tower import TwoTower
 from ppt_core.layers import BinaryActivation
-
-Form = Literal["32-bit", "simulated", "packed", "8-bit"]
-_BITS = {"float32": 32, "int8": 8, "binary": 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerReport:
-    """One layer.
-
-    Attributes:
-        name: in the network.
-        kind: what it is.
-        shape: of its weights.
-        bits: of a weight, or of an activation.
-        latent_bytes: what it holds as it was trained, in float32.
-        packed_bytes: what it holds in a packed file; None for a network that has no such file.
-        operations: how many of which kind score one pair when a catalogue is scored: halves of the first layer are
-            computed once for each table then, so a pair costs their sum.
-        form: ``32-bit``; ``simulated``: 1-bit by its values, computed in float32 or by counting bits that were just
-            packed; ``packed``: stored and computed as bits; ``8-bit``: stored as int8, read as float32.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    bits: int
-    latent_bytes: int
-    packed_bytes: int | None
-    operations: dict[str, int]
-    form: Form
-
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes as JSON values."""
-        return asdict(self) | {"shape": list(self.shape)}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -134,133 +112,68 @@ def _work(operations: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {kind}" for kind, n in operations.items())
 
 
-def inspect_packed(packed: PackedNCF, *, form: Form = "packed") -> list[LayerReport]:
+def inspect_packed(packed: PackedNetwork, *, form: Form = "packed") -> list[LayerReport]:
     """Report the layers of a packed network in the order of execution; ``form`` is that of its 1-bit parts."""
+    if isinstance(packed, PackedTwoTower):
+        return inspect_packed_tower(packed, form=form)
     table_form: Form = {"float32": "32-bit", "int8": "8-bit", "binary": form}[packed.embeddings]  # type: ignore[assignment]
     has_batch_norm = packed.first.bias is None
     reports = [
-        _table(name, len(table), table.size, _BITS[packed.embeddings], table.nbytes, table_form)
+        table_report(name, len(table), table.size, BITS[packed.embeddings], table.nbytes, table_form)
         for name, table in packed.tables.items()
     ]
     width = packed.first.out_features
     first_bytes = sum(4 * tensor.numel() for tensor in packed.first.state_dict().values())
-    reports.append(_first(packed.first, first_bytes))
-    reports.append(_activation(packed.first_name, width, 1, 5 * width, has_batch_norm, form))
+    reports.append(first_report(packed.first, first_bytes))
+    reports.append(activation_report(packed.first_name, width, 1, 5 * width, has_batch_norm, form))
     for layer in packed.hidden:
         n_in, n_out = layer.in_features, layer.out_features
-        reports.append(_hidden(layer.name, n_in, n_out, layer.signs.nbytes, has_batch_norm, form))
-        reports.append(_activation(_next(layer.name), n_out, 1, 5 * n_out, has_batch_norm, form))
+        reports.append(hidden_report(layer.name, n_in, n_out, layer.signs.nbytes, has_batch_norm, form))
+        reports.append(activation_report(_next(layer.name), n_out, 1, 5 * n_out, has_batch_norm, form))
     units = packed.units
     n_in, n_units = units.in_features, units.out_features
-    reports.append(_hidden(units.name, n_in, n_units, units.signs.nbytes, has_batch_norm, form))
-    reports.append(_activation(_next(units.name), n_units, 32, 8 * n_units, has_batch_norm, "32-bit"))
-    reports.append(_last(packed.item_factors.size, n_units, packed.last_weight.nbytes + 8))
+    reports.append(hidden_report(units.name, n_in, n_units, units.signs.nbytes, has_batch_norm, form))
+    reports.append(activation_report(_next(units.name), n_units, 32, 8 * n_units, has_batch_norm, "32-bit"))
+    reports.append(last_report(packed.item_factors.size, n_units, packed.last_weight.nbytes + 8))
     return reports
 
 
 def inspect_network(model: Network) -> list[LayerReport]:
-    """Report the layers of a network in the order of execution, as they serve: see `ncf_ppt.serving.served`.
+    """Report the layers of a network in the order of execution, as they serve (`ncf_ppt.serving.served`).
 
     For one that is in low precision and can be packed, bytes packed are those of `ncf_ppt.packed.packing.pack`.
     """
-    model = served(model)
+    model = model if isinstance(model, TwoTower) else served(model)
     is_low = any(isinstance(module, BinaryActivation) and module.precision == "low" for module in model.modules())
     if is_low:
         ids = {"user_ids": np.empty(0, np.int64), "item_ids": np.empty(0, np.int64)}
-        return inspect_packed(pack(model, **ids, protocol=""), form="simulated")  # type: ignore[arg-type]
-    bits = _BITS[embeddings_of(model.tables())]
+        return inspect_packed(pack(model, **ids, protocol=""), form="simulated")
+    if isinstance(model, TwoTower):
+        return inspect_tower(model)
+    bits = BITS[embeddings_of(model.tables())]
     form: Form = "simulated" if bits == 1 else "32-bit"
     names = {table: name for name, table in model.named_modules()}
     reports = [
-        _table(names[table], table.num_embeddings, table.embedding_dim, bits, None, form) for table in model.tables()
+        table_report(names[table], table.num_embeddings, table.embedding_dim, bits, None, form)
+        for table in model.tables()
     ]
     n_units = 0
     if model.config.model != "gmf":
-        reports.append(_first(model.first, None))
+        reports.append(first_report(model.first, None))
         n_units = model.first.out_features
         has_batch_norm = model.config.batch_norm
         for number, layer in enumerate(model.mlp):
             if isinstance(layer, nn.Linear):
                 n_units = layer.out_features
-                reports.append(_hidden(f"mlp.{number}", layer.in_features, n_units, None, has_batch_norm, "32-bit"))
+                reports.append(
+                    hidden_report(f"mlp.{number}", layer.in_features, n_units, None, has_batch_norm, "32-bit")
+                )
             else:
-                reports.append(_activation(f"mlp.{number}", n_units, 32, None, has_batch_norm, "32-bit"))
+                reports.append(activation_report(f"mlp.{number}", n_units, 32, None, has_batch_norm, "32-bit"))
     n_factors = model.config.factors if model.config.model != "mlp" else 0
-    return [*reports, _last(n_factors, n_units, None)]
+    return [*reports, last_report(n_factors, n_units, None)]
 
 
 def _next(name: str) -> str:
     """Name of the activation behind a Linear of the MLP."""
     return f"mlp.{int(name.split('.')[1]) + 1}"
-
-
-def _table(name: str, n_rows: int, size: int, bits: int, packed_bytes: int | None, form: Form) -> LayerReport:
-    return LayerReport(
-        name=name,
-        kind="Embedding",
-        shape=(n_rows, size),
-        bits=bits,
-        latent_bytes=4 * n_rows * size,
-        packed_bytes=packed_bytes,
-        operations={},
-        form=form,
-    )
-
-
-def _first(layer: nn.Linear, packed_bytes: int | None) -> LayerReport:
-    return LayerReport(
-        name="first",
-        kind="Linear",
-        shape=(layer.out_features, layer.in_features),
-        bits=32,
-        latent_bytes=4 * layer.out_features * (layer.in_features + (layer.bias is not None)),
-        packed_bytes=packed_bytes,
-        operations={"32-bit add": layer.out_features},
-        form="32-bit",
-    )
-
-
-def _hidden(
-    name: str, n_in: int, n_out: int, packed_bytes: int | None, has_batch_norm: bool, form: Form
-) -> LayerReport:
-    kind = "32-bit" if form == "32-bit" else "1-bit"
-    return LayerReport(
-        name=name,
-        kind="Linear",
-        shape=(n_out, n_in),
-        bits=32 if form == "32-bit" else 1,
-        latent_bytes=4 * n_out * (n_in + (not has_batch_norm)),
-        packed_bytes=packed_bytes,
-        operations={f"{kind} multiply-add": n_in * n_out},
-        form=form,
-    )
-
-
-def _activation(
-    name: str, width: int, bits: int, packed_bytes: int | None, has_batch_norm: bool, form: Form
-) -> LayerReport:
-    activation = "PACT" if bits == 1 else "ReLU"
-    operation = {"comparison": width} if bits == 1 else {"32-bit multiply-add": width, "comparison": width}
-    return LayerReport(
-        name=name,
-        kind=f"BatchNorm + {activation}" if has_batch_norm else activation,
-        shape=(width,),
-        bits=bits,
-        latent_bytes=16 * width * has_batch_norm + 4 * (bits == 1),
-        packed_bytes=packed_bytes,
-        operations=operation,
-        form=form,
-    )
-
-
-def _last(n_factors: int, n_units: int, packed_bytes: int | None) -> LayerReport:
-    return LayerReport(
-        name="last",
-        kind="Linear",
-        shape=(1, n_factors + n_units),
-        bits=32,
-        latent_bytes=4 * (n_factors + n_units + 1),
-        packed_bytes=packed_bytes,
-        operations={"32-bit multiply-add": n_factors + n_units},
-        form="32-bit",
-    )

@@ -43,6 +43,20 @@ class RecentItems:
         return items.masked_fill_(places < self._offsets[users].unsqueeze(1), -1)
 
 
+def weighted_means(table: Tensor, places: Tensor, recent: Tensor, *, sparse: bool = False) -> Tensor:
+    """Return means of rows of ``table`` (n_items, size), float (n, size); see `MeanEmbedding`.
+
+    Args:
+        table: the rows.
+        places: float (n_recent,), what the weights are made of.
+        recent: histories, integers (n, n_recent): the latest item first, -1 where there is none.
+        sparse: whether the gradient of the table is.
+    """
+    weights = F.softplus(places) * (recent >= 0)
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
+    return F.embedding_bag(recent.clamp(min=0), table, per_sample_weights=weights, mode="sum", sparse=sparse)
+
+
 class MeanEmbedding(RowEmbedding):
     """A table of items whose rows are read as means over a user's last items, weighted by how long ago they were.
 
@@ -71,12 +85,8 @@ class MeanEmbedding(RowEmbedding):
 
         Gradients of rows are sparse once a `ncf_ppt.row_adam.RowAdam` owns the table.
         """
-        rows = input.clamp(min=0)
-        self.catch_up(rows if self.training else None)
-        weights = F.softplus(self.places) * (input >= 0)
-        weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
-        is_sparse = self._bring_up_to_date is not None
-        return F.embedding_bag(rows, self.weight, per_sample_weights=weights, mode="sum", sparse=is_sparse)
+        self.catch_up(input.clamp(min=0) if self.training else None)
+        return weighted_means(self.weight, self.places, input, sparse=self._bring_up_to_date is not None)
 
     @torch.no_grad()
     def means(self, recent: Tensor) -> Tensor:

@@ -20,13 +20,12 @@ from ncf_ppt.export.encodings import Dtype
 from ncf_ppt.export.onnx_file import export_onnx
 from ncf_ppt.export.vector_files import Format
 from ncf_ppt.inspection import Inspection, inspect_network, inspect_packed
-from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
 from ncf_ppt.new_users import people_of, scorer_of_people
 from ncf_ppt.packed.file import load_packed
-from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.report import PackReport, write_packed
+from ncf_ppt.packed.tower import PackedNetwork
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import NewUsers, Recommendations, recommend
 from ncf_ppt.scoring import scorer
@@ -62,7 +61,7 @@ class TrainedNCF:
         record: Mapping[str, Any],
         *,
         run: Run | None = None,
-        packed: PackedNCF | None = None,
+        packed: PackedNetwork | None = None,
         device: str = "cpu",
         data: PreparedData | Path | str | None = None,
     ) -> None:
@@ -129,10 +128,10 @@ class TrainedNCF:
         return scorer(self.network)
 
     @cached_property
-    def _packed_engine(self) -> PackedNCF:
+    def _packed_engine(self) -> PackedNetwork:
         return self._packed if self._packed is not None else self._pack(None)
 
-    def _pack(self, embeddings: Literal["float32", "int8"] | None) -> PackedNCF:
+    def _pack(self, embeddings: Literal["float32", "int8"] | None) -> PackedNetwork:
         network, data = self.network, self.data
         provenance = self._provenance()
         return pack(
@@ -181,7 +180,8 @@ class TrainedNCF:
             new_users: what an unknown user gets: ``error``, or what is most ``popular``.
             history: what people did whom training did not know, or who have done more since: a file, a DataFrame or
                 whatever `data_prep.ratings.prepare.prepare_source` reads, with users, items and times. ``users`` are
-                then among them, None is all of them. For a network of two towers, which asks for nothing else.
+                then among them, None is all of them. For a network of two towers, which asks for nothing else: a
+                packed one needs no ``data``.
             candidates: a folder of `export_embeddings`, whose vectors find the items that the network scores.
             n_candidates: how many it scores for each user, 100 by default.
             engine: see `scorer`.
@@ -193,13 +193,14 @@ class TrainedNCF:
             raise ValueError(
                 f"n_candidates is {n_candidates} without candidates=; name the folder whose vectors find them"
             )
-        if history is not None and (candidates is not None or engine is not None):
-            raise ValueError("history= is scored by the network of the run; leave out candidates= and engine=")
+        if history is not None and candidates is not None:
+            raise ValueError("history= is scored by the network alone; leave out candidates=")
         score: Scorer
         if history is not None:
-            is_file = isinstance(history, (str, Path))
-            people = people_of(self.data, read_ratings(Path(history)) if is_file else read_memory(history))
-            score, data = scorer_of_people(self.network, people), people
+            ratings = read_ratings(Path(history)) if isinstance(history, (str, Path)) else read_memory(history)
+            packed = self._packed_engine if self.engine(engine) == "packed" else None
+            data = people_of(self.data.item_ids if packed is None else packed.item_ids, ratings)
+            score = scorer_of_people(packed or self.network, data)
         else:
             score, data = self.scorer(engine), self.data
         if candidates is not None:
@@ -218,9 +219,7 @@ class TrainedNCF:
         """
         out = Path(out)
         refuse_existing(out)
-        packed, network = self._pack(embeddings), self.network
-        assert isinstance(network, NCF)  # or packing it would have failed
-        return write_packed(packed, network, self.data, out)
+        return write_packed(self._pack(embeddings), self.network, self.data, out)
 
     def export_embeddings(
         self, out: Path | str, *, format: Format = "parquet", dtype: Dtype = "float32"
@@ -277,7 +276,7 @@ def load(path: Path | str, *, data: PreparedData | Path | str | None = None, dev
     Args:
         path: the folder that a training wrote, or the file that `TrainedNCF.pack` wrote.
         data: the data it was trained on, or where they are now; a run knows where they were. A packed file holds no
-            interactions: it needs them for everything but `TrainedNCF.inspect`.
+            interactions: it needs them for everything but `TrainedNCF.inspect` and new people's histories.
         device: where PyTorch computes; a packed file knows the CPU only.
 
     Raises `DataError` for a folder or a file that is neither, is damaged, or is not finished.

@@ -7,6 +7,7 @@ by a mean of recent items are Fossil's (He, McAuley 2016); hidden layers over su
 and Sargin (2016).
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -114,20 +115,15 @@ class TwoTower(nn.Module):
 
     @torch.inference_mode()
     def user_vectors(self, recent: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Vectors of histories (n, n_recent), float32 (n, factors + 1); the last component, 1, meets an item's bias.
-
-        A vector is a function of its history: it is computed in blocks of one size, since products round by it.
-        """
+        """Vectors of histories (n, n_recent), float32 (n, factors + 1); the last component, 1, meets an item's bias."""
         was_training = self.training
         self.eval()
         device = self.item.weight.device
         try:
             vectors = np.ones((len(recent), self.config.factors + 1), np.float32)
-            for start in range(0, len(recent), _ROWS):
-                rows = torch.from_numpy(np.ascontiguousarray(recent[start : start + _ROWS])).to(device)
-                n_rows = len(rows)
-                rows = F.pad(rows, (0, 0, 0, _ROWS - n_rows), value=-1)
-                vectors[start : start + n_rows, :-1] = self(rows)[:n_rows].float().cpu().numpy()
+            for rows, histories in blocks_of_histories(recent):
+                found = self(histories.to(device))[: rows.stop - rows.start]
+                vectors[rows, :-1] = found.float().cpu().numpy()
         finally:
             self.train(was_training)
         return vectors
@@ -142,3 +138,13 @@ def _draw_linear(layer: nn.Linear, generator: torch.Generator) -> None:
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def blocks_of_histories(recent: NDArray[np.int32]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of histories (n, n_recent) and these histories, always as many, filled up with empty ones.
+
+    Matrix products round by the number of their rows: of one number, a vector is a function of its history.
+    """
+    for start in range(0, len(recent), _ROWS):
+        rows = torch.from_numpy(np.ascontiguousarray(recent[start : start + _ROWS]))
+        yield slice(start, start + len(rows)), F.pad(rows, (0, 0, 0, _ROWS - len(rows)), value=-1)

@@ -17,11 +17,12 @@ from torch import nn
 from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed import packing
+from ncf_ppt.packed.comparisons import boundary_inputs
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.tiles import Tiles
-from ncf_ppt.packed.verification import boundary_inputs, verify
+from ncf_ppt.packed.verification import verify
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import NetworkScorer, scorer

@@ -23,7 +23,9 @@ def ratings(rows: Sequence[tuple[object, object, int]]) -> Ratings:
 
 
 def test_histories_by_time_each_pair_once_unknown_items_left_out() -> None:
-    people = people_of(DATA, ratings([("b", 7, 5), ("a", 2, 9), ("b", 3, 1), ("b", 99, 7), ("b", 7, 0), ("a", 1, 9)]))
+    people = people_of(
+        DATA.item_ids, ratings([("b", 7, 5), ("a", 2, 9), ("b", 3, 1), ("b", 99, 7), ("b", 7, 0), ("a", 1, 9)])
+    )
     assert people.user_ids.tolist() == ["b", "a"]
     assert people.history is not None
     assert people.history.tolist() == [3, 7, 2, 1]
@@ -32,7 +34,7 @@ def test_histories_by_time_each_pair_once_unknown_items_left_out() -> None:
 
 
 def test_ids_of_another_type_are_found() -> None:
-    people = people_of(DATA, ratings([(1, "7", 5), (1, "08", 6)]))
+    people = people_of(DATA.item_ids, ratings([(1, "7", 5), (1, "08", 6)]))
     assert people.train.items.tolist() == [7]
 
 
@@ -41,7 +43,7 @@ def test_a_user_of_the_training_gets_the_same_list_by_history() -> None:
     rows = [
         (user, item, place) for user, items in enumerate([[3, 1, 4, 0], [2, 5]]) for place, item in enumerate(items)
     ]
-    people = people_of(DATA, ratings(rows))
+    people = people_of(DATA.item_ids, ratings(rows))
     lists = recommend(scorer_of_people(model, people), people, k=4)
     expected = recommend(scorer_of_people(model, DATA), DATA, k=4)
     assert lists.to_dicts() == expected.to_dicts()
@@ -52,4 +54,4 @@ def test_what_cannot_be_known() -> None:
     with pytest.raises(DataError, match="a gmf network has a row for each user"):
         scorer_of_people(NCF(2, 9, NCFConfig(model="gmf", factors=2), seed=0), DATA)
     with pytest.raises(DataError, match="no item of the histories is in the catalogue"):
-        people_of(DATA, ratings([(1, 77, 5), (1, 78, 6)]))
+        people_of(DATA.item_ids, ratings([(1, 77, 5), (1, 78, 6)]))

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppt_core.batch_norm import BatchNormReLU
-from ppt_core.bits.pack import unpack_signs
+from ppt_core.bits.pack import pack_rows, unpack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, BinaryLinear, BinaryReLU, set_precision
 from ppt_core.packed.linear import pack_linear, pack_relu_linear
@@ -83,7 +83,7 @@ def test_thresholds_decide_as_the_modules_do(width: int, batch_norm: bool) -> No
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_packed_layer_equals_the_simulated_one(width: int) -> None:
+def test_packed_layer_equals_the_simulated_one(width: int, one_and_two_threads: Iterable[int]) -> None:
     model = network(width, 67, seed=width)
     packed = pack_linear(model[2], model[3], name="2")
     assert (packed.in_features, packed.out_features) == (width, 67)
@@ -91,6 +91,8 @@ def test_packed_layer_equals_the_simulated_one(width: int) -> None:
     products = bits @ np.where(unpack_signs(packed.signs, width), 1, -1).T
     found = (products >= packed.thresholds.values) != packed.thresholds.flipped
     np.testing.assert_array_equal(found, simulated_bits(model, bits))
+    for n in one_and_two_threads:
+        np.testing.assert_array_equal(packed(pack_rows(bits > 0)), pack_rows(found), f"{n} threads")
 
 
 def test_every_kind_of_channel_occurs() -> None:

@@ -11,7 +11,6 @@ import pytest
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.packed.packing import pack
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import NetworkScorer, scorer
@@ -98,8 +97,6 @@ def test_recommends_and_exports(data: PreparedData, run: Run, tmp_path: Path) ->
     assert one.to_dicts() == everybody.to_dicts()[3:4]
     manifest = export_embeddings(model, data, tmp_path / "vectors")
     assert sorted(manifest["tables"]) == ["gmf_items", "gmf_users"]
-    with pytest.raises(DataError, match="a two-tower network serves as vectors, which need no packing"):
-        pack(model, user_ids=data.user_ids, item_ids=data.item_ids, protocol="")
 
 
 def test_what_cannot_be_trained(data: PreparedData, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 The embeddings are stored as they were packed and the first layer as it was trained. The halves of the first layer are
 computed again on loading: that takes half the bytes of storing them, or less.
+
+Of two towers it holds the items' tables, the user's tower with its 1-bit layers as bits, and the last items of each
+user, which are the user's only interactions in it.
 """
 
 from pathlib import Path
@@ -9,40 +12,53 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ncf_ppt.packed import tower_file
 from ncf_ppt.packed.counters import MAX_WIDTH
 from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
 from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.packed.parts import (
+    check_array,
+    check_signs,
+    check_table,
+    check_thresholds,
+    table_from_tensors,
+    table_to_tensors,
+    thresholds_from_tensors,
+    thresholds_to_tensors,
+)
 from ncf_ppt.packed.table import PackedTable
+from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ppt_core.errors import DataError
 from ppt_core.packed.linear import PackedLinear, PackedReLULinear
-from ppt_core.packed.thresholds import Thresholds
 from ppt_core.pair_linear import PairLinear
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from ppt_core.runs.files import refuse_existing
 
 KIND = "packed NCF network"
 FORMAT_VERSION = 2
+VERSIONS = {KIND: FORMAT_VERSION, tower_file.KIND: tower_file.FORMAT_VERSION}
 
 
-def save_packed(packed: PackedNCF, path: Path) -> None:
+def save_packed(packed: PackedNetwork, path: Path) -> None:
     """Write the new file ``path``. Its bytes depend on the network, ids, protocol and provenance alone.
 
     Raises `DataError` if ``path`` exists or cannot be written.
     """
     refuse_existing(path)
+    save_tensors(path, *(tower_file.write(packed) if isinstance(packed, PackedTwoTower) else _write(packed)))
+
+
+def _write(packed: PackedNCF) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {"last_weight": torch.from_numpy(packed.last_weight)}
     for name, table in packed.tables.items():
-        tensors[f"{name}.values"] = torch.from_numpy(table.values)
-        if table.scales is not None:
-            tensors[f"{name}.scales"] = torch.from_numpy(table.scales)
+        tensors |= table_to_tensors(name, table)
     tensors |= {f"first.{name}": tensor for name, tensor in packed.first.state_dict().items()}
-    tensors |= _thresholds_to_tensors("first", packed.first_thresholds)
+    tensors |= thresholds_to_tensors("first", packed.first_thresholds)
     for number, layer in enumerate(packed.hidden):
         tensors[f"hidden.{number}.signs"] = torch.from_numpy(layer.signs.view(np.int64))
-        tensors |= _thresholds_to_tensors(f"hidden.{number}", layer.thresholds)
+        tensors |= thresholds_to_tensors(f"hidden.{number}", layer.thresholds)
     tensors["units.signs"] = torch.from_numpy(packed.units.signs.view(np.int64))
     tensors["units.gains"] = torch.from_numpy(packed.units.gains)
     tensors["units.offsets"] = torch.from_numpy(packed.units.offsets)
@@ -61,24 +77,27 @@ def save_packed(packed: PackedNCF, path: Path) -> None:
         "protocol": packed.protocol,
         "provenance": packed.provenance,
     }
-    save_tensors(path, tensors, metadata)
+    return tensors, metadata
 
 
-def load_packed(path: Path) -> PackedNCF:
+def load_packed(path: Path) -> PackedNetwork:
     """Read what `save_packed` wrote.
 
     Raises `DataError` if the file is missing, is no packed network, was changed, has another format version, or holds
     parts that do not fit each other.
     """
     tensors, metadata = load_tensors(path)
-    if metadata.get("kind") != KIND:
+    version = VERSIONS.get(metadata.get("kind", ""))
+    if version is None:
         raise DataError(f"{path} holds no packed network; make one with `ppt-ncf pack RUN --out FILE`")
-    if metadata["packed_version"] != FORMAT_VERSION:
+    if metadata["packed_version"] != version:
         raise DataError(
             f"{path} is a packed network of version {metadata['packed_version']} and this version of ppt-ncf reads "
-            f"{FORMAT_VERSION}; pack the run again"
+            f"{version}; pack the run again"
         )
     try:
+        if metadata["kind"] == tower_file.KIND:
+            return tower_file.read(tensors, metadata)
         packed = _read(tensors, metadata)
         _check_shapes(packed)
     except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
@@ -98,8 +117,7 @@ def _read(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> PackedNCF:
     def table(name: str, n_rows: int) -> PackedTable:
         if name not in metadata["sizes"]:
             return PackedTable.empty(n_rows)
-        scales = tensors[f"{name}.scales"].numpy() if f"{name}.scales" in tensors else None
-        return PackedTable(values=tensors[f"{name}.values"].numpy(), scales=scales, size=metadata["sizes"][name])
+        return table_from_tensors(name, tensors, metadata["sizes"][name])
 
     return PackedNCF(
         user_factors=table("gmf_user", n_users),
@@ -109,13 +127,13 @@ def _read(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> PackedNCF:
         embeddings=metadata["embeddings"],
         first=first,
         first_name=metadata["first"]["name"],
-        first_thresholds=_thresholds_from_tensors("first", tensors),
+        first_thresholds=thresholds_from_tensors("first", tensors),
         hidden=tuple(
             PackedLinear(
                 name=layer["name"],
                 in_features=layer["in_features"],
                 signs=tensors[f"hidden.{number}.signs"].numpy().view(np.uint64),
-                thresholds=_thresholds_from_tensors(f"hidden.{number}", tensors),
+                thresholds=thresholds_from_tensors(f"hidden.{number}", tensors),
             )
             for number, layer in enumerate(metadata["hidden"])
         ),
@@ -139,65 +157,19 @@ def _check_shapes(packed: PackedNCF) -> None:
     """Raise ValueError unless every array has the shape and dtype that the kernels take for granted."""
     n_users, n_items, n_factors = len(packed.user_ids), len(packed.item_ids), packed.item_factors.size
     features = packed.first.x_features, packed.first.in_features - packed.first.x_features
-    _check_table("gmf_user", packed.user_factors, packed.embeddings, (n_users, n_factors))
-    _check_table("gmf_item", packed.item_factors, packed.embeddings, (n_items, n_factors))
-    _check_table("mlp_user", packed.user_features, packed.embeddings, (n_users, features[0]))
-    _check_table("mlp_item", packed.item_features, packed.embeddings, (n_items, features[1]))
-    _check_array("first.weight", packed.first.weight.detach().numpy(), np.float32, packed.first.weight.shape)
+    check_table("gmf_user", packed.user_factors, packed.embeddings, (n_users, n_factors))
+    check_table("gmf_item", packed.item_factors, packed.embeddings, (n_items, n_factors))
+    check_table("mlp_user", packed.user_features, packed.embeddings, (n_users, features[0]))
+    check_table("mlp_item", packed.item_features, packed.embeddings, (n_items, features[1]))
+    check_array("first.weight", packed.first.weight.detach().numpy(), np.float32, packed.first.weight.shape)
     width = packed.first.out_features
-    _check_thresholds("first", packed.first_thresholds, np.float32, width)
+    check_thresholds("first", packed.first_thresholds, np.float32, width)
     for layer in packed.hidden:
-        _check_signs(layer, width)
+        check_signs(layer, width, MAX_WIDTH)
         width = layer.out_features
-        _check_thresholds(layer.name, layer.thresholds, np.int32, width)
-    _check_signs(packed.units, width)
+        check_thresholds(layer.name, layer.thresholds, np.int32, width)
+    check_signs(packed.units, width, MAX_WIDTH)
     n_units = packed.units.out_features
-    _check_array("units.gains", packed.units.gains, np.float32, (n_units,))
-    _check_array("units.offsets", packed.units.offsets, np.float32, (n_units,))
-    _check_array("last_weight", packed.last_weight, np.float32, (n_factors + n_units,))
-
-
-def _check_table(name: str, table: PackedTable, embeddings: str, shape: tuple[int, int]) -> None:
-    n, size = shape
-    if table.size != size:
-        raise ValueError(f"{name} has rows of {table.size}, not {size}")
-    if size:
-        dtypes: dict[str, tuple[Any, Any]] = {
-            "float32": (np.float32, None),
-            "int8": (np.int8, np.float32),
-            "binary": (np.uint8, np.float16),
-        }
-        dtype, scale_dtype = dtypes[embeddings]
-        _check_array(name, table.values, dtype, (n, -(-size // 8) if embeddings == "binary" else size))
-        if scale_dtype is not None:
-            _check_array(f"{name}.scales", table.scales, scale_dtype, (n,))
-
-
-def _check_signs(layer: PackedLinear | PackedReLULinear, width: int) -> None:
-    if layer.in_features != width or not 1 <= width <= MAX_WIDTH:
-        raise ValueError(f"layer {layer.name} has {layer.in_features} inputs where {width} come")
-    _check_array(f"{layer.name}.signs", layer.signs, np.uint64, (-(-width // 64), layer.out_features))
-
-
-def _check_thresholds(name: str, thresholds: Thresholds, dtype: type, width: int) -> None:
-    _check_array(f"{name}.thresholds", thresholds.values, dtype, (width,))
-    _check_array(f"{name}.flipped", thresholds.flipped, np.bool_, (width,))
-    if np.isnan(thresholds.values).any():
-        raise ValueError(f"thresholds of {name} are NaN")
-
-
-def _check_array(name: str, array: NDArray[Any] | None, dtype: type, shape: tuple[int, ...]) -> None:
-    found = None if array is None else (array.dtype, array.shape)
-    if found != (np.dtype(dtype), tuple(shape)):
-        raise ValueError(f"{name} is {found}, not {(np.dtype(dtype), tuple(shape))}")
-
-
-def _thresholds_to_tensors(prefix: str, thresholds: Thresholds) -> dict[str, Tensor]:
-    return {
-        f"{prefix}.thresholds": torch.from_numpy(thresholds.values),
-        f"{prefix}.flipped": torch.from_numpy(thresholds.flipped),
-    }
-
-
-def _thresholds_from_tensors(prefix: str, tensors: dict[str, Tensor]) -> Thresholds:
-    return Thresholds(tensors[f"{prefix}.thresholds"].numpy(), tensors[f"{prefix}.flipped"].numpy())
+    check_array("units.gains", packed.units.gains, np.float32, (n_units,))
+    check_array("units.offsets", packed.units.offsets, np.float32, (n_units,))
+    check_array("last_weight", packed.last_weight, np.float32, (n_factors + n_units,))

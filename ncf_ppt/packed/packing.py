@@ -1,6 +1,6 @@
 """Pack a trained NCF network in low precision."""
 
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from numpy.typing import NDArray
 from torch import nn
@@ -10,13 +10,39 @@ from ncf_ppt.networks import Network
 from ncf_ppt.packed.counters import MAX_WIDTH
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import Embeddings, PackedTable, embeddings_of
+from ncf_ppt.packed.tower import PackedNetwork
+from ncf_ppt.packed.tower_packing import check_activation, pack_tower
 from ncf_ppt.serving import served
 from ncf_ppt.two_tower import TwoTower
 from ppt_core.errors import DataError
-from ppt_core.layers import BinaryActivation, check_finite
+from ppt_core.layers import check_finite
 from ppt_core.packed.linear import PackedLinear, pack_linear, pack_relu_linear
 from ppt_core.packed.thresholds import float_thresholds
 from ppt_core.pair_linear import PairLinear
+
+
+@overload
+def pack(
+    model: NCF,
+    *,
+    user_ids: NDArray[Any],
+    item_ids: NDArray[Any],
+    protocol: str,
+    provenance: dict[str, Any] | None = None,
+    embeddings: Literal["float32", "int8"] | None = None,
+) -> PackedNCF: ...
+
+
+@overload
+def pack(
+    model: Network,
+    *,
+    user_ids: NDArray[Any],
+    item_ids: NDArray[Any],
+    protocol: str,
+    provenance: dict[str, Any] | None = None,
+    embeddings: Literal["float32", "int8"] | None = None,
+) -> PackedNetwork: ...
 
 
 def pack(
@@ -27,7 +53,7 @@ def pack(
     protocol: str,
     provenance: dict[str, Any] | None = None,
     embeddings: Literal["float32", "int8"] | None = None,
-) -> PackedNCF:
+) -> PackedNetwork:
     """Pack a network on a CPU. Verify the result with `ncf_ppt.packed.verification.verify`.
 
     Args:
@@ -42,30 +68,29 @@ def pack(
     Raises `DataError`, naming the layer, for what cannot be packed, and ValueError for weights that are not finite and
     for a network on another device.
     """
-    if isinstance(model, TwoTower):
-        raise DataError(
-            "a two-tower network serves as vectors, which need no packing: recommend from the run, or export them "
-            "with export-embeddings"
-        )
     if model.config.model == "gmf":
         raise DataError("a gmf network holds no 1-bit layer, so there is nothing to pack; pack a neumf or an mlp one")
-    if model.last.weight.device.type != "cpu":
-        raise ValueError(f"the network is on {model.last.weight.device}; move it to the CPU to pack it")
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        raise ValueError(f"the network is on {device}; move it to the CPU to pack it")
     check_finite(model)
-    model = served(model)
+    model = model if isinstance(model, TwoTower) else served(model)
     stored = embeddings_of(model.tables())
     if stored == "binary" and embeddings is not None:
         raise ValueError(f"embeddings is {embeddings!r}, but this network's are 1-bit and are kept so; leave it out")
     was_training = model.training
     model.eval()
+    more: dict[str, Any] = {"user_ids": user_ids, "item_ids": item_ids, "protocol": protocol}
+    more |= {"provenance": provenance or {}, "embeddings": embeddings or stored}
     try:
-        return _pack(model, user_ids, item_ids, protocol, provenance or {}, embeddings or stored)
+        return pack_tower(model, **more) if isinstance(model, TwoTower) else _pack(model, **more)
     finally:
         model.train(was_training)
 
 
 def _pack(
     model: NCF,
+    *,
     user_ids: NDArray[Any],
     item_ids: NDArray[Any],
     protocol: str,
@@ -78,7 +103,7 @@ def _pack(
     names = [f"mlp.{number}" for number in range(len(model.mlp))]
     layers = dict(zip(names, model.mlp, strict=True))
     for name in names[:-1:2]:
-        _check_activation(layers[name], name)
+        check_activation(layers[name], name)
     if len(names) < 3:
         raise DataError("the network holds no 1-bit layer, so there is nothing to pack; train one with more layers")
     for name in names[1::2]:
@@ -107,17 +132,6 @@ def _pack(
         protocol=protocol,
         provenance=provenance,
     )
-
-
-def _check_activation(layer: nn.Module, name: str) -> None:
-    if not isinstance(layer, BinaryActivation):
-        raise DataError(f"layer {name} is a {type(layer).__name__} of 32 bits; before a 1-bit layer it must be 1-bit")
-    if layer.precision == "full":
-        raise DataError(
-            f"layer {name} computes in full precision; train the network to the end of its low-precision phase first"
-        )
-    if not layer.alpha > 0:
-        raise DataError(f"alpha of layer {name} is {layer.alpha.item():g}; it must be above 0: train the network again")
 
 
 def _check_width(layer: nn.Module, name: str) -> None:

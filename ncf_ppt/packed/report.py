@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.ratings.interactions import PreparedData
-from ncf_ppt.model import NCF
+from ncf_ppt.networks import Network
+from ncf_ppt.packed.comparisons import Verification
 from ncf_ppt.packed.file import save_packed
-from ncf_ppt.packed.network import PackedNCF
-from ncf_ppt.packed.verification import Verification, verify_on_test_items
+from ncf_ppt.packed.tower import PackedNetwork
+from ncf_ppt.packed.verification import verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
 
@@ -65,7 +66,7 @@ class PackReport:
         )
 
 
-def write_packed(packed: PackedNCF, model: NCF, data: PreparedData, path: Path) -> PackReport:
+def write_packed(packed: PackedNetwork, model: Network, data: PreparedData, path: Path) -> PackReport:
     """Verify a packed network against the one it was made from, and write it to the new file ``path``.
 
     Raises `DataError` if they differ, or if ``path`` exists.

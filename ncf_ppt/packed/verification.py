@@ -1,9 +1,5 @@
 """The proof that a packed network computes what the trained one does."""
 
-import copy
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,50 +9,30 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
 from ncf_ppt.packed import _kernels
+from ncf_ppt.packed.comparisons import (
+    LOGIT_TOLERANCE,
+    PAIRS,
+    Verification,
+    boundary_inputs,
+    compare,
+    compare_embeddings,
+    compare_first_boundaries,
+    ranks_of_first,
+)
 from ncf_ppt.packed.network import PackedNCF
-from ncf_ppt.row_adam import RowEmbedding
+from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
+from ncf_ppt.packed.tower_verification import verify_tower
 from ncf_ppt.serving import served
-from ppt_core.bits.pack import unpack_signs
+from ncf_ppt.two_tower import TwoTower
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation
-from ppt_core.packed import boundaries
-from ppt_core.packed.linear import PackedLinear
 
-_PAIRS = 1 << 13  # at a time
 _TEST_PAIRS = 1 << 18
-_LOGIT_TOLERANCE = 1e-4  # times 1 + the largest logit; rounding is a hundredth of that
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What was compared, and what rounding made of it.
-
-    Attributes:
-        n_pairs: (user, item) pairs put through both networks.
-        compared_bits: bits behind the first 1-bit activation that were compared on these pairs and are equal, all.
-        boundary_bits: bits compared on made-up inputs, products next to their thresholds among them, and equal.
-        first_layer_bits: bits of the first 1-bit activation on these pairs.
-        first_layer_differences: those of them that differ: sums rounded in another order, next to a threshold.
-        max_logit_difference: largest difference of two logits of the same bits.
-        n_ranks: users whose first candidate was ranked among the others.
-        changed_ranks: how many of these ranks differ.
-    """
-
-    n_pairs: int
-    compared_bits: int
-    boundary_bits: int
-    first_layer_bits: int
-    first_layer_differences: int
-    max_logit_difference: float
-    n_ranks: int
-    changed_ranks: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes as JSON values."""
-        return asdict(self)
-
-
-def verify(packed: PackedNCF, model: Network, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> Verification:
+def verify(
+    packed: PackedNetwork, model: Network, users: NDArray[np.int64], candidates: NDArray[np.int32]
+) -> Verification:
     """Compare a packed network with the network it was packed from.
 
     Every bit behind the first 1-bit activation must equal the simulated one, on the pairs and on made-up inputs: for
@@ -71,22 +47,28 @@ def verify(packed: PackedNCF, model: Network, users: NDArray[np.int64], candidat
         users: int64 (n,).
         candidates: int32 (n, m), m at least 1; the first column is what is ranked.
 
-    Raises `DataError` naming the first layer that differs.
+    Of two towers the tower's first activation is what the first one is here, and its vectors are compared, too.
+
+    Raises `DataError` naming the first layer that differs, and TypeError if the two are of different kinds.
     """
+    if isinstance(packed, PackedTwoTower):
+        if not isinstance(model, TwoTower):
+            raise TypeError(f"a packed two-tower network cannot be compared with a {type(model).__name__}")
+        return verify_tower(packed, model, users, candidates)
     model = trained = served(model)
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            model = _compare_embeddings(packed, model)
-            boundary_bits = _compare_first_boundaries(packed, model)
+            model = compare_embeddings(packed, model)
+            boundary_bits = compare_first_boundaries(packed, model.mlp[0])
             boundary_bits += sum(_compare_boundaries(packed, model, layer) for layer in range(len(packed.hidden)))
             return _verify(packed, model, users, candidates, boundary_bits)
     finally:
         trained.train(was_training)
 
 
-def verify_on_test_items(packed: PackedNCF, model: Network, data: PreparedData) -> Verification:
+def verify_on_test_items(packed: PackedNetwork, model: Network, data: PreparedData) -> Verification:
     """`verify` on the held-out items and their negatives, of the first users, about 260,000 pairs.
 
     Args:
@@ -105,7 +87,7 @@ def _verify(
     n_first = packed.first.out_features
     first_differences = compared_bits = changed_ranks = 0
     largest = 0.0
-    rows = max(1, _PAIRS // candidates.shape[1])
+    rows = max(1, PAIRS // candidates.shape[1])
     for start in range(0, len(users), rows):
         block = slice(start, start + rows)
         scores, bits = packed.score_with_bits(users[block], candidates[block])
@@ -120,14 +102,14 @@ def _verify(
         first_bits = flat_bits[:, :n_first]
         first_differences += int((simulated_first != first_bits).sum())
         sums = torch.from_numpy(packed.first_sums(users[block], candidates[block])).reshape(-1, n_first)
-        _compare(model.mlp[0](sums) > 0, first_bits, packed.first_name)
+        compare(model.mlp[0](sums) > 0, first_bits, packed.first_name)
         compared_bits += flat_bits[:, n_first:].numel()
         expected = _logits_of_first_bits(packed, model, flat_users, flat_items, flat_bits)
         difference = (expected - torch.from_numpy(scores).reshape(-1)).abs().max().item()
-        if not difference <= _LOGIT_TOLERANCE * (1 + expected.abs().max().item()):
+        if not difference <= LOGIT_TOLERANCE * (1 + expected.abs().max().item()):
             raise DataError(f"packed and simulated logits differ by {difference:g} behind layer {packed.units.name}")
         largest = max(largest, difference)
-        changed_ranks += int((_ranks(simulated.reshape(scores.shape).numpy()) != _ranks(scores)).sum())
+        changed_ranks += int((ranks_of_first(simulated.reshape(scores.shape).numpy()) != ranks_of_first(scores)).sum())
     return Verification(
         n_pairs=candidates.size,
         compared_bits=compared_bits,
@@ -138,28 +120,6 @@ def _verify(
         n_ranks=len(users),
         changed_ranks=changed_ranks,
     )
-
-
-def _compare_embeddings(packed: PackedNCF, model: NCF) -> NCF:
-    """Return the network with the embeddings that are packed: itself, or a copy that has the rounded ones."""
-    for name, stored in packed.tables.items():
-        table: RowEmbedding = model.get_submodule(name)  # type: ignore[assignment]
-        difference = np.abs(stored[:] - table.values().numpy())
-        step = stored.scales[:, np.newaxis] if packed.embeddings == "int8" and stored.scales is not None else 0
-        if not (difference <= step * np.float32(0.5001) + np.float32(1e-37)).all():
-            raise DataError(f"table {name} differs from the network's; do not use this packed network, and report it")
-    if packed.embeddings != "int8":
-        return model
-    rounded = copy.deepcopy(model)
-    for name, stored in packed.tables.items():
-        rounded.get_submodule(name).weight.copy_(torch.from_numpy(stored[:]))  # type: ignore[operator]
-    return rounded
-
-
-def _ranks(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Rank of the first column, from 0, losing ties."""
-    ranks: NDArray[np.int64] = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
-    return ranks
 
 
 def _forward(model: NCF, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,25 +144,13 @@ def _logits_of_first_bits(packed: PackedNCF, model: NCF, users: Tensor, items: T
         values = layer(values)
         if isinstance(layer, BinaryActivation):
             name, width = next(layers).name, values.shape[1]
-            _compare(values > 0, bits[:, column : column + width], name)
+            compare(values > 0, bits[:, column : column + width], name)
             column += width
     parts = [values]
     if model.config.model != "mlp":
         parts.insert(0, model.gmf_user(users) * model.gmf_item(items))
     logits: Tensor = model.last(*parts)
     return logits.squeeze(1)
-
-
-def _compare_first_boundaries(packed: PackedNCF, model: NCF) -> int:
-    """Compare the first activation on sums next to its thresholds and far from them; return the number of bits."""
-    thresholds, flipped = packed.first_thresholds.values, packed.first_thresholds.flipped
-    finite = np.where(np.isfinite(thresholds), thresholds, np.float32(0))
-    neighbours = [np.nextafter(finite, np.float32(side)) for side in (-np.inf, np.inf)]
-    others = [np.full_like(finite, value) for value in (0, -1, 1, -1e30, 1e30)]
-    sums = np.stack([finite, *neighbours, *others])
-    packed_bits = (sums >= thresholds) != flipped
-    _compare(model.mlp[0](torch.from_numpy(sums)) > 0, torch.from_numpy(packed_bits), packed.first_name)
-    return sums.size
 
 
 def _compare_boundaries(packed: PackedNCF, model: NCF, number: int) -> int:
@@ -214,23 +162,8 @@ def _compare_boundaries(packed: PackedNCF, model: NCF, number: int) -> int:
     _kernels.fill_layer_bits(inputs, counters.layers, number, counters.rows, counters.starts, counters.constants, found)
     before, linear, activation = list(model.mlp)[2 * number : 2 * number + 3]
     assert isinstance(before, BinaryActivation)
-    for start in range(0, len(inputs), _PAIRS):
-        block = slice(start, start + _PAIRS)
+    for start in range(0, len(inputs), PAIRS):
+        block = slice(start, start + PAIRS)
         simulated = activation(linear(torch.from_numpy(inputs[block]) * before.alpha)) > 0
-        _compare(simulated, torch.from_numpy(found[block]), layer.name)
+        compare(simulated, torch.from_numpy(found[block]), layer.name)
     return found.size
-
-
-def boundary_inputs(layer: PackedLinear) -> NDArray[np.uint8]:
-    """Return distinct rows of bits, uint8 (n, in_features), that try a layer: `ppt_core.packed.boundaries`."""
-    return boundaries.boundary_inputs(unpack_signs(layer.signs, layer.in_features), layer.thresholds.values)
-
-
-def _compare(simulated: Tensor, packed: Tensor, name: str) -> None:
-    differing = simulated != packed.bool()
-    if differing.any():
-        row, channel = differing.nonzero()[0].tolist()
-        raise DataError(
-            f"{int(differing.sum())} bits behind layer {name} differ from the simulated network, the first in channel "
-            f"{channel} of input {row}; do not use this packed network, and report it"
-        )

@@ -26,6 +26,7 @@ def pack(run: Path, out: Path, embeddings: Literal["float32", "int8"] | None, da
 
     Every bit behind the first 1-bit activation is compared with the simulated network's, on the candidates of the
     test users and on inputs made up for every threshold; what the rounding of the first layer changes is reported.
+    Of two towers (--recipe warm) the file holds the last items of each user, too.
     Embeddings are most of the bytes: HR@10 is given beside them.
 
     \b

@@ -34,7 +34,7 @@ _CANDIDATES = 100
 @click.option(
     "--history",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Ratings file of people whom training did not know, or who have done more since; for a run of --recipe warm.",
+    help="Ratings file of people whom training did not know, or who have done more since; for --recipe warm.",
 )
 @click.option("--out", type=FOLDER, help="New Parquet file: user_id, item_id, rank, score.")
 @click.option(
@@ -73,7 +73,7 @@ def recommend(
 ) -> None:
     """Recommend the best k items of the catalogue that a user has not seen in training.
 
-    A packed FILE holds no interactions: name its prepared data with --data.
+    A packed FILE holds no interactions: name its prepared data with --data, unless --history says all.
 
     \b
     Examples:
@@ -82,6 +82,7 @@ def recommend(
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
       ppt-ncf recommend run --user 1 --candidates vectors --rerank 200
       ppt-ncf recommend run --history new-people.csv
+      ppt-ncf recommend warm.packed --history new-people.csv
     """
     from ncf_ppt.trained import load
     from ppt_core.runs.files import refuse_existing

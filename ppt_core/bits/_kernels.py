@@ -111,6 +111,28 @@ def _store_difference(typing_context, values, index, counts, factor, floats, pla
     return types.void(values, index, counts, types.float32, floats, place), generate
 
 
+@njit(parallel=True, cache=True)
+def threshold_products(bits, signs, thresholds, flipped, out):
+    """Bits of ``({0, 1} @ {-1, +1} >= thresholds) != flipped`` from packed operands.
+
+    ``bits`` is (rows, words in), ``signs`` (words in, channels): a set bit is +1; ``out`` is (rows, words out). With x
+    the bits of a row and w those of a channel, the product is 2 * popcount(w & x) - popcount(x).
+    """
+    n_words, n_channels = signs.shape
+    for row in prange(len(bits)):
+        counts = np.zeros(n_channels, np.int64)
+        n_ones = np.int64(0)
+        for word in range(n_words):
+            ones = bits[row, word]
+            n_ones += np.int64(_popcount(ones))
+            for channel in range(n_channels):
+                counts[channel] += np.int64(_popcount(ones & signs[word, channel]))
+        out[row] = 0
+        for channel in range(n_channels):
+            bit = np.uint64((2 * counts[channel] - n_ones >= thresholds[channel]) != flipped[channel])
+            out[row, channel >> 6] |= bit << np.uint64(channel & 63)
+
+
 @njit(cache=True)
 def fill_scaled_signs(weight, scale, out):
     """``out = scale`` where ``weight`` (rows, columns) is above 0, else ``-scale``."""

@@ -17,6 +17,15 @@ def pack_signs(weight: Tensor) -> NDArray[np.uint64]:
     return np.ascontiguousarray(words.T)
 
 
+def pack_rows(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack bool rows (n, channels) as uint64 (n, words)."""
+    n_bytes = -(-bits.shape[1] // 64) * 8
+    octets = np.zeros((len(bits), n_bytes), np.uint8)
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    octets[:, : packed.shape[1]] = packed
+    return octets.view("<u8").astype(np.uint64)
+
+
 def unpack_signs(signs: NDArray[np.uint64], n_in: int) -> NDArray[np.bool_]:
     """Turn packed signs (words, channels) into bool (channels, n_in), True for +1."""
     octets = np.ascontiguousarray(signs.T).astype("<u8").view(np.uint8)

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ppt_core._kernels import scale_and_activate
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.bits import _kernels
 from ppt_core.bits.pack import pack_signs
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryLinear
@@ -36,6 +38,12 @@ class PackedLinear:
     def out_features(self) -> int:
         """Number of bits out."""
         return int(self.signs.shape[1])
+
+    def __call__(self, bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Map packed rows (n, words in) to packed rows (n, words out)."""
+        out = np.empty((len(bits), -(-self.out_features // 64)), np.uint64)
+        _kernels.threshold_products(bits, self.signs, self.thresholds.values, self.thresholds.flipped, out)
+        return out
 
 
 def pack_linear(layer: nn.Module, activation: Callable[[Tensor], Tensor], *, name: str) -> PackedLinear:
@@ -115,15 +123,79 @@ def pack_relu_linear(layer: nn.Module, activation: nn.Module, *, name: str, acti
     )
 
 
-def _line(activation: nn.Module, n_channels: int, name: str) -> tuple[Tensor, Tensor]:
-    """Factor and shift, float64 (n_channels,), with which a module computes ``max(x * factor + shift, 0)``."""
-    if type(activation) is nn.ReLU:
-        return torch.ones(n_channels).double(), torch.zeros(n_channels).double()
-    if type(activation) is not BatchNormReLU:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedUnits:
+    """Bits in, real numbers out, rounded as the modules round them: equal to theirs, bit for bit.
+
+    Unit u of row x is ``max((scale * (x @ signs[u]) + offsets[u]) * factors[u] + shifts[u], 0)``, in float32.
+
+    Attributes:
+        name: of the layer it was packed from.
+        in_features: number of bits in.
+        signs: uint64 (words in, out_features), as in `PackedLinear`.
+        scale: of the products.
+        offsets: float32 (out_features,), the bias of the layer, or 0.
+        factors: float32 (out_features,), of BatchNorm, or 1.
+        shifts: float32 (out_features,), of BatchNorm, or 0.
+    """
+
+    name: str
+    in_features: int
+    signs: NDArray[np.uint64]
+    scale: float
+    offsets: NDArray[np.float32]
+    factors: NDArray[np.float32]
+    shifts: NDArray[np.float32]
+
+    @property
+    def out_features(self) -> int:
+        """Number of units."""
+        return int(self.signs.shape[1])
+
+    def __call__(self, bits: NDArray[np.uint64]) -> Tensor:
+        """Map packed rows (n, words in) to float32 (n, out_features)."""
+        products, out = torch.empty(len(bits), self.out_features), torch.empty(len(bits), self.out_features)
+        _kernels.multiply_bits(bits, self.signs, np.float32(self.scale), self.offsets, products.numpy())
+        scale_and_activate(products.numpy(), self.factors, self.shifts, np.float32(0), False, out.numpy())
+        return out
+
+
+def pack_units(layer: nn.Module, activation: nn.Module, *, name: str, activation_name: str) -> PackedUnits:
+    """Pack a `BinaryLinear` in low precision and the ReLU behind it, with or without BatchNorm.
+
+    Raises `DataError`, calling the layers by their names, for what cannot be packed.
+    """
+    checked = check_binary(layer, name=name)
+    _check_relu(activation, activation_name)
+    n = checked.out_features
+    with torch.no_grad():
+        has_norm = isinstance(activation, BatchNormReLU)
+        factors, shifts = activation.folded() if has_norm else (torch.ones(n), torch.zeros(n))  # type: ignore[operator]
+        return PackedUnits(
+            name=name,
+            in_features=checked.in_features,
+            signs=pack_signs(checked.weight),
+            scale=(checked.input_activation.alpha * checked.scale).item(),
+            offsets=np.zeros(n, np.float32) if checked.bias is None else checked.bias.detach().numpy().copy(),
+            factors=factors.detach().numpy(),
+            shifts=shifts.detach().numpy(),
+        )
+
+
+def _check_relu(activation: nn.Module, name: str) -> None:
+    if type(activation) not in (nn.ReLU, BatchNormReLU):
         raise DataError(
             f"layer {name} is a {type(activation).__name__}; behind the last 1-bit layer only a ReLU with or without "
             "BatchNorm can be packed"
         )
+
+
+def _line(activation: nn.Module, n_channels: int, name: str) -> tuple[Tensor, Tensor]:
+    """Factor and shift, float64 (n_channels,), with which a module computes ``max(x * factor + shift, 0)``."""
+    if type(activation) is nn.ReLU:
+        return torch.ones(n_channels).double(), torch.zeros(n_channels).double()
+    _check_relu(activation, name)
+    assert isinstance(activation, BatchNormReLU)
     assert activation.running_mean is not None
     assert activation.running_var is not None
     weight, bias = activation.weight.detach().double(), activation.bias.detach().double()
