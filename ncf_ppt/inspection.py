@@ -146,8 +146,8 @@ def inspect_network(model: Network) -> list[LayerReport]:
     model = model if isinstance(model, TwoTower) else served(model)
     is_low = any(isinstance(module, BinaryActivation) and module.precision == "low" for module in model.modules())
     if is_low:
-        ids = {"user_ids": np.empty(0, np.int64), "item_ids": np.empty(0, np.int64)}
-        return inspect_packed(pack(model, **ids, protocol=""), form="simulated")
+        nothing = np.empty(0, np.int64)
+        return inspect_packed(pack(model, user_ids=nothing, item_ids=nothing, protocol=""), form="simulated")
     if isinstance(model, TwoTower):
         return inspect_tower(model)
     bits = BITS[embeddings_of(model.tables())]

@@ -45,7 +45,9 @@ def network(*, binary: bool = False, model: Any = "neumf") -> NCF:
 
 
 def packed_network(model: NCF, **options: Any) -> PackedNCF:
-    return pack(model, user_ids=np.arange(N_USERS), item_ids=np.arange(N_ITEMS), protocol="none", **options)
+    ids = {"user_ids": np.arange(N_USERS), "item_ids": np.arange(N_ITEMS)}
+    packed: PackedNCF = pack(model, protocol="none", **ids, **options)
+    return packed
 
 
 @pytest.mark.parametrize("model", ["neumf", "mlp"])
