@@ -45,7 +45,7 @@ def network(*, binary: bool = False, model: Any = "neumf") -> NCF:
 
 
 def packed_network(model: NCF, **options: Any) -> PackedNCF:
-    ids = {"user_ids": np.arange(N_USERS), "item_ids": np.arange(N_ITEMS)}
+    ids: dict[str, Any] = {"user_ids": np.arange(N_USERS), "item_ids": np.arange(N_ITEMS)}
     packed: PackedNCF = pack(model, protocol="none", **ids, **options)
     return packed
 
