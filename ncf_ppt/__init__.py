@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from ncf_ppt.evaluation import evaluate as evaluate
     from ncf_ppt.fitting import fit as fit
     from ncf_ppt.item_knn import ItemKNNConfig as ItemKNNConfig
+    from ncf_ppt.item_lists import Recommendations as Recommendations
     from ncf_ppt.model import NCFConfig as NCFConfig
+    from ncf_ppt.pair_scores import PairScores as PairScores
     from ncf_ppt.recipes import RECIPES as RECIPES
     from ncf_ppt.recipes import Recipe as Recipe
-    from ncf_ppt.recommendation import Recommendations as Recommendations
     from ncf_ppt.recommendation import recommend as recommend
     from ncf_ppt.sequence_baselines import MarkovConfig as MarkovConfig
     from ncf_ppt.sequence_baselines import RecentItemKNNConfig as RecentItemKNNConfig
+    from ncf_ppt.similar_items import SimilarItems as SimilarItems
     from ncf_ppt.trained import TrainedNCF as TrainedNCF
     from ncf_ppt.trained import load as load
     from ncf_ppt.training import NCFTrainingConfig as NCFTrainingConfig
@@ -58,7 +60,9 @@ _HOMES = {
     "NCFTrainingConfig": "ncf_ppt.training",
     "PopularConfig": "ncf_ppt.baselines",
     "PreparedData": "data_prep.ratings.interactions",
-    "Recommendations": "ncf_ppt.recommendation",
+    "PairScores": "ncf_ppt.pair_scores",
+    "Recommendations": "ncf_ppt.item_lists",
+    "SimilarItems": "ncf_ppt.similar_items",
     "TrainedNCF": "ncf_ppt.trained",
     "evaluate": "ncf_ppt.evaluation",
     "fit": "ncf_ppt.fitting",
@@ -86,11 +90,13 @@ __all__ = [
     "MarkovConfig",
     "NCFConfig",
     "NCFTrainingConfig",
+    "PairScores",
     "PopularConfig",
     "PreparedData",
     "RecentItemKNNConfig",
     "Recipe",
     "Recommendations",
+    "SimilarItems",
     "TrainedNCF",
     "TwoTowerConfig",
     "TwoTowerTrainingConfig",

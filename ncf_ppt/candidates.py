@@ -12,9 +12,11 @@ from ncf_ppt import _kernels
 from ncf_ppt.export.embeddings import FORMAT_VERSION
 from ncf_ppt.export.vector_files import read_table
 from ncf_ppt.networks import Network
+from ncf_ppt.original_ids import Ids
 from ncf_ppt.ranking import Scorer
-from ncf_ppt.recommendation import top_items
+from ncf_ppt.recommendation import AllowedItems, CatalogueScorer, choose_items, top_items
 from ncf_ppt.scoring import scorer
+from ncf_ppt.similar_items import at_unit_length
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, verify_checksums
 
@@ -86,13 +88,8 @@ def search_of(folder: Path, manifest: dict[str, Any], data: PreparedData, *, by:
         return VectorSearch(
             user_vectors=tables["gmf_users"], item_vectors=tables["gmf_items"], bias=float(manifest["bias"])
         )
-    items = _at_unit_length(tables["mlp_items"])
+    items = at_unit_length(tables["mlp_items"])
     return VectorSearch(user_vectors=_profiles(items, data), item_vectors=items, bias=0)
-
-
-def _at_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def _profiles(items: NDArray[np.float32], data: PreparedData) -> NDArray[np.float32]:
@@ -100,7 +97,24 @@ def _profiles(items: NDArray[np.float32], data: PreparedData) -> NDArray[np.floa
     profiles = np.zeros((data.n_users, items.shape[1]), np.float32)
     for user in range(data.n_users):
         profiles[user] = items[data.train.items_of(user)].sum(axis=0)
-    return _at_unit_length(profiles)
+    return at_unit_length(profiles)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchAmong:
+    """A search among some items of the catalogue: a `ncf_ppt.recommendation.CatalogueScorer`.
+
+    Attributes:
+        search: in the whole catalogue.
+        allowed: what it may find.
+    """
+
+    search: VectorSearch
+    allowed: AllowedItems
+
+    def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The search's scores, minus infinity for what is not allowed."""
+        return self.allowed.of(self.search.score_catalogue(users))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +129,7 @@ class Rescorer:
         n_candidates: for each user, as far as there are so many.
     """
 
-    search: VectorSearch
+    search: CatalogueScorer
     score: Scorer
     seen: Interactions
     n_candidates: int
@@ -136,6 +150,29 @@ class Rescorer:
                 # A user at a time, as `ncf_ppt.recommendation` does: scores then depend on no other user.
                 scores[start + row, found[0]] = self.score(np.array([user]), found)[0]
         return scores
+
+
+def rescorer(
+    score: Scorer,
+    data: PreparedData,
+    folder: Path,
+    *,
+    n_candidates: int,
+    k: int,
+    items: Ids | None,
+    exclude: Ids | None,
+    include_seen: bool,
+) -> Rescorer:
+    """Return what scores the ``n_candidates`` that the vectors in ``folder`` find for each user among what is asked.
+
+    ``items``, ``exclude`` and ``include_seen`` are those of `ncf_ppt.recommendation.recommend`. Raises ValueError if
+    there are fewer candidates than the length ``k`` of the lists.
+    """
+    if n_candidates < k:
+        raise ValueError(f"n_candidates is {n_candidates}; it must be at least the length of the lists, {k}")
+    seen = Interactions.none(n_users=data.n_users, n_items=data.n_items) if include_seen else data.known()
+    search = SearchAmong(search=open_vectors(folder, data), allowed=choose_items(data, items, exclude))
+    return Rescorer(search=search, score=score, seen=seen, n_candidates=n_candidates)
 
 
 @dataclass(frozen=True, kw_only=True)

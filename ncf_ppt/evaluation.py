@@ -48,6 +48,14 @@ class Evaluation:
         """Number of users, each with one held-out item."""
         return self.data.n_users
 
+    @property
+    def remark(self) -> str | None:
+        """What makes the metrics say nothing: that the first `k` are all candidates. None if they say something."""
+        n = self.data.n_items if self.ranking == "full" else 1 + self.data.n_negatives
+        if self.k < n:
+            return None
+        return f"k is {self.k} and there are {n} candidates: every user is a hit, so HR@{self.k} says nothing"
+
     def hit_ratio(self, k: int | None = None) -> float:
         """Share of users whose held-out item is among the first ``k``: HR@k."""
         return self.ranks.hit_ratio(k or self.k)
@@ -69,6 +77,7 @@ class Evaluation:
             "engine": self.engine,
             "protocol": self.protocol,
             **self.ranks.metrics(self.k),
+            **({"remark": self.remark} if self.remark else {}),
         }
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -85,7 +94,8 @@ class Evaluation:
         values = f"HR@{self.k} {self.hit_ratio():.4f}, NDCG@{self.k} {self.ndcg():.4f}"
         if isinstance(self.ranks, CatalogueRanks):
             values += f", MRR {self.ranks.mrr():.4f}, coverage {self.ranks.coverage(self.k):.1%}"
-        return f"Evaluation({values} [{self.protocol}; ties lost])"
+        remark = f"; {self.remark}" if self.remark else ""
+        return f"Evaluation({values} [{self.protocol}; ties lost]{remark})"
 
     def _repr_html_(self) -> str:
         metrics = {f"HR@{self.k}": self.hit_ratio(), f"NDCG@{self.k}": self.ndcg(), "tie rate": self.tie_rate()}

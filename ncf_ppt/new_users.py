@@ -1,12 +1,17 @@
 """People whom a network has no row for, or who have done more since: known by what they did, without training."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_prep.ratings.in_memory import read_memory
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.leave_one_out import latest_of_each
 from data_prep.ratings.raw_ratings import Ids, Ratings
+from data_prep.ratings.readers import read_ratings
 from ncf_ppt.baselines import MatrixFactorization
 from ncf_ppt.histories import last_items
 from ncf_ppt.model import NCF
@@ -14,6 +19,11 @@ from ncf_ppt.networks import Network
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ncf_ppt.two_tower import TwoTower
 from ppt_core.errors import DataError
+
+
+def read_histories(source: Any) -> Ratings:
+    """Read what people did: from a file, or what `data_prep.ratings.in_memory.read_memory` takes."""
+    return read_ratings(Path(source)) if isinstance(source, (str, Path)) else read_memory(source)
 
 
 def people_of(catalogue: Ids, ratings: Ratings) -> PreparedData:

@@ -1,130 +1,32 @@
 """The best items of the whole catalogue for each of some users."""
 
-import itertools
-import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.ratings.interactions import Interactions, PreparedData, id_column
+from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt import _kernels
+from ncf_ppt.item_lists import Recommendations
+from ncf_ppt.original_ids import Ids, find_ids, known_numbers
 from ncf_ppt.ranking import Scorer
 from ppt_core.errors import DataError
-from ppt_core.runs.files import refuse_existing, replaced_file
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NewUsers = Literal["error", "popular"]
 
 _ITEMS_PER_CALL = 1 << 18
-_SHOWN = 10  # users, and items of each, that a person is shown
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Recommendations:
-    """A list of items for each user who was asked for, best first; equal scores in the order of item numbers.
-
-    Attributes:
-        user_ids: original id of the user of each list, int64 or str objects (n_lists,), as asked for.
-        is_new: bool (n_lists,); True where the training data do not know the user and the list holds what is most
-            popular.
-        offsets: int64 (n_lists + 1,); list number n is entries ``offsets[n]`` to ``offsets[n + 1]`` of what follows.
-        item_ids: original ids, int64 or str objects (n_entries,).
-        scores: float32 (n_entries,), by the scorer; in the list of a new user, train positives of the item.
-    """
-
-    user_ids: NDArray[Any]
-    is_new: NDArray[np.bool_]
-    offsets: NDArray[np.int64]
-    item_ids: NDArray[Any]
-    scores: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.user_ids)
-
-    @property
-    def n_new_users(self) -> int:
-        """Number of lists that hold what is most popular, for want of anything better."""
-        return int(self.is_new.sum())
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """``user_id``, ``is_new``, ``item_ids`` and ``scores`` of each list, as JSON values."""
-        return list(self._entries())
-
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        ends = itertools.pairwise(self.offsets.tolist())
-        for user_id, new, (first, last) in zip(self.user_ids.tolist(), self.is_new.tolist(), ends, strict=True):
-            yield {
-                "user_id": user_id,
-                "is_new": new,
-                "item_ids": self.item_ids[first:last].tolist(),
-                "scores": self.scores[first:last].tolist(),
-            }
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """One element for each entry: ``user_id``, ``item_id``, int32 ``rank`` from 1, float32 ``score``."""
-        lengths = np.diff(self.offsets)
-        ranks = np.arange(len(self.item_ids)) - np.repeat(self.offsets[:-1], lengths) + 1
-        return {
-            "user_id": np.repeat(self.user_ids, lengths),
-            "item_id": self.item_ids,
-            "rank": ranks.astype(np.int32),
-            "score": self.scores,
-        }
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """A row for each entry, see `columns`."""
-        import pandas as pd
-
-        return pd.DataFrame(self.columns())
-
-    def save(self, path: Path | str) -> None:
-        """Write a row for each entry to the new Parquet file ``path``, see `columns`.
-
-        Raises `DataError` if ``path`` exists.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = Path(path)
-        refuse_existing(path)
-        columns = self.columns().items()
-        table = pa.table({name: id_column(column) if name.endswith("_id") else column for name, column in columns})
-        with replaced_file(path) as partial:
-            pq.write_table(table, partial)
-
-    def __repr__(self) -> str:
-        lines = []
-        for entry in itertools.islice(self._entries(), _SHOWN):
-            items = ", ".join(map(str, entry["item_ids"][:_SHOWN]))
-            more = ", ..." if len(entry["item_ids"]) > _SHOWN else ""
-            lines.append(f"{entry['user_id']}: {items}{more}")
-        if len(self) > _SHOWN:
-            lines.append(f"... and {len(self) - _SHOWN:,} more users")
-        return "\n".join([f"Recommendations for {len(self):,} users", *lines])
-
-    def _repr_html_(self) -> str:
-        rows = []
-        for entry in itertools.islice(self._entries(), _SHOWN):
-            cells = str(entry["user_id"]), ", ".join(map(str, entry["item_ids"]))
-            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-        more = f"<p>and {len(self) - _SHOWN:,} more users</p>" if len(self) > _SHOWN else ""
-        return f"<table><tr><th>user</th><th>items, best first</th></tr>{''.join(rows)}</table>{more}"
 
 
 def recommend(
     score: Scorer,
     data: PreparedData,
-    users: Sequence[int | str] | NDArray[Any] | None = None,
+    users: Ids | None = None,
     *,
     k: int = 10,
-    exclude_seen: bool = True,
+    items: Ids | None = None,
+    exclude: Ids | None = None,
+    include_seen: bool = False,
     new_users: NewUsers = "error",
     memory: int = 1 << 26,
 ) -> Recommendations:
@@ -136,15 +38,20 @@ def recommend(
         score: scores pairs; one that is also a `CatalogueScorer` scores whole rows. An item of score minus infinity
             is in no list.
         data: what the model was trained on.
-        users: original ids in any order, as `find_users` takes them; None is every user of ``data``.
+        users: original ids in any order, or a file of them, as `ncf_ppt.original_ids.find_ids` takes them; None is
+            every user of ``data``.
         k: items in a list; a list is shorter where fewer are left.
-        exclude_seen: leave out the user's train positives, and validation item. The held-out item is never left
-            out: training did not see it, and to recommend it is what the metrics ask for.
+        items: recommend only among these, by original ids or a file of them; None is the whole catalogue. One that
+            the catalogue lacks is counted.
+        exclude: never recommend these, likewise.
+        include_seen: recommend what the user has, too: the train positives, and the validation item. The held-out
+            item is never left out: training did not see it, and to recommend it is what the metrics ask for.
         new_users: what a user unknown to ``data`` gets: an error, or the items with the most train positives.
         memory: bytes of catalogue scores held at a time, one user's at least.
 
     Raises:
-        DataError: an id is unknown or cannot be one, or a score is NaN.
+        DataError: a user's id is unknown, an id cannot be one, none of ``items`` is in the catalogue, or a score is
+            NaN.
         ValueError: ``k`` is below 1, or ``new_users`` is neither of the two.
     """
     if k < 1:
@@ -154,18 +61,20 @@ def recommend(
     if users is None:
         user_ids, numbers = data.user_ids, np.arange(data.n_users)
     else:
-        user_ids, numbers = find_users(data, users)
+        user_ids, numbers = find_ids(data.user_ids, "user", users)
     is_new = numbers < 0
-    if is_new.any() and new_users == "error":
-        _refuse_unknown(data, user_ids[is_new])
+    if users is not None and is_new.any() and new_users == "error":
+        more = ", or let new users have what is most popular (new_users popular)"
+        known_numbers(data.user_ids, "user", users, manifest=data.manifest, more=more)
+    allowed = choose_items(data, items, exclude)
 
     k = min(k, data.n_items)
-    items, scores = np.empty((len(numbers), k), np.int32), np.empty((len(numbers), k), np.float32)
+    best, scores = np.empty((len(numbers), k), np.int32), np.empty((len(numbers), k), np.float32)
     lengths = np.empty(len(numbers), np.int64)
     rows_per_tile = max(1, memory // (4 * data.n_items))
     known = np.flatnonzero(~is_new)
     nothing = Interactions.none(n_users=data.n_users, n_items=data.n_items)
-    seen = data.known() if exclude_seen else nothing
+    seen = nothing if include_seen else data.known()
     for start in range(0, len(known), rows_per_tile):
         rows = known[start : start + rows_per_tile]
         tile = score_catalogue(score, numbers[rows], data.n_items)
@@ -175,17 +84,19 @@ def recommend(
                 f"the scores of user {user_ids[rows[is_nan.argmax()]]} hold NaN, so nothing can be recommended; the "
                 "model has diverged: train it again with a lower learning rate"
             )
-        items[rows], scores[rows], lengths[rows] = top_items(tile, k, seen, numbers[rows])
+        best[rows], scores[rows], lengths[rows] = top_items(allowed.of(tile), k, seen, numbers[rows])
     if is_new.any():
         popularity = np.bincount(data.train.items, minlength=data.n_items).astype(np.float32)[np.newaxis]
-        items[is_new], scores[is_new], lengths[is_new] = top_items(popularity, k, nothing, np.zeros(1, np.int64))
+        popular = top_items(allowed.of(popularity), k, nothing, np.zeros(1, np.int64))
+        best[is_new], scores[is_new], lengths[is_new] = popular
     is_entry = np.arange(k) < lengths[:, np.newaxis]
     return Recommendations(
         user_ids=user_ids,
         is_new=is_new,
         offsets=np.append(0, np.cumsum(lengths)),
-        item_ids=data.item_ids[items[is_entry]],
+        item_ids=data.item_ids[best[is_entry]],
         scores=scores[is_entry],
+        n_unknown_items=allowed.n_unknown,
     )
 
 
@@ -215,39 +126,42 @@ def score_catalogue(score: Scorer, users: NDArray[np.int64], n_items: int) -> ND
     return scores
 
 
-def find_users(data: PreparedData, ids: Sequence[int | str] | NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Look up users by their original ids.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AllowedItems:
+    """Which items of a catalogue may be recommended.
 
-    Where the ids of ``data`` are integers, a string of digits stands for one ("123" finds 123), as a command line
-    gives it; where they are strings, an integer stands for its digits.
-
-    Returns:
-        The ids with the type of ``data.user_ids`` (n,), and the user numbers, int64 (n,), -1 for an unknown user.
-
-    Raises `DataError` for what cannot be an id at all: not an integer of 64 bits where ids are integers.
+    Attributes:
+        is_left_out: bool (n_items,); None leaves out nothing.
+        n_unknown: items that were named and are not in the catalogue.
     """
-    are_integers = data.user_ids.dtype.kind == "i"
-    convert = _as_integer if are_integers else str
-    wanted = [convert(each) for each in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
-    number_of = {user_id: number for number, user_id in enumerate(data.user_ids.tolist())}
-    numbers = np.array([number_of.get(each, -1) for each in wanted], np.int64)
-    return np.array(wanted, np.int64 if are_integers else object), numbers
+
+    is_left_out: NDArray[np.bool_] | None = None
+    n_unknown: int = 0
+
+    def of(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scores (n, n_items) of what is allowed, minus infinity for the rest."""
+        return scores if self.is_left_out is None else np.where(self.is_left_out, np.float32(-np.inf), scores)
 
 
-def _as_integer(user_id: int | str) -> int:
-    is_integer = re.fullmatch(r"-?[0-9]{1,19}", str(user_id)) is not None
-    if not is_integer or not -(2**63) <= int(user_id) < 2**63:
-        raise DataError(f"user {user_id!r} cannot be an id of these data, whose user ids are integers of 64 bits")
-    return int(user_id)
+def choose_items(data: PreparedData, items: Ids | None, exclude: Ids | None) -> AllowedItems:
+    """Return what is among ``items``, None being all, and not among ``exclude``; original ids or files of them.
 
-
-def _refuse_unknown(data: PreparedData, unknown: NDArray[Any]) -> None:
-    others = f" (and {len(unknown) - 1:,} more are)" if len(unknown) > 1 else ""
-    examples = ", ".join(repr(user_id) for user_id in data.user_ids[:3].tolist())
-    raise DataError(
-        f"user {unknown.tolist()[0]!r} is unknown{others}: the training data hold {data.n_users:,} users with ids such "
-        f"as {examples}; correct the id, or let new users have what is most popular (new_users popular)"
-    )
+    Raises `DataError` for what cannot be an id, and if no item is left.
+    """
+    if items is None and exclude is None:
+        return AllowedItems()
+    n_unknown, is_left_out = 0, np.zeros(data.n_items, np.bool_) if items is None else np.ones(data.n_items, np.bool_)
+    for named, value in ((items, False), (exclude, True)):
+        if named is not None:
+            numbers = find_ids(data.item_ids, "item", named)[1]
+            is_left_out[numbers[numbers >= 0]] = value
+            n_unknown += int((numbers < 0).sum())
+    if is_left_out.all():
+        raise DataError(
+            f"none of the {data.n_items:,} items of the catalogue is left to recommend ({n_unknown:,} ids that were "
+            f"named are unknown); its ids are such as {', '.join(map(repr, data.item_ids[:3].tolist()))}"
+        )
+    return AllowedItems(is_left_out=is_left_out, n_unknown=n_unknown)
 
 
 def top_items(

@@ -1,18 +1,15 @@
 """A trained network as its users hold it: measured, asked, packed and exported, always on the data it belongs to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data_prep.ratings.in_memory import read_memory
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import load_data
-from data_prep.ratings.readers import read_ratings
-from ncf_ppt.candidates import Rescorer, open_vectors
+from ncf_ppt.candidates import rescorer
 from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
 from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
 from ncf_ppt.export.embeddings import export_embeddings
@@ -20,15 +17,20 @@ from ncf_ppt.export.encodings import Dtype
 from ncf_ppt.export.onnx_file import export_onnx
 from ncf_ppt.export.vector_files import Format
 from ncf_ppt.inspection import Inspection, inspect_network, inspect_packed
+from ncf_ppt.item_lists import Recommendations
 from ncf_ppt.networks import Network
-from ncf_ppt.new_users import people_of, scorer_of_people
+from ncf_ppt.new_users import people_of, read_histories, scorer_of_people
+from ncf_ppt.original_ids import Ids
 from ncf_ppt.packed.file import load_packed
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.report import PackReport, write_packed
 from ncf_ppt.packed.tower import PackedNetwork
+from ncf_ppt.pair_scores import PairScores, score_pairs
 from ncf_ppt.ranking import Scorer
-from ncf_ppt.recommendation import NewUsers, Recommendations, recommend
+from ncf_ppt.recommendation import NewUsers, recommend
+from ncf_ppt.run_record import provenance_of
 from ncf_ppt.scoring import scorer
+from ncf_ppt.similar_items import SimilarItems, item_vectors, similar_items
 from ncf_ppt.training import load_model
 from ppt_core.errors import DataError
 from ppt_core.identity import copied_record
@@ -37,11 +39,9 @@ from ppt_core.runs.recorded_data import recorded_data
 from ppt_core.runs.run import Run
 
 Engine = Literal["torch", "packed"]
-Users = Sequence[int | str] | NDArray[Any]
 
 N_CANDIDATES = 100
 _FROM_RUN = ("iterations", "epochs", "seconds", "split", "phases", "seed")
-_FROM_FILE = ("iterations", "epochs", "split", "seed")
 METRICS = {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}
 """Keys of a result by the titles that people read."""
 
@@ -132,24 +132,16 @@ class TrainedNCF:
         return self._packed if self._packed is not None else self._pack(None)
 
     def _pack(self, embeddings: Literal["float32", "int8"] | None) -> PackedNetwork:
+        assert self._run is not None
         network, data = self.network, self.data
-        provenance = self._provenance()
         return pack(
             network,
             user_ids=data.user_ids,
             item_ids=data.item_ids,
             protocol=data.protocol_label,
-            provenance=provenance,
+            provenance=provenance_of(self._run.config, self.result),
             embeddings=embeddings,
         )
-
-    def _provenance(self) -> dict[str, Any]:
-        """What a packed file keeps of the run it was made from: no place of this machine, no timing."""
-        assert self._run is not None
-        config = self._run.config
-        data = {**copied_record(config["data"]), "is_sample": config["data"].get("path", "") is None}
-        result = {key: self.result[key] for key in _FROM_FILE}
-        return {"model": config["model"], "training": config["training"], "data": data, "result": result}
 
     def evaluate(
         self, *, ranking: Ranking = "sampled", k: int = 10, engine: Engine | None = None, memory: int = MEMORY
@@ -160,10 +152,12 @@ class TrainedNCF:
 
     def recommend(
         self,
-        users: Users | None = None,
+        users: Ids | None = None,
         k: int = 10,
         *,
-        exclude_seen: bool = True,
+        items: Ids | None = None,
+        exclude: Ids | None = None,
+        include_seen: bool = False,
         new_users: NewUsers = "error",
         history: Any = None,
         candidates: Path | str | None = None,
@@ -174,9 +168,11 @@ class TrainedNCF:
         """Recommend the best ``k`` items to each of ``users``, original ids; None is every user.
 
         Args:
-            users: see `ncf_ppt.recommendation.recommend`.
+            users: original ids, or a file of them.
             k: items in a list.
-            exclude_seen: leave out what a user has.
+            items: recommend only among these, likewise; see `ncf_ppt.recommendation.recommend`.
+            exclude: never recommend these.
+            include_seen: recommend what a user has, too.
             new_users: what an unknown user gets: ``error``, or what is most ``popular``.
             history: what people did whom training did not know, or who have done more since: a file, a DataFrame or
                 whatever `data_prep.ratings.prepare.prepare_source` reads, with users, items and times. ``users`` are
@@ -190,27 +186,33 @@ class TrainedNCF:
         Raises `DataError` for an unknown user, and ValueError for arguments that do not fit each other.
         """
         if candidates is None and n_candidates is not None:
-            raise ValueError(
-                f"n_candidates is {n_candidates} without candidates=; name the folder whose vectors find them"
-            )
+            raise ValueError(f"n_candidates is {n_candidates} without candidates=; name the folder that finds them")
         if history is not None and candidates is not None:
             raise ValueError("history= is scored by the network alone; leave out candidates=")
         score: Scorer
         if history is not None:
-            ratings = read_ratings(Path(history)) if isinstance(history, (str, Path)) else read_memory(history)
             packed = self._packed_engine if self.engine(engine) == "packed" else None
-            data = people_of(self.data.item_ids if packed is None else packed.item_ids, ratings)
+            data = people_of(self.data.item_ids if packed is None else packed.item_ids, read_histories(history))
             score = scorer_of_people(packed or self.network, data)
         else:
             score, data = self.scorer(engine), self.data
+        chosen: dict[str, Any] = {"items": items, "exclude": exclude, "include_seen": include_seen}
         if candidates is not None:
             n_candidates = N_CANDIDATES if n_candidates is None else n_candidates
-            if n_candidates < k:
-                raise ValueError(f"n_candidates is {n_candidates}; it must be at least the length of the lists, {k}")
-            seen = data.known() if exclude_seen else data.train.none(n_users=data.n_users, n_items=data.n_items)
-            search = open_vectors(Path(candidates), data)
-            score = Rescorer(search=search, score=score, seen=seen, n_candidates=n_candidates)
-        return recommend(score, data, users, k=k, exclude_seen=exclude_seen, new_users=new_users, memory=memory)
+            score = rescorer(score, data, Path(candidates), n_candidates=n_candidates, k=k, **chosen)
+        return recommend(score, data, users, k=k, **chosen, new_users=new_users, memory=memory)
+
+    def score(self, pairs: Any, *, engine: Engine | None = None) -> PairScores:
+        """Score pairs of a user and an item, a file or rows of original ids; see `ncf_ppt.pair_scores.score_pairs`."""
+        return score_pairs(self.scorer(engine), self.data, pairs)
+
+    def similar(self, items: Ids | None = None, k: int = 10) -> SimilarItems:
+        """Find the ``k`` items most like each of ``items``, original ids or a file of them; None is every item.
+
+        A packed file needs no data for this. See `ncf_ppt.similar_items.similar_items`.
+        """
+        known = self._packed.item_ids if self._packed is not None else self.data.item_ids
+        return similar_items(item_vectors(self._packed or self.network), known, items, k=k)
 
     def pack(self, out: Path | str, *, embeddings: Literal["float32", "int8"] | None = None) -> PackReport:
         """Write a network that ended in low precision to the new file ``out``, packed, and verify it.

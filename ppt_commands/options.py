@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from ppt_commands.output import tell
 
 FOLDER = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 DATA_OPTION = click.option("--data", type=FOLDER, help="Prepared folder, if it moved since training.")
 
@@ -86,6 +87,14 @@ class CommandOfRecipes(click.Command):
         unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
         ctx.params["given"] = frozenset(name for name in ctx.params if ctx.get_parameter_source(name) not in unsaid)
         return rest
+
+
+TITLES_OPTION = click.option(
+    "--titles",
+    type=EXISTING,
+    help="File of item ids and titles, which make the lists readable: columns item_id and title, or MovieLens's "
+    "u.item, movies.dat or movies.csv.",
+)
 
 
 Default = str | float | None

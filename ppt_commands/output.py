@@ -23,6 +23,8 @@ def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
         more = f"  MRR {metrics['mrr']:.4f}, coverage {metrics['coverage']:.1%}" if "mrr" in metrics else ""
         ties = f"  {metrics['tie_rate']:.1%} of users tie" if metrics["tie_rate"] else ""
         click.echo(f"{name:{width}}  {metrics['hit_ratio']:<7.4f} {metrics['ndcg']:<9.4f}{more}{ties}")
+    for remark in dict.fromkeys(metrics["remark"] for metrics in rows.values() if "remark" in metrics):
+        tell(remark)
 
 
 def print_training(path: Path, result: dict[str, Any], threshold: float | None) -> None:

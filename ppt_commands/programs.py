@@ -16,6 +16,8 @@ from ppt_commands.ncf.inspect import inspect
 from ppt_commands.ncf.pack import pack
 from ppt_commands.ncf.prepare import prepare
 from ppt_commands.ncf.recommend import recommend
+from ppt_commands.ncf.score import score
+from ppt_commands.ncf.similar import similar
 from ppt_commands.ncf.study import study
 from ppt_commands.ncf.train import train
 from ppt_commands.vision.evaluate import evaluate as evaluate_images
@@ -33,6 +35,8 @@ from ppt_commands.vision.train import train as train_images
         evaluate,
         baseline,
         recommend,
+        score,
+        similar,
         pack,
         inspect,
         export_embeddings,

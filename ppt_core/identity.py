@@ -82,6 +82,13 @@ def differences(old: Any, new: Any, name: str = "settings") -> Iterator[tuple[st
             yield from differences(old.get(key), new.get(key), key)
 
 
+def in_words(name: str, old: Any, new: Any) -> str:
+    """One of the `differences` for an error, behind "was started": ``with seed = 0, not 1``."""
+    if name in (_CONTENT, _SHA256):
+        return f"with other data (their {name} is {str(old)[:12]}, not {str(new)[:12]})"
+    return f"with {name} = {old}, not {new}"
+
+
 def _identity(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """The key by which two records are compared: runs before this one kept no content."""
     return _CONTENT if first.get(_CONTENT) and second.get(_CONTENT) else _SHA256

@@ -161,10 +161,10 @@ def test_no_list_holds_what_nobody_scored(exclude_seen: bool) -> None:
     known = data.known()
     seen = known if exclude_seen else Interactions.none(n_users=data.n_users, n_items=data.n_items)
     found = recommend(
-        Rescorer(search=search, score=search, seen=seen, n_candidates=8), data, k=12, exclude_seen=exclude_seen
+        Rescorer(search=search, score=search, seen=seen, n_candidates=8), data, k=12, include_seen=not exclude_seen
     )
     assert np.isfinite(found.scores).all()
-    exact = recommend(search, data, k=8, exclude_seen=exclude_seen)
+    exact = recommend(search, data, k=8, include_seen=not exclude_seen)
     assert found.item_ids.tolist() == exact.item_ids.tolist()  # the search is the network: its candidates are the best
     np.testing.assert_array_equal(found.offsets, exact.offsets)
     lists = [set(found.item_ids[start:stop].tolist()) for start, stop in pairwise(found.offsets)]

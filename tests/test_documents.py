@@ -25,7 +25,7 @@ def test_the_readme_is_short() -> None:
 
 
 def write_inputs(folder: Path) -> None:
-    """What the pages take as given: ratings of users 1 to 60 of 1,100 items, those of user 99, and images."""
+    """What the pages take as given: ratings of users 1 to 60 of 1,100 items, those of user 99, lists, and images."""
     head = "userId,movieId,rating,timestamp"
     lines = [head]
     for user in range(60):
@@ -34,6 +34,14 @@ def write_inputs(folder: Path) -> None:
     (folder / "ratings.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     people = [head, *(f"99,{3 + place},5,{place}" for place in range(5))]
     (folder / "new-people.csv").write_text("\n".join(people))
+    tables = {
+        "users": "user_id 1 42",
+        "stock": "item_id 8 50 51",
+        "sold-out": "item_id 51",
+        "pairs": "user_id,item_id 1,50",
+    }
+    for each, rows in (tables | {"titles": "item_id,title 50,Nostalgia"}).items():
+        (folder / f"{each}.csv").write_text("\n".join(rows.split()))
     write_archive(folder / "cifar-10-python.tar.gz", in_folder(small_batches()))
 
 

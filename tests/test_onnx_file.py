@@ -67,6 +67,9 @@ def test_onnxruntime_gives_the_same_logits(
     assert differs.sum() <= (3 if low else 0)
     export_onnx(model, tiny_data, tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    (alone,) = session.run(None, {"users": users[:1], "items": items[:150]})
+    np.testing.assert_allclose(alone, found[:150], rtol=0, atol=1e-5)
+    assert "items are row numbers from 0 to 149; a negative one" in session.get_modelmeta().description
     assert json.loads(session.get_modelmeta().custom_metadata_map["item_ids"]) == tiny_data.item_ids.tolist()
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.model import NCF, NCFConfig
-from ncf_ppt.recommendation import find_users, recommend, score_catalogue
+from ncf_ppt.original_ids import find_ids
+from ncf_ppt.recommendation import recommend, score_catalogue
 from ncf_ppt.scoring import scorer
 from ppt_core.errors import DataError
 from tests import reference
@@ -57,7 +58,7 @@ def test_hand_ranked_lists() -> None:
     # shorter than k.
     assert lists(k=3) == [[3, 5, 1], [1, 2, 4], [5], [2, 3, 5]]
     assert lists(k=100) == [[3, 5, 1, 4], [1, 2, 4, 0, 3], [5], [2, 3, 5, 0, 4]]
-    assert lists(k=2, exclude_seen=False) == [[0, 2], [5, 1], [0, 1], [2, 3]]
+    assert lists(k=2, include_seen=True) == [[0, 2], [5, 1], [0, 1], [2, 3]]
     found = recommend(table_score, DATA, k=3)
     assert found.offsets.tolist() == [0, 3, 6, 7, 10]
     assert found.scores.dtype == np.float32
@@ -113,7 +114,7 @@ def test_string_ids() -> None:
     found = recommend(table_score, STRINGS, ["b,c", 7, "é"], k=1)
     assert found.user_ids.tolist() == ["b,c", "7", "é"]
     assert found.item_ids.tolist() == [5 * 2**40, 2**40, 2 * 2**40]
-    ids, numbers = find_users(STRINGS, ["é", "e", 7])
+    ids, numbers = find_ids(STRINGS.user_ids, "user", ["é", "e", 7])
     assert ids.dtype == object
     assert numbers.tolist() == [3, -1, 1]
 
@@ -158,6 +159,69 @@ def test_new_users_get_what_is_most_popular() -> None:
     assert entries[2]["item_ids"] == popular
     with pytest.raises(DataError, match="user 'x' cannot be an id"):
         recommend(table_score, DATA, ["x"], new_users="popular")
+
+
+def test_only_among_some_items_and_without_others(tmp_path: Path) -> None:
+    assert lists(k=2, items=["item 5", "item 2", "item 9"]) == [[5], [2], [5], [2, 5]]
+    assert lists(k=2, exclude=["item 5", "item 1"]) == [[3, 4], [2, 4], [], [2, 3]]
+    assert lists(k=2, items=["item 5", "item 2"], exclude=["item 2"], include_seen=True) == [[5], [5], [5], [5]]
+    found = recommend(table_score, DATA, [8], k=2, items=["item 2", "item 5", "x", "y"], new_users="popular")
+    assert found.item_ids.tolist() == ["item 2", "item 5"]
+    assert found.n_unknown_items == 2
+    # The scores are those of the whole catalogue, whatever is left out.
+    whole = recommend(table_score, DATA, k=6, include_seen=True)
+    some = recommend(table_score, DATA, k=6, include_seen=True, exclude=["item 0"])
+    assert some.scores.tolist() == whole.scores[whole.item_ids != "item 0"].tolist()
+    (tmp_path / "stock.csv").write_text("price,item_id\n3,5497558138880\n")
+    assert recommend(table_score, STRINGS, k=1, items=tmp_path / "stock.csv").item_ids.tolist() == [5 * 2**40] * 3
+    with pytest.raises(DataError, match=r"none of the 6 items .* \(2 ids that were named are unknown\); its ids are"):
+        recommend(table_score, DATA, items=["x", "y"])
+    with pytest.raises(DataError, match="none of the 6 items"):
+        recommend(table_score, DATA, items=["item 1"], exclude=["item 1"])
+    with pytest.raises(DataError, match="item 'x' cannot be an id of these data, whose item ids are integers"):
+        recommend(table_score, STRINGS, items=["x"])
+
+
+def test_users_of_a_file_and_the_line_at_fault(tmp_path: Path) -> None:
+    path = tmp_path / "users.csv"
+    path.write_text("user_id,country\n27,x\n7,y\n27,z\n")
+    assert recommend(table_score, DATA, path, k=1).user_ids.tolist() == [27, 7]
+    path.write_text("customer\n7\n")
+    with pytest.raises(DataError, match=r"user 'customer' \(.*users.csv, line 1\) cannot be an id of these data"):
+        recommend(table_score, DATA, str(path))
+    path.write_text("7\n\n8\n")
+    with pytest.raises(DataError, match=r"user 8 is unknown \(.*users.csv, line 3\): the training data"):
+        recommend(table_score, DATA, path)
+
+
+def test_what_recommend_writes_names_users_and_items(tmp_path: Path) -> None:
+    found = recommend(table_score, STRINGS, k=2)
+    for name in ("lists.parquet", "lists.csv", "lists.jsonl"):
+        path = tmp_path / name
+        found.save(path) if name != "lists.jsonl" else recommend(table_score, STRINGS, ["a", "b,c"], k=2).save(path)
+        users, items = ["a", "7", "b,c", "é"], [3, 5, 1, 2] if name != "lists.jsonl" else [3, 5]
+        expected = users if name != "lists.jsonl" else ["a", "b,c"]
+        assert recommend(table_score, STRINGS, path, k=1).user_ids.tolist() == expected
+        among = recommend(table_score, STRINGS, k=6, items=path, include_seen=True)
+        assert set(among.item_ids.tolist()) == {number * 2**40 for number in items}
+
+
+def test_an_unknown_user_may_have_been_dropped() -> None:
+    data = replace(DATA, manifest={"min_ratings": 20, "users_dropped": {"below_min_ratings": 2375, "one_item_only": 0}})
+    message = r"as 7, 17, 27, and 2,375 more were dropped by `prepare --min-ratings 20`; correct the id, or let"
+    with pytest.raises(DataError, match=message):
+        recommend(table_score, data, [8])
+
+
+def test_ids_with_commas_stay_apart_in_text() -> None:
+    found = recommend(table_score, replace(STRINGS, item_ids=np.array(["a", "b, c", 'd"', "e", "f", "g:"], object)))
+    assert list(found.lines()) == [
+        'a: e, "g:", "b, c", f',
+        '7: "b, c", "d\\"", f, a, e',
+        '"b,c": "g:"',
+        'é: "d\\"", e, "g:", a, f',
+    ]
+    assert '"b,c": "g:"' in repr(found)
 
 
 def test_refuses_settings_and_scores_out_of_range() -> None:
@@ -254,6 +318,21 @@ def test_parquet(tmp_path: Path, data: PreparedData) -> None:
     again = tmp_path / "again.parquet"
     found.save(again)
     assert again.read_bytes() == path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_csv_and_json_lines(tmp_path: Path) -> None:
+    found = recommend(table_score, STRINGS, ["b,c", "7"], k=1)
+    found.save(tmp_path / "lists.csv")
+    assert (tmp_path / "lists.csv").read_text() == (
+        'user_id,item_id,rank,score\n"b,c",5497558138880,1,5.0\n7,1099511627776,1,2.0\n'
+    )
+    found.save(tmp_path / "lists.jsonl")
+    assert (tmp_path / "lists.jsonl").read_text().splitlines()[0] == (
+        '{"user_id": "b,c", "item_id": 5497558138880, "rank": 1, "score": 5.0}'
+    )
+    with pytest.raises(DataError, match=r"lists names no format: end the name in .parquet, .csv, .jsonl, .ndjson"):
+        found.save(tmp_path / "lists")
     assert len(list(tmp_path.iterdir())) == 2
 
 

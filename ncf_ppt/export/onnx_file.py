@@ -28,11 +28,12 @@ TOLERANCE = 1e-5
 def export_onnx(model: Network, data: PreparedData, out: Path) -> dict[str, Any]:
     """Write the network as the new file ``out``, and run it beside PyTorch on 4,096 pairs.
 
-    The graph maps int64 ``users`` (n,) and ``items`` (n,), the numbers of rows, to float ``logits`` (n,). What row is
-    what original id stands in the file's metadata: ``user_ids`` and ``item_ids``, JSON lists. In low precision a 1-bit
-    activation is a comparison with half of alpha, a 1-bit product multiplies {0, 1} by {-1, +1} and scales afterwards:
-    exact integers, as in PyTorch. Only sums of 32-bit layers are rounded in another order, so a first-layer sum next to
-    its threshold may decide otherwise.
+    The graph maps int64 ``users`` (n,), or (1,) for one user with all the items, and ``items`` (n,), the numbers of
+    rows, to float ``logits`` (n,). The ranges of the numbers stand in the file's doc strings: a negative one is no
+    error, since the operator Gather counts it from the end. What row is what original id stands in the file's metadata:
+    ``user_ids`` and ``item_ids``, JSON lists. In low precision a 1-bit activation is a comparison with half of alpha, a
+    1-bit product multiplies {0, 1} by {-1, +1} and scales afterwards: exact integers, as in PyTorch. Only sums of
+    32-bit layers are rounded in another order, so a first-layer sum next to its threshold may decide otherwise.
 
     Returns:
         ``n_pairs``, ``n_differing`` (by more than 1e-5 * (1 + |logit|)) and ``largest_difference`` of all others.
@@ -52,7 +53,7 @@ def export_onnx(model: Network, data: PreparedData, out: Path) -> dict[str, Any]
         with torch.inference_mode():
             graph = _Graph(onnx)
             logits = _network(graph, model)
-            proto = graph.model(logits)
+            proto = graph.model(logits, n_users=data.n_users, n_items=data.n_items)
             ids = {"user_ids": data.user_ids.tolist(), "item_ids": data.item_ids.tolist()}
             texts = {name: json_text(values, ensure_ascii=False) for name, values in ids.items()}
             onnx.helper.set_model_props(proto, {**texts, "protocol": data.protocol_label})
@@ -116,20 +117,29 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def model(self, output: str) -> Any:
+    def model(self, output: str, *, n_users: int, n_items: int) -> Any:
         """The model of ``users`` and ``items`` whose ``logits`` are ``output`` (n, 1)."""
         helper, kinds = self.onnx.helper, self.onnx.TensorProto
         axes = self.constant("last_axis", np.array([1], np.int64))
         self.nodes.append(helper.make_node("Squeeze", [output, axes], ["logits"]))
+        ranges = {
+            name: f"{name} are row numbers from 0 to {n - 1}; a negative one would count from the end."
+            for name, n in (("users", n_users), ("items", n_items))
+        }
         graph = helper.make_graph(
             self.nodes,
             "ncf",
-            [helper.make_tensor_value_info(name, kinds.INT64, ["pairs"]) for name in ("users", "items")],
+            [
+                helper.make_tensor_value_info("users", kinds.INT64, ["users"], doc_string=ranges["users"]),
+                helper.make_tensor_value_info("items", kinds.INT64, ["pairs"], doc_string=ranges["items"]),
+            ],
             [helper.make_tensor_value_info("logits", kinds.FLOAT, ["pairs"])],
             self.constants,
+            doc_string=" ".join(ranges.values()),
         )
         opset = helper.make_opsetid("", OPSET)
         proto = helper.make_model(graph, producer_name="ppt-ncf", opset_imports=[opset], ir_version=8)
+        proto.doc_string = graph.doc_string
         self.onnx.checker.check_model(proto)
         return proto
 

@@ -9,11 +9,13 @@ from ppt_commands.options import (
     DATA_OPTION,
     DEVICE_OPTION,
     ENGINE_OPTION,
+    EXISTING,
     FOLDER,
     JSON_OPTION,
     K_OPTION,
     MEMORY_OPTION,
     THREADS_OPTION,
+    TITLES_OPTION,
 )
 from ppt_commands.output import print_json, tell
 from ppt_core.errors import DataError
@@ -27,16 +29,21 @@ _CANDIDATES = 100
 @click.option(
     "--users",
     "users_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with one user id a line.",
+    type=EXISTING,
+    help="File of user ids: one a line, or csv with a header, Parquet or JSON lines with a column user_id.",
 )
 @click.option("--all", "all_users", is_flag=True, help="Every user of the training data.")
 @click.option(
     "--history",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=EXISTING,
     help="Ratings file of people whom training did not know, or who have done more since; for --recipe warm.",
 )
-@click.option("--out", type=FOLDER, help="New Parquet file: user_id, item_id, rank, score.")
+@click.option("--items", type=EXISTING, help="File of item ids, as of --users: recommend only among these.")
+@click.option("--exclude", type=EXISTING, help="File of item ids, likewise: never recommend these.")
+@click.option("--include-seen", is_flag=True, help="Recommend what a user has, too.")
+@click.option(
+    "--out", type=FOLDER, help="New file .parquet, .csv or .jsonl with a row for each: user_id, item_id, rank, score."
+)
 @click.option(
     "--new-users",
     type=click.Choice(["error", "popular"]),
@@ -52,6 +59,7 @@ _CANDIDATES = 100
     show_default=str(_CANDIDATES),
     help="Candidates that the network scores for each user, with --candidates.",
 )
+@TITLES_OPTION
 @ENGINE_OPTION
 @K_OPTION
 @MEMORY_OPTION
@@ -66,6 +74,7 @@ def recommend(
     all_users: bool,
     out: Path | None,
     k: int,
+    titles: Path | None,
     data: Path | None,
     device: str,
     as_json: bool,
@@ -80,36 +89,33 @@ def recommend(
       ppt-ncf recommend run --user 1 --user 42
       ppt-ncf recommend network.packed --data ml-1m --user 1
       ppt-ncf recommend run --all -k 20 --out recommendations.parquet
+      ppt-ncf recommend run --user 1 --titles titles.csv
+      ppt-ncf recommend run --users users.csv --items in-stock.csv --exclude sold-out.csv
       ppt-ncf recommend run --user 1 --candidates vectors --rerank 200
       ppt-ncf recommend run --history new-people.csv
       ppt-ncf recommend warm.packed --history new-people.csv
     """
+    from ncf_ppt.side_files import read_titles
+    from ncf_ppt.table_files import check_table_path
     from ncf_ppt.trained import load
-    from ppt_core.runs.files import refuse_existing
 
     n_ways = sum((bool(users), users_file is not None, all_users))
     if n_ways != 1 and (n_ways or options["history"] is None):
         raise DataError("name the users by one of --user, --users or --all")
     if out is not None:
-        refuse_existing(out)
+        check_table_path(out)
     trained = load(path, data=data, device=device)
-    wanted = list(users) or None if users_file is None else _lines(users_file)
-    lists = trained.recommend(wanted, k, **options)
+    named = None if titles is None else read_titles(titles)
+    lists = trained.recommend(users_file or list(users) or None, k, **options)
+    lists = lists if named is None else lists.with_titles(named)
     if lists.n_new_users:
         tell(f"{lists.n_new_users} unknown users got what is most popular")
+    if lists.n_unknown_items:
+        tell(f"{lists.n_unknown_items:,} of the items named are not in the catalogue")
     if out is not None:
         lists.save(out)
         return print_json({"out": str(out), "n_users": len(lists), "k": k}) if as_json else click.echo(f"{out}: done")
     if as_json:
         return print_json({"k": k, "recommendations": lists.to_dicts()})
-    for entry in lists.to_dicts():
-        click.echo(f"{entry['user_id']}: {', '.join(str(item) for item in entry['item_ids'])}")
-
-
-def _lines(path: Path) -> list[str]:
-    """The ids in a file, one a line."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; convert the file") from None
-    return [line.strip() for line in lines if line.strip()]
+    for line in lists.lines():
+        click.echo(line)

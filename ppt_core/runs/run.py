@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.identity import differences
+from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
 
@@ -64,7 +64,7 @@ class Run:
         """Raise `DataError`, naming the first that differs, unless the run was started with these settings and data."""
         for name, old, new in differences({group: self.config.get(group) for group in settings}, settings):
             raise DataError(
-                f"{self.path} was started with {name} = {old}, not {new}; resume with the same settings and data, or "
+                f"{self.path} was started {in_words(name, old, new)}; resume with the same settings and data, or "
                 "train into a new folder"
             )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt_core.errors import DataError
-from ppt_core.identity import differences
+from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.files import new_directory, read_json, replaced_file, write_json
@@ -46,7 +46,7 @@ class Study:
         study = cls.open(path)
         for name, old, new in differences(study.settings, settings):
             raise DataError(
-                f"{path} was started with {name} = {old}, not {new}; go on with the same settings and data, or give "
+                f"{path} was started {in_words(name, old, new)}; go on with the same settings and data, or give "
                 "another folder"
             )
         return study
