@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT, set_environment
 from ppt_core.threads import set_threads, usable_cores
 
@@ -103,7 +104,6 @@ def main(
     threads = {"1 thread": 1, f"{cores} threads": cores, "auto": None}
     cells = [(int(count), name) for count in neighbours.split(",") for name in threads]
     found: dict[tuple[int, str], list[float]] = {cell: [] for cell in cells}
-    started = time.perf_counter()
     for _ in range(turns):
         for count, name in cells:
             arguments = [folder and os.path.abspath(folder), threads[name], seconds, seconds, batch_size, split]
@@ -122,7 +122,7 @@ def main(
         for count, name in cells
     ]
     if as_json:
-        return click.echo(json.dumps({"cores": cores, "seconds": time.perf_counter() - started, "rows": results}))
+        return click.echo(document(results))
     click.echo("| busy neighbours | threads | samples/s | of the fair share |\n|---|---|---|---|")
     for row in results:
         share = "" if row["of_fair_share"] is None else f"{row['of_fair_share']:.2f}"

@@ -8,11 +8,11 @@ layout of memory, the faster of the two. Both take turns; a ratio is the median 
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def main(turns: int, batch_sizes: str, threads: int, as_json: bool) -> None:
             microseconds = {name: 1e6 * statistics.median(values) for name, values in times.items()}
             results.append({**result, "microseconds": microseconds, "ratio": statistics.median(ratios)})
     if as_json:
-        return click.echo(json.dumps(results))
+        return click.echo(document(results))
     click.echo(
         "| channels, size | batch | packed, us | fp32, us | channels last, us | ratio |\n|---|---|---|---|---|---|"
     )

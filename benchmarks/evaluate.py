@@ -9,11 +9,11 @@ users stand for all.
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import statistics
 import time
 from typing import Any
@@ -99,7 +99,7 @@ def main(users: int, turns: int, as_json: bool) -> None:
         for row, taken in seconds.items()
     ]
     if as_json:
-        return click.echo(json.dumps(results))
+        return click.echo(document(results))
     for result in results:
         click.echo(f"{result['row']:20} {result['pairs_per_second'] / 1e6:6.2f} M pairs/s  {result['ratio']:5.1f}x")
 

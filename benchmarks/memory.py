@@ -6,7 +6,6 @@ Both rows train a small part of an epoch, and evaluate and keep all users at its
 its end: `resume` goes on from the checkpoint of the middle. Pages of mapped files count while the process holds them.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+
+from benchmarks.provenance import document
 
 COMMAND = [sys.executable, "-m", "ppt_commands"]
 
@@ -62,7 +63,7 @@ def main(scale: float, data: Path | None, epochs: float, as_json: bool) -> None:
         peaks = {"train": peak(*options, "--out", str(folder / "whole")), "resume": 0.0}
         peaks["resume"] = peak(*options, "--out", str(run), "--resume")
     if as_json:
-        return click.echo(json.dumps([{"row": row, "peak MB": value} for row, value in peaks.items()]))
+        return click.echo(document([{"row": row, "peak MB": value} for row, value in peaks.items()]))
     for row, value in peaks.items():
         click.echo(f"{row:8} {value:,.0f} MB")
 

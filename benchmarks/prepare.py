@@ -6,7 +6,6 @@ Both read the same synthetic file, hold out each user's last item, draw 999 stri
 in a process of its own, whose wall time and peak memory are measured from outside.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from benchmarks.provenance import document
 
 PLAIN = """
 import sys
@@ -37,6 +38,7 @@ np.save(out + "-negatives.npy", np.stack(negatives))
 """
 MEASURED = """
 import resource, subprocess, sys
+from benchmarks.provenance import document
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000)
 """
@@ -87,7 +89,7 @@ def main(scale: float, repeats: int, as_json: bool) -> None:
         for row, pairs in taken.items()
     ]
     if as_json:
-        return click.echo(json.dumps(results))
+        return click.echo(document(results))
     for result in results:
         click.echo(f"{result['row']:24} {n_rows:,} rows  {result['seconds']:.1f} s  {result['peak MB']:,.0f} MB")
     click.echo(f"ratio {results[1]['seconds'] / results[0]['seconds']:.1f}")

@@ -8,7 +8,6 @@ trained with them (two-tower networks only).
 """
 
 import json
-import platform
 import statistics
 import sys
 import time
@@ -19,8 +18,8 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
+from benchmarks.provenance import provenance
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.prepare import load_data
 from ncf_ppt.baselines import ALSConfig, fit_baseline
@@ -48,9 +47,7 @@ def main(paths: tuple[str, ...], name: str, seeds: str, held_out: float, as_json
         for row in rows:
             row.setdefault("data", Path(path).name)
     if as_json:
-        about = {"command": " ".join(["benchmarks.recipe", *sys.argv[1:]]), "torch": torch.__version__}
-        about |= {"machine": platform.processor() or platform.machine(), "threads": str(torch.get_num_threads())}
-        print("\n".join(json.dumps(row | about) for row in rows))
+        print("\n".join(json.dumps(row | {"about": provenance()}) for row in rows))
     else:
         print(table(rows))
 

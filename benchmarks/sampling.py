@@ -8,11 +8,11 @@ drawn at random, and drawn again where the item is a positive. The rows take tur
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def main(folder: Path | None, samples: int, turns: int, as_json: bool) -> None:
         for name, n in rows
     ]
     if as_json:
-        return click.echo(json.dumps(results))
+        return click.echo(document(results))
     click.echo("| row | threads | M negatives/s |\n|---|---|---|")
     for result in results:
         click.echo(f"| {result['row']} | {result['threads']} | {result['negatives_per_second'] / 1e6:.1f} |")

@@ -16,11 +16,11 @@ Then the latency of one user's top 10, seen items left out, over 26,744 and over
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -232,7 +232,7 @@ def main(turns: int, plain_users: int, packed_users: int, million: bool, as_json
         del scores, plain_model, packed
         latencies.append(latency(random_packed(1_000, 1_000_000), 2 * turns))
     if as_json:
-        return click.echo(json.dumps({"throughput": rates, "latency": latencies}))
+        return click.echo(document({"throughput": rates, "latency": latencies}))
     click.echo("| row | threads | M pairs/s | packed is faster by |\n|---|---|---|---|")
     for rate in rates:
         millions, ratio = rate["pairs_per_second"] / 1e6, rate["packed_is_faster"]

@@ -287,9 +287,38 @@ def speed_up_of_images() -> str:
     return f"{found['factor']:.1f} times as soon, between {share(found['lowest'])} and {share(found['highest'])}"
 
 
+def measured(name: str) -> list[Row]:
+    """The rows of a benchmark's ``--json``."""
+    found: list[Row] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return found
+
+
+def machine(name: str) -> str:
+    """Where a benchmark's rows come from."""
+    about = json.loads((RESULTS / f"{name}.json").read_text())["about"]
+    versions = f"torch {about['versions']['torch']}, commit {about['commit']}"
+    return (
+        f"`{about['command'].removesuffix(' --json')}`, {about['cores']} cores of an {about['processor']}, {versions}"
+    )
+
+
+def contention() -> str:
+    """Samples a second beside busy processes, and of the fair share."""
+    found = measured("contention")
+    names = list(dict.fromkeys(row["threads"] for row in found))
+    cells = {(row["neighbours"], row["threads"]): row for row in found}
+    body = []
+    for count in dict.fromkeys(row["neighbours"] for row in found):
+        row = [cells[count, name] for name in names]
+        body.append([str(count), *(f"{r['samples_per_second']:,.0f} ({share(r['of_fair_share'])})" for r in row)])
+    return table(["busy neighbours", *names], body)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "best-and-honest": best_and_honest,
     "recipe-warm": recipe_warm,
+    "contention": contention,
+    "contention-machine": lambda: machine("contention"),
     "gpu-neumf": gpu_neumf,
     "gpu-resnet": gpu_resnet,
     "quality": quality,

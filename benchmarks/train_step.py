@@ -12,11 +12,11 @@ network (factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic int
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import statistics
 import subprocess
 import sys
@@ -240,7 +240,7 @@ def measure(
             result["peak MB"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         results.append(result)
     if as_json:
-        return click.echo(json.dumps(results))
+        return click.echo(document(results))
     click.echo(f"| {' | '.join(results[0])} |")
     click.echo("|" + "---|" * len(results[0]))
     for result in results:

@@ -12,11 +12,11 @@ network with SGD and momentum on batches of the same synthetic images, padded, c
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import math
 import statistics
 import time
@@ -146,7 +146,7 @@ def main(batch_size: int, turns: int, steps: int, workers: int, rows: str, image
         for name in names
     ]
     if as_json:
-        return click.echo(json.dumps(results))
+        return click.echo(document(results))
     click.echo(f"| {' | '.join(results[0])} |")
     click.echo("|" + "---|" * len(results[0]))
     for result in results:

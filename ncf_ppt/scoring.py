@@ -17,6 +17,7 @@ from ncf_ppt.serving import served
 from ncf_ppt.two_tower import TwoTower
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.layers import BinaryActivation
+from ppt_core.steady_products import steady_products
 
 _BLOCK = 1 << 14  # pairs at a time: fewer cost calls, more leave the second-level cache
 _DEVICE_BLOCK = 1 << 19  # on a GPU, where 16,384 pairs take no longer than to ask for them
@@ -84,7 +85,7 @@ class NetworkScorer:
         self.user_factors, self.item_factors = (torch.empty(n, 0, device=self.device) for n in (n_users, n_items))
         self.user_half: Tensor | _BlocksOfHalf = self.user_factors
         self.item_half = self.item_factors
-        with torch.inference_mode():
+        with torch.inference_mode(), steady_products(model):
             if model.config.model != "mlp":
                 # The last layer's weights are folded into the items, usually fewer.
                 weights = model.last.weight[0, : model.config.factors]
@@ -102,7 +103,7 @@ class NetworkScorer:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), steady_products(self.model):
                 for row in range(0, len(users), rows):
                     block_users = torch.from_numpy(users[row : row + rows]).to(self.device)
                     for column in range(0, n_candidates, self._block):

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click import Command
@@ -7,12 +8,19 @@ from click.testing import CliRunner
 
 from benchmarks import contention, conv, evaluate, prepare, quality, time_to_quality, train_step, vision_step
 from data_prep.ratings.interactions import PreparedData
+from ppt_core.threads import usable_cores
 
 
 def run(command: Command, *arguments: str) -> str:
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def rows_of(output: str) -> Any:
+    found = json.loads(output)
+    assert {"command", "commit", "processor", "cores", "threads", "versions"} == found["about"].keys()
+    return found["rows"]
 
 
 def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: PreparedData, tmp_path: Path) -> None:
@@ -32,7 +40,7 @@ def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: Prepared
 def test_train_step_prints_every_row() -> None:
     rows = "mlperf,stock,ppt full fp32,ppt low fp32,ppt full fp32 recent"
     options = ["--scale", "0.002", "--turns", "1", "--steps", "1", "--batch-size", "64", "--no-memory", "--json"]
-    results = json.loads(run(train_step.main, "--rows", rows, *options))
+    results = rows_of(run(train_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
     assert all(result["samples_per_second"] > 0 for result in results)
 
@@ -57,7 +65,7 @@ def test_time_to_quality_draws_curves_and_repeats_nothing(tiny_data: PreparedDat
 def test_vision_step_prints_every_row() -> None:
     rows = "plain full,plain low,ppt full fp32,ppt low fp32"
     options = ["--images", "64", "--turns", "1", "--steps", "1", "--batch-size", "8", "--json"]
-    results = json.loads(run(vision_step.main, "--rows", rows, *options))
+    results = rows_of(run(vision_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
     assert all(result["images_per_second"] > 0 for result in results)
     full, low = (result["images_per_second"] for result in results[:2])
@@ -67,12 +75,12 @@ def test_vision_step_prints_every_row() -> None:
 
 @pytest.mark.slow
 def test_evaluate_and_prepare_print_a_ratio() -> None:
-    assert len(json.loads(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 3
+    assert len(rows_of(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 3
     assert "ratio" in run(prepare.main, "--scale", "0.002")
 
 
 def test_conv_prints_every_shape() -> None:
-    results = json.loads(run(conv.main, "--turns", "1", "--batch-sizes", "1", "--json"))
+    results = rows_of(run(conv.main, "--turns", "1", "--batch-sizes", "1", "--json"))
     assert [result["channels"] for result in results] == [16, 32, 64]
     assert all(result["ratio"] > 0 for result in results)
 
@@ -84,11 +92,10 @@ def test_contention_trains(tiny_data: PreparedData, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_contention_prints_every_cell() -> None:
-    found = json.loads(run(contention.main, "--neighbours", "0,1", "--turns", "1", "--seconds", "0.2", "--json"))
-    rows = found["rows"]
+    rows = rows_of(run(contention.main, "--neighbours", "0,1", "--turns", "1", "--seconds", "0.2", "--json"))
     assert [row["neighbours"] for row in rows] == [0, 0, 0, 1, 1, 1]
-    assert [row["threads"] for row in rows[:3]] == ["1 thread", f"{found['cores']} threads", "auto"]
+    assert [row["threads"] for row in rows[:3]] == ["1 thread", f"{usable_cores()} threads", "auto"]
     alone = max(row["samples_per_second"] for row in rows[:3])
-    share = found["cores"] / (found["cores"] + 1)
+    share = usable_cores() / (usable_cores() + 1)
     for row in rows[3:]:
         assert row["of_fair_share"] == pytest.approx(row["samples_per_second"] / alone / share)

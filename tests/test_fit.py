@@ -157,12 +157,19 @@ def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Pat
     assert without_times(out) == without_times(tmp_path / "whole")
 
 
-def test_does_not_depend_on_threads(data: PreparedData, tmp_path: Path, one_and_two_threads: Iterable[int]) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [NCFConfig(), NCFConfig(factors=8, layers=(32, 32, 16, 8)), NCFConfig(factors=8, layers=(64, 32, 16, 8))],
+    ids=["mlperf", "small", "published"],
+)
+def test_does_not_depend_on_threads(
+    data: PreparedData, tmp_path: Path, one_and_two_threads: Iterable[int], model: NCFConfig
+) -> None:
     assert os.environ["MKL_CBWR"] == "AUTO,STRICT"
     models = []
     for threads in one_and_two_threads:
         settings = config(iterations=6, batch_size=2048)
-        models.append(train(data, tmp_path / str(threads), settings, model=NCFConfig()))
+        models.append(train(data, tmp_path / str(threads), settings, model=model))
     assert models[0] == models[1]
 
 

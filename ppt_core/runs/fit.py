@@ -22,6 +22,7 @@ from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.runs.stopping import Stopping
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
+from ppt_core.steady_products import steady
 from ppt_core.thread_tuner import ThreadTuner, tuned
 from ppt_core.threads import all_threads, are_chosen
 from ppt_core.train import TrainStep, train_steps
@@ -59,7 +60,7 @@ class Task:
         events: keys and values logged at the start, by MLPerf's names.
         validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
         warm_start: what a new training starts with; its seconds are part of the training's.
-        tune_threads: whether the number of threads changes no bit of the training, so that it may be tried out.
+        tune_threads: whether the number of threads must change no bit of the training, so that it may be tried out.
         record: let a GPU repeat a recorded step, see `ppt_core.train.train_steps`.
     """
 
@@ -186,6 +187,8 @@ def _train(
         record=task.record,
     )
     del optimizer  # `steps` replaces it at the switch
+    if task.tune_threads:
+        steps = steady(steps, task.model)
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
         steps = tuned(steps, tuner)
     log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
