@@ -1,15 +1,19 @@
 """Scoring a catalogue at MovieLens-20M's shape: plain PyTorch, its faster forms and the packed network, in one run.
 
-    python -m benchmarks.score --turns 7
+    python -m benchmarks.score --turns 5
 
 138,493 users, 26,744 items, factors 64, layers 256,256,128,64, BatchNorm, random weights. Each row scores the whole
-catalogue for some users; rows take turns, and a figure is the median over the turns. Ratios are medians of the ratios
-within a turn. All but the first row compute the first layer's halves once for each table:
+catalogue for one user and for 64 users in a call; rows take turns, and a figure is the median over the turns. Ratios
+are medians of the ratios within a turn. Rows that take a user at a time and a second for one have the first call only.
+From the second row on the first layer's halves are computed once a table:
 
-  fp32         PyTorch as a person would write it: the user repeated, embeddings joined, the MLP, in blocks of 16,384
-  fp32 split   the hidden layers in fp32, in blocks of 2,048
-  int8 split   the hidden products as torch._int_mm, compared with integer thresholds
-  packed       this project's 1-bit engine
+  fp32           PyTorch as a person would write it: the user repeated, embeddings joined, the MLP, in blocks of 16,384
+  fp32 split     the hidden layers in fp32, in blocks of 2,048
+  fp32 folded    the same, BatchNorm folded into the weights: a linear layer and ReLU in place
+  int8 split     the hidden products as torch._int_mm, compared with integer thresholds
+  onnxruntime    the folded network as an ONNX graph in ONNX Runtime (left out where it is not installed)
+  packed         this project's 1-bit engine
+  inner product  64 factors, what ALS, BPR, GMF and two towers score by: another, far smaller network
 
 Then the latency of one user's top 10, seen items left out, over 26,744 and over 1,000,000 items.
 """
@@ -43,7 +47,6 @@ from ppt_core.layers import BinaryActivation, set_precision
 from ppt_core.plan import convert
 
 N_USERS, N_ITEMS = 138_493, 26_744
-ROWS = ("fp32", "fp32 split", "int8 split", "packed")
 Scores = Callable[[NDArray[np.int64]], Any]
 
 
@@ -97,6 +100,92 @@ def split(model: PlainNeuMF, n_items: int) -> Scores:
             hidden = torch.cat([normalize(item_half[block] + user_half[user]) @ mlp_weight for block in blocks])
             rows.append(torch.addmv(hidden, model.gmf_item.weight, factors) + model.last.bias)
         return torch.stack(rows)
+
+    return score
+
+
+class Folded:
+    """The split network with BatchNorm folded into the weights around it."""
+
+    def __init__(self, model: PlainNeuMF) -> None:
+        first, *hidden = (layer for layer in model.mlp if isinstance(layer, nn.Linear))
+        norms = [layer for layer in model.mlp if isinstance(layer, nn.BatchNorm1d)]
+        (weight, bias), *self.hidden = (_folded(*pair) for pair in zip((first, *hidden), norms, strict=True))
+        self.item_half = model.mlp_item.weight @ weight[:, 128:].t()
+        self.user_half = torch.nn.functional.linear(model.mlp_user.weight, weight[:, :128], bias)
+        self.user_factors = model.gmf_user.weight * model.last.weight[0, :64]
+        self.item_factors = model.gmf_item.weight
+        self.mlp_weight, self.last_bias = model.last.weight[0, 64:], model.last.bias
+
+    def score(self, users: NDArray[np.int64]) -> Tensor:
+        """Scores of the whole catalogue, 2,048 items at a time."""
+        rows = []
+        for user in users.tolist():
+            hidden = []
+            for half in self.item_half.split(2048):
+                x = (half + self.user_half[user]).relu_()
+                for weight, bias in self.hidden:
+                    x = torch.addmm(bias, x, weight.t()).relu_()
+                hidden.append(x @ self.mlp_weight)
+            rows.append(torch.addmv(torch.cat(hidden), self.item_factors, self.user_factors[user]) + self.last_bias)
+        return torch.stack(rows)
+
+    def inner_product(self, users: NDArray[np.int64]) -> Tensor:
+        """Scores by the factors alone."""
+        return self.user_factors[torch.from_numpy(users)] @ self.item_factors.t()
+
+    def onnx_graph(self) -> bytes:
+        """From a user's half of the first layer (1, 256) and factors (64, 1) to the catalogue's scores."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        arrays = {"item_half": self.item_half, "item_factors": self.item_factors, "last_bias": self.last_bias}
+        arrays["mlp_weight"] = self.mlp_weight[:, None]
+        nodes = [
+            helper.make_node("Add", ["item_half", "user_half"], ["sum"]),
+            helper.make_node("Relu", ["sum"], ["x0"]),
+        ]
+        for n, (weight, bias) in enumerate(self.hidden):
+            arrays |= {f"weight{n}": weight.t().contiguous(), f"bias{n}": bias}
+            nodes.append(helper.make_node("Gemm", [f"x{n}", f"weight{n}", f"bias{n}"], [f"sum{n}"]))
+            nodes.append(helper.make_node("Relu", [f"sum{n}"], [f"x{n + 1}"]))
+        nodes.append(helper.make_node("MatMul", [f"x{len(self.hidden)}", "mlp_weight"], ["mlp"]))
+        nodes.append(helper.make_node("MatMul", ["item_factors", "factors"], ["gmf"]))
+        nodes.append(helper.make_node("Add", ["mlp", "gmf"], ["both"]))
+        nodes.append(helper.make_node("Add", ["both", "last_bias"], ["scores"]))
+        inputs = [
+            helper.make_tensor_value_info("user_half", TensorProto.FLOAT, [1, self.item_half.shape[1]]),
+            helper.make_tensor_value_info("factors", TensorProto.FLOAT, [self.item_factors.shape[1], 1]),
+        ]
+        outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [len(self.item_half), 1])]
+        constants = [numpy_helper.from_array(array.detach().numpy(), name) for name, array in arrays.items()]
+        graph = helper.make_graph(nodes, "catalogue", inputs, outputs, constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        serialized: bytes = model.SerializeToString()
+        return serialized
+
+
+def _folded(layer: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a Linear layer with the BatchNorm behind it."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return layer.weight * factor[:, None], (layer.bias - norm.running_mean) * factor + norm.bias
+
+
+def onnx_runtime(folded: Folded, threads: int) -> Scores | None:
+    """The folded network in ONNX Runtime on ``threads`` threads; None where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(folded.onnx_graph(), options, providers=["CPUExecutionProvider"])
+    halves, factors = folded.user_half.numpy(), folded.user_factors.numpy()
+
+    def score(users: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows = [{"user_half": halves[[user]], "factors": factors[user][:, None]} for user in users]
+        return np.stack([session.run(None, row)[0][:, 0] for row in rows])
 
     return score
 
@@ -160,24 +249,55 @@ def set_threads(n: int) -> None:
     numba.set_num_threads(n)
 
 
-def throughput(scores: dict[str, Scores], n_users: dict[str, int], turns: int) -> list[dict[str, Any]]:
-    """Pairs per second of each row on one and on all threads, and ratios to the packed one."""
+def throughput(
+    model: PlainNeuMF, packed: PackedNCF, calls: tuple[int, ...], turns: int, threads: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """Pairs per second of each row by users in a call and threads, and how many times as fast the packed one is."""
+    folded = Folded(model)
     results = []
-    for n_threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+    for n_threads in threads:
         set_threads(n_threads)
-        rates: dict[str, list[float]] = {row: [] for row in scores}
-        for turn in range(turns + 1):
-            for row, score in scores.items():
-                users = np.random.default_rng(turn).integers(0, N_USERS, n_users[row])
-                start = time.perf_counter()
-                score(users)
-                if turn:  # the first compiles and fills caches
-                    rates[row].append(len(users) * N_ITEMS / (time.perf_counter() - start))
-        for row, found in rates.items():
-            ratios = [fast / slow for fast, slow in zip(rates["packed"], found, strict=True)]
-            result = {"row": row, "threads": n_threads, "pairs_per_second": statistics.median(found)}
-            results.append(result | {"packed_is_faster": statistics.median(ratios)})
+        rows: dict[str, Scores | None] = {
+            "fp32": plain(model, packed.n_items),
+            "fp32 split": split(model, packed.n_items),
+            "fp32 folded": folded.score,
+            "int8 split": int8(packed),
+            "onnxruntime": onnx_runtime(folded, n_threads),
+            "packed": packed.score_catalogue,
+            "inner product": folded.inner_product,
+        }
+        scores = {row: score for row, score in rows.items() if score is not None}
+        refuse_differences(scores)
+        for n_users in calls:
+            slow = {r["row"] for r in results if r["threads"] == n_threads and r["pairs_per_second"] < packed.n_items}
+            scores = {row: score for row, score in scores.items() if row not in slow}
+            rates: dict[str, list[float]] = {row: [] for row in scores}
+            for turn in range(turns + 1):
+                users = np.random.default_rng(turn).integers(0, packed.n_users, n_users)
+                for row, score in scores.items():
+                    start = time.perf_counter()
+                    score(users)
+                    if turn:  # the first compiles and fills caches
+                        rates[row].append(n_users * packed.n_items / (time.perf_counter() - start))
+            for row, found in rates.items():
+                ratios = [fast / slow for fast, slow in zip(rates["packed"], found, strict=True)]
+                result = {
+                    "row": row,
+                    "threads": n_threads,
+                    "users": n_users,
+                    "packed_is_faster": statistics.median(ratios),
+                }
+                results.append(result | {"pairs_per_second": statistics.median(found)})
     return results
+
+
+def refuse_differences(scores: dict[str, Scores]) -> None:
+    """Check that rows of one network give one result."""
+    some = np.arange(2)
+    for one, others in (("fp32", ("fp32 split", "fp32 folded", "onnxruntime")), ("packed", ("int8 split",))):
+        for other in others:
+            if other in scores and not np.allclose(scores[one](some), scores[other](some), atol=1e-4):
+                raise click.ClickException(f"{one} and {other} scores differ")
 
 
 def latency(packed: PackedNCF, turns: int) -> dict[str, Any]:
@@ -205,38 +325,29 @@ def latency(packed: PackedNCF, turns: int) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--turns", default=7, show_default=True)
-@click.option("--plain-users", default=1, show_default=True, help="Users scored in a turn by the first three rows.")
-@click.option("--packed-users", default=64, show_default=True)
+@click.option("--turns", default=5, show_default=True)
+@click.option("--calls", default="1,64", show_default=True, help="Users scored in a call.")
+@click.option("--users", default=N_USERS, show_default=True)
+@click.option("--items", default=N_ITEMS, show_default=True)
 @click.option("--million/--no-million", default=True, show_default=True, help="Latency over 1,000,000 items (5 GB).")
 @click.option("--json", "as_json", is_flag=True)
 @torch.inference_mode()
-def main(turns: int, plain_users: int, packed_users: int, million: bool, as_json: bool) -> None:
+def main(turns: int, calls: str, users: int, items: int, million: bool, as_json: bool) -> None:
     """Measure and print the tables."""
-    packed = random_packed(N_USERS, N_ITEMS)
-    plain_model = PlainNeuMF(N_USERS, N_ITEMS).eval()
-    scores = dict(
-        zip(
-            ROWS,
-            (plain(plain_model, N_ITEMS), split(plain_model, N_ITEMS), int8(packed), packed.score_catalogue),
-            strict=True,
-        )
-    )
-    some = np.arange(2)
-    if not np.allclose(scores["int8 split"](some), packed.score_catalogue(some), atol=1e-4):
-        raise click.ClickException("int8 and packed scores differ")
-    rates = throughput(scores, {row: packed_users if row == "packed" else plain_users for row in ROWS}, turns)
-    set_threads(numba.config.NUMBA_NUM_THREADS)
+    packed = random_packed(users, items)
+    plain_model = PlainNeuMF(users, items).eval()
+    threads = tuple(range(1, numba.config.NUMBA_NUM_THREADS + 1))
+    rates = throughput(plain_model, packed, tuple(map(int, calls.split(","))), turns, threads)
     latencies = [latency(packed, 10 * turns)]
     if million:
-        del scores, plain_model, packed
+        del plain_model, packed
         latencies.append(latency(random_packed(1_000, 1_000_000), 2 * turns))
     if as_json:
         return click.echo(document({"throughput": rates, "latency": latencies}))
-    click.echo("| row | threads | M pairs/s | packed is faster by |\n|---|---|---|---|")
+    click.echo("| row | threads | users in a call | M pairs/s | packed is faster by |\n|---|---|---|---|---|")
     for rate in rates:
         millions, ratio = rate["pairs_per_second"] / 1e6, rate["packed_is_faster"]
-        click.echo(f"| {rate['row']} | {rate['threads']} | {millions:.2f} | {ratio:.1f} |")
+        click.echo(f"| {rate['row']} | {rate['threads']} | {rate['users']} | {millions:.2f} | {ratio:.2f} |")
     click.echo("\n| top 10 of | ms, median | lowest | highest |\n|---|---|---|---|")
     for entry in latencies:
         times = " | ".join(f"{entry[key]:.2f}" for key in ("milliseconds", "lowest", "highest"))

@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 from click import Command
 from click.testing import CliRunner
 
-from benchmarks import contention, conv, evaluate, prepare, quality, time_to_quality, train_step, vision_step
+from benchmarks import contention, conv, evaluate, prepare, quality, score, time_to_quality, train_step, vision_step
 from data_prep.ratings.interactions import PreparedData
 from ppt_core.threads import usable_cores
 
@@ -60,6 +61,16 @@ def test_time_to_quality_draws_curves_and_repeats_nothing(tiny_data: PreparedDat
             assert (seconds is not None) == (best >= float(wanted))
     assert "<svg" in (tmp_path / "runs" / "curves.svg").read_text("utf-8")
     assert json.loads(run(time_to_quality.main, *options, "--rows", rows, *tiny)) == document
+
+
+def test_score_compares_every_row() -> None:
+    tiny = ["--users", "200", "--items", "2100", "--turns", "1", "--calls", "1,3", "--no-million", "--json"]
+    found = rows_of(run(score.main, *tiny))
+    assert {(row["threads"], row["users"]) for row in found["throughput"]} == {
+        (threads, users) for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1) for users in (1, 3)
+    }
+    assert {"fp32 folded", "packed", "inner product"} <= {row["row"] for row in found["throughput"]}
+    assert found["latency"][0]["milliseconds"] > 0
 
 
 def test_vision_step_prints_every_row() -> None:
