@@ -122,7 +122,7 @@ class Folded:
         rows = []
         for user in users.tolist():
             hidden = []
-            for half in self.item_half.split(2048):
+            for half in torch.split(self.item_half, 2048):
                 x = (half + self.user_half[user]).relu_()
                 for weight, bias in self.hidden:
                     x = torch.addmm(bias, x, weight.t()).relu_()
@@ -254,7 +254,7 @@ def throughput(
 ) -> list[dict[str, Any]]:
     """Pairs per second of each row by users in a call and threads, and how many times as fast the packed one is."""
     folded = Folded(model)
-    results = []
+    results: list[dict[str, Any]] = []
     for n_threads in threads:
         set_threads(n_threads)
         rows: dict[str, Scores | None] = {
