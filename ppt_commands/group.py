@@ -51,14 +51,19 @@ class CommandGroup(click.Group):
         """The library's message, which names arguments, with the options of the command that stand for them."""
         command = self.get_command(ctx, ctx.invoked_subcommand or "")
         commands = command.commands.values() if isinstance(command, click.Group) else [command] if command else []
-        options = [each for one in commands for each in one.params if isinstance(each, click.Option)]
-        for option in options:
-            name, flag = str(option.name), max(option.opts, key=len)
-            message = re.sub(rf"(?<![\w.-]){name}=(?!\w)", flag, message)  # as in "name it with data="
-            message = re.sub(rf"^{name}(?= is )", flag, message)
-            if "_" in name:
-                message = re.sub(rf"(?<![\w./-]){name}(?![\w./(])", flag, message)
-        return message
+        return in_options(message, *commands)
+
+
+def in_options(message: str, *commands: click.Command) -> str:
+    """The library's message, which names arguments, with the options of commands that stand for them."""
+    for option in (each for one in commands for each in one.params if isinstance(each, click.Option)):
+        name, flag = str(option.name), max(option.opts, key=len)
+        message = re.sub(rf"(?<![\w.-]){name}=('[^']+')", rf"{flag} \1", message)  # as in "say order='file'"
+        message = re.sub(rf"(?<![\w.-]){name}=(?!\w)", flag, message)  # as in "name it with data="
+        message = re.sub(rf"^{name}(?= is )", flag, message)
+        if "_" in name:
+            message = re.sub(rf"(?<![\w./-]){name}(?![\w./(])", flag, message)
+    return message
 
 
 def _new_name(token: str) -> str:

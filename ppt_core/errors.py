@@ -6,3 +6,10 @@ class DataError(ValueError):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+class DataWarning(UserWarning):
+    """Input that can be used, and may not be what its owner believes: one line that says why, and what to do.
+
+    The command line prints it on standard error.
+    """

@@ -40,7 +40,7 @@ def test_bytes_are_found_whatever_they_are_packed_in(tmp_path: Path) -> None:
     for path in (tmp_path / "plain", tmp_path / "gzip", zipped, both):
         assert read(path) == CSV
     assert str(find_source(both)) == f"{both} (a.tsv.gz)"
-    assert find_source(both) == Source(path=both, member="a.tsv.gz", gzipped=True)
+    assert find_source(both) == Source(path=both, member="a.tsv.gz", archive="zip", compression="gzip")
 
 
 def test_the_member_that_looks_like_data_wins_over_the_rest(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_known_data_set_is_prepared_from_what_was_downloaded(
     with zipfile.ZipFile(tmp_path / "upload", "w") as archive:
         rows = [(user, (user + n) % 9, n) for user in range(6) for n in range(3)]
         archive.writestr("ml-x/README.txt", "read me")
-        archive.writestr("ml-x/u.data", "".join(f"{user}\t{item}\t5\t{time}\n" for user, item, time in rows))
+        archive.writestr("ml-x/u.data", "".join(f"{user}\t{item}\t5\t{10**9 + time}\n" for user, item, time in rows))
     server.content = (tmp_path / "upload").read_bytes()
     known = dataset(f"{server.url}/good", content=server.content)
     monkeypatch.setattr("data_prep.ratings.sources.KNOWN_DATASETS", {"ml-x": known})

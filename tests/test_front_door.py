@@ -218,8 +218,8 @@ def test_times_may_be_timestamps_and_may_be_missing() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"user": USERS}, r"no column names the item \(columns: user\); names accepted"),
-        ({"user": USERS, "userId": USERS, "item": ITEMS}, "two columns name the user, userId being the second"),
+        ({"user": USERS}, r"the ratings has no item column"),
+        ({"user": USERS, "userId": USERS, "item": ITEMS}, r"more than one user column \(user and userId\)"),
         ((USERS, ITEMS[:2]), "hold 5 users, 2 items; there must be as many of each"),
         (([], []), "at least one"),
         ([], "a list of ratings holds rows of"),
@@ -230,7 +230,7 @@ def test_times_may_be_timestamps_and_may_be_missing() -> None:
         ((USERS, [1.5, 1, 2, 3, 4]), "the item ids are neither all integers nor all strings"),
         ((USERS, ITEMS, [1, 2, np.nan, 3, 4]), "row 2 has no time"),
         ((USERS, ITEMS, [1, 2, np.inf, 3, 4]), "row 2 has an infinite time"),
-        ((USERS, ITEMS, list("abcde")), "the times are .*; give numbers or timestamps"),
+        ((USERS, ITEMS, list("abcde")), r"the times are .*\(row 0 is 'a'\); give numbers or timestamps"),
     ],
 )
 def test_ratings_that_cannot_be_read(source: Any, message: str) -> None:
@@ -243,7 +243,7 @@ def test_without_times_the_seed_holds_out_and_the_labels_say_so(tmp_path: Path) 
     rng = np.random.default_rng(0)
     source = (np.repeat(np.arange(40), 30), np.concatenate([rng.permutation(90)[:30] for _ in range(40)]))
     first, again, other = (prepare_source(source, n_negatives=9, seed=seed) for seed in (0, 0, 1))
-    assert first.protocol_label == "leave-one-out drawn at random, 9 negatives, strict"
+    assert first.protocol_label == "leave-one-out, random item, 9 negatives, strict"
     assert first.history is None
     np.testing.assert_array_equal(first.test_items, again.test_items)
     assert (first.test_items != other.test_items).sum() > 20

@@ -98,6 +98,7 @@ class TestLeaveOneOut:
             "users_dropped": {"below_min_ratings": 1, "one_item_only": 0},
             "rows_dropped": {"below_min_ratings": 1, "one_item_only": 0, "duplicates": 1},
             "n_items_dropped": 1,
+            "n_unseen_held_out": 2,
         }
 
     @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ class TestSources:
         else:
             body = CSV
             if name in ("u.data", "r.dat"):
-                lines = [f"{user},{item},5,{time}" for user, item, time in ROWS]
+                lines = [f"{user},{item},5,{10**9 + time}" for user, item, time in ROWS]
                 body = "\n".join(lines).replace(",", "::" if name == "r.dat" else "\t")
             elif name == "r.tsv":
                 body = CSV.replace(",", "\t")
@@ -266,6 +267,7 @@ class TestSources:
         hit_ratio = rank_test_items(lambda users, candidates: popularity[candidates], data).hit_ratio()
         assert reference.above_chance(hit_ratio * 1_000, 1_000, reference.guessed_hit_ratio(999))
 
+    @pytest.mark.filterwarnings("ignore:copy.csv holds")
     def test_a_copy_of_a_known_data_set(self, tmp_path: Path) -> None:
         copy = tmp_path / "copy.csv"
         copy.write_text(CSV)
@@ -301,7 +303,7 @@ class TestSources:
         ("source", "options", "message"),
         [
             ("ml-2m", {}, r"'ml-2m' is neither a file nor a known data set; known: ml-100k, .*, synthetic$"),
-            ("{tmp}", {}, "is a folder; name the ratings file inside it"),
+            ("{tmp}/none", {}, "is a folder that holds no file of ratings"),
             ("{tmp}/r.csv", {"n_users": 3}, "n_users, n_items and n_interactions are for `synthetic` only"),
             ("{tmp}/r.csv", {"source_file": Path("copy")}, "source_file is for a copy of a known data set .*, not of "),
             ("ml-1m", {"source_file": Path("copy")}, "^copy does not exist"),
@@ -319,13 +321,14 @@ class TestSources:
     def test_errors_leave_nothing_behind(
         self, tmp_path: Path, source: str, options: dict[str, Any], message: str
     ) -> None:
+        (tmp_path / "none").mkdir()
         (tmp_path / "r.csv").write_text(CSV)
         (tmp_path / "nan.csv").write_text("user,item,time\n1,1,1\n1,2,nan\n")
         (tmp_path / "inf.csv").write_text("user,item,time\n1,1,1\n1,2,inf\n")
         with pytest.raises(ValueError, match=message) as caught:
             prepare_source(source.format(tmp=tmp_path), tmp_path / "out", **options)
         assert "\n" not in str(caught.value)
-        assert sorted(file.name for file in tmp_path.iterdir()) == ["inf.csv", "nan.csv", "r.csv"]
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["inf.csv", "nan.csv", "none", "r.csv"]
 
     def test_an_existing_output_is_refused_before_anything_is_read(self, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
@@ -373,7 +376,7 @@ class TestRealData:
 
     def test_movielens_100k_has_too_few_items_for_999_strict_negatives(self, real_data: Path) -> None:
         with pytest.raises(DataError, match=r"user 405 has 945 of 1682 items left .* set n_negatives to at most 945"):
-            prepare(read_ratings(real_data / "ml-100k" / "u.data.gz"), source={})
+            prepare(read_ratings(real_data / "ml-100k" / "u.data.gz"), heavy_users="fail", source={})
 
     def test_the_ncf_authors_split_is_kept_to_the_letter(self, real_data: Path, tmp_path: Path) -> None:
         folder = real_data / "ml-1m-ncf"

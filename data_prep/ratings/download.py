@@ -23,28 +23,32 @@ class KnownDataset:
         name: what the user calls it.
         sha256: of the archive, 64 hexadecimal digits.
         urls: addresses of the same bytes, tried in this order.
+        counts: ratings, users and items that it holds, if known.
     """
 
     name: str
     sha256: str
     urls: tuple[str, ...]
+    counts: tuple[int, int, int] | None = None
 
 
-def _movielens(name: str, sha256: str, *mirrors: str) -> KnownDataset:
-    return KnownDataset(name=name, sha256=sha256, urls=tuple(f"{host}/{name}.zip" for host in (_GROUPLENS, *mirrors)))
+def _movielens(name: str, sha256: str, counts: tuple[int, int, int], *mirrors: str) -> KnownDataset:
+    urls = tuple(f"{host}/{name}.zip" for host in (_GROUPLENS, *mirrors))
+    return KnownDataset(name=name, sha256=sha256, urls=urls, counts=counts)
 
 
+_PUBLISHED = {
+    "ml-100k": ("50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229", (100_000, 943, 1_682)),
+    "ml-1m": ("a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20", (1_000_209, 6_040, 3_706)),
+    "ml-20m": ("96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3", (20_000_263, 138_493, 26_744)),
+    "ml-25m": ("8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa", (25_000_095, 162_541, 59_047)),
+    "ml-32m": ("e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee", (32_000_204, 200_948, 84_432)),
+}
+_OLDER = ("ml-100k", "ml-1m", "ml-20m")  # the mirror holds these only
 KNOWN_DATASETS: Mapping[str, KnownDataset] = MappingProxyType(
     {
-        dataset.name: dataset
-        for dataset in (
-            _movielens("ml-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229", _HUGGING_FACE),
-            _movielens("ml-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20", _HUGGING_FACE),
-            _movielens("ml-20m", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3", _HUGGING_FACE),
-            # The mirror holds the older sets only.
-            _movielens("ml-25m", "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa"),
-            _movielens("ml-32m", "e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee"),
-        )
+        name: _movielens(name, sha256, counts, *((_HUGGING_FACE,) if name in _OLDER else ()))
+        for name, (sha256, counts) in _PUBLISHED.items()
     }
 )
 

@@ -1,27 +1,36 @@
 """Ratings that a program holds already: a DataFrame, columns, rows or a sparse matrix."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
 
+from data_prep.ratings.columns import ReadOptions, Role
+from data_prep.ratings.id_columns import id_texts
+from data_prep.ratings.moments import ISO, is_moment, possible_formats, read_moments
 from data_prep.ratings.raw_ratings import Ids, Ratings
-from data_prep.ratings.readers import ACCEPTED_COLUMNS, COLUMN_NAMES
+from data_prep.ratings.readers import ReadRatings, RoleTable, count_positives
+from data_prep.ratings.typed_tables import checked_table, roles_of
 from ppt_core.errors import DataError
 
-_ROLES = ("user", "item", "time")
+_ROLES: tuple[Role, ...] = ("user", "item", "time")
+_NAME = "the ratings"
 
 
-def read_memory(source: Any) -> Ratings:
-    """Return the ratings in an object, in its order.
+def read_memory(source: Any, options: ReadOptions | None = None) -> Ratings:
+    """Return the ratings in an object, in its order: see `read_object`."""
+    return read_object(source, options).ratings
+
+
+def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
+    """Return the ratings in an object, in its order, and how it was read.
 
     ==============  ==================================================================================================
-    `Ratings`       as they are
-    DataFrame, or   columns by the names that files may have (`data_prep.ratings.readers.read_ratings`), other columns
-    a mapping       are ignored; a time column may be missing
+    DataFrame, or   columns by the names that files may have (`data_prep.ratings.readers.read_files`), or as
+    a mapping       ``options`` name them; other columns are ignored, a time column may be missing
+    Arrow table     likewise; also what hands one over, as a DataFrame of polars does
     tuple           columns in the order users, items and, if there are three, times
     list, 2-D       rows of (user, item) or (user, item, time)
     array
@@ -29,32 +38,64 @@ def read_memory(source: Any) -> Ratings:
                     the numbers of rows and columns are the ids, and there are no times
     ==============  ==================================================================================================
 
-    Ids are integers, or strings. Times are numbers or timestamps; without them `Ratings.has_times` is False.
+    Ids are integers, or strings; where all strings are written as integers, they are these. Times are numbers,
+    timestamps or texts of dates; without them `Ratings.has_times` is False.
 
     Raises `DataError`, naming the column and the row, for what is neither, or is missing.
     """
     if isinstance(source, Ratings):
-        return source
+        return ReadRatings(source, None)
+    options = options or ReadOptions()
+    names: dict[Role, str] = {}
     if hasattr(source, "tocoo"):
         matrix = source.tocoo()
         stored = matrix.data != 0
-        columns = {"user": matrix.row[stored].astype(np.int64), "item": matrix.col[stored].astype(np.int64)}
+        columns: dict[Role, Any] = {
+            "user": matrix.row[stored].astype(np.int64),
+            "item": matrix.col[stored].astype(np.int64),
+            "rating": matrix.data[stored],
+        }
+    elif isinstance(source, (pd.DataFrame, Mapping)):
+        names = roles_of(_NAME, list(map(str, source)), options)
+        by_text = {str(name): name for name in source}
+        columns = {role: source[by_text[name]] for role, name in names.items()}
+    elif hasattr(source, "__arrow_c_stream__"):
+        return _read_arrow(source, options)
     else:
         columns = _columns(source)
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or not max(lengths):
         found = ", ".join(f"{len(column):,} {role}s" for role, column in columns.items())
         raise DataError(f"the ratings hold {found}; there must be as many of each, and at least one")
-    times = _times(columns["time"]) if "time" in columns else None
-    return Ratings.from_ids(_ids("user", columns["user"]), _ids("item", columns["item"]), times)
+    table: dict[str, Any] = {
+        role: id_texts(_NAME, role, pa.chunked_array([pa.array(_ids(role, columns[role]))]))
+        for role in ("user", "item")
+    }
+    if "time" in columns:
+        table["time"] = _times(columns["time"], options.time_format)
+    if "rating" in columns:
+        values = pd.to_numeric(pd.Series(np.asarray(columns["rating"])), errors="coerce")
+        table["rating"] = pa.array(values.to_numpy(np.float32), from_pandas=True)
+    if "event" in columns:
+        events = pd.Series(columns["event"]).astype(object)
+        table["event"] = pa.array(
+            events.where(events.notna(), "").astype(str).tolist(), pa.string()
+        ).dictionary_encode()
+    names = names or {role: role for role in columns}
+    return count_positives(_NAME, RoleTable(pa.table(table), names, type(source).__name__), options)
 
 
-def _columns(source: Any) -> dict[str, Any]:
+def _read_arrow(source: Any, options: ReadOptions) -> ReadRatings:
+    table = pa.table(source)
+    names = roles_of(_NAME, table.column_names, options)
+    table = pa.table({role: table.column(name) for role, name in names.items()})
+    table, n_bad = checked_table(_NAME, table, names, options)
+    names = {role: name for role, name in names.items() if role in table.column_names}
+    return count_positives(_NAME, RoleTable(table, names, "arrow", n_bad), options)
+
+
+def _columns(source: Any) -> dict[Role, Any]:
     """The columns of an object by their roles, ``time`` only where there is one."""
-    if hasattr(source, "to_pandas"):  # a table of another library
-        source = source.to_pandas()
-    if isinstance(source, (pd.DataFrame, Mapping)):
-        return _named_columns(source)
     if isinstance(source, tuple):
         parts: list[Any] = list(source)
     elif isinstance(source, np.ndarray) and source.ndim == 2:
@@ -73,22 +114,6 @@ def _columns(source: Any) -> dict[str, Any]:
     if len(parts) not in (2, 3):
         raise DataError(f"the ratings have {len(parts)} columns; there are users, items and, if known, times")
     return dict(zip(_ROLES, parts, strict=False))
-
-
-def _named_columns(table: Any) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for name in table:
-        plain = re.sub(r":.*|_", "", str(name)).lower()
-        for role, names in COLUMN_NAMES.items():
-            if plain in names:
-                if role in columns:
-                    raise DataError(f"two columns name the {role}, {name} being the second; drop one of them")
-                columns[role] = table[name]
-    for role in ("user", "item"):
-        if role not in columns:
-            found = ", ".join(map(str, table))
-            raise DataError(f"no column names the {role} (columns: {found}); names accepted: {ACCEPTED_COLUMNS}")
-    return columns
 
 
 def _ids(role: str, values: Any) -> Ids:
@@ -114,7 +139,7 @@ def _is_integer(value: object) -> bool:
     return bool(-(2**63) <= value < 2**63 and int(value) == value)
 
 
-def _times(values: Any) -> NDArray[Any]:
+def _times(values: Any, time_format: str | None) -> pa.Array:
     column = pd.Series(values)
     if column.dtype.kind == "O":
         column = column.infer_objects()
@@ -122,10 +147,22 @@ def _times(values: Any) -> NDArray[Any]:
     if len(missing):
         raise DataError(f"row {missing[0]} has no time; drop such rows, or the whole column")
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return np.asarray(pd.DatetimeIndex(column).as_unit("ns").asi8)
+        return pa.array(pd.DatetimeIndex(column).as_unit("us").asi8, pa.timestamp("us"))
     times = column.to_numpy()
     if times.dtype.kind not in "iuf":
-        raise DataError(f"the times are {column.dtype} (the first is {column.iloc[0]!r}); give numbers or timestamps")
+        return _dates(column, time_format)
     if not np.isfinite(times).all():
         raise DataError(f"row {int(np.flatnonzero(~np.isfinite(times))[0])} has an infinite time; drop such rows")
-    return times
+    return pa.array(times.astype(np.float64 if times.dtype.kind == "f" else np.int64))
+
+
+def _dates(column: "pd.Series[Any]", time_format: str | None) -> pa.Array:
+    texts = [value if isinstance(value, str) else "" for value in column.tolist()]
+    formats = [time_format] if time_format else possible_formats(texts[:1]) or [ISO]
+    moments = read_moments(_NAME, texts, formats)
+    if not is_moment(moments).all():
+        row = int(np.flatnonzero(~is_moment(moments))[0])
+        raise DataError(
+            f"the times are {column.dtype} (row {row} is {column.iloc[row]!r}); give numbers or timestamps, or dates"
+        )
+    return pa.array(moments, pa.timestamp("us"))

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.prepared_arrays import load_array, read_ids, refuse_misfits
+from data_prep.ratings.remarks import summary
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity
 from ppt_core.mapped import release_pages
@@ -32,6 +33,7 @@ from ppt_core.runs.files import file_checksums, new_directory, read_json, verify
 
 FORMAT_VERSION = 2
 Protocol = Literal["strict", "mlperf", "published"]
+_HELD_OUT = {"drawn": ", random item", "file": ", last row of the file", "ties drawn": ", equal times drawn"}
 _ARRAYS = ("offsets", "items", "test_items", "test_negatives")
 _VALIDATION_ARRAYS = ("validation_items", "validation_negatives")
 
@@ -187,9 +189,19 @@ class PreparedData:
     @property
     def split_label(self) -> str:
         """What is held out, for any metric."""
-        drawn = " drawn at random" if self.manifest.get("held_out") == "drawn" else ""
+        chosen = _HELD_OUT.get(self.manifest.get("held_out", ""), "")
         before = "" if self.validation_items is None else ", the item before it held out too"
-        return f"leave-one-out{drawn}{before}"
+        return f"leave-one-out{chosen}{before}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons for caution that were found in preparing, a sentence each."""
+        return list(self.manifest.get("warnings", []))
+
+    @property
+    def summary(self) -> list[str]:
+        """What was read as what and what the filters did, a line each."""
+        return list(summary(self.manifest, n_users=self.n_users))
 
     def known(self) -> Interactions:
         """What is known of each user before the test item: train positives and the validation item, if any."""

@@ -79,9 +79,13 @@ def leave_one_out(
     *,
     n_users: int,
     n_items: int,
+    tie_order: NDArray[np.int64] | None = None,
 ) -> LeaveOneOut:
-    """Split rows in file order, each user with two items at least; a pair counts once, at its latest row."""
-    order = np.lexsort((times, users))  # stable: rows of equal time keep their order in the file
+    """Split rows in file order, each user with two items at least; a pair counts once, at its latest row.
+
+    Rows of equal time keep their order in the file, or come in that of ``tie_order``, (n,).
+    """
+    order = np.lexsort((times, users) if tie_order is None else (tie_order, times, users))  # stable
     pairs = users[order].astype(np.int64) * n_items + items[order]
     by_pair = np.argsort(pairs, kind="stable")  # positions in time order, grouped by pair: the latest comes last
     pairs = pairs[by_pair]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from data_prep.ratings.archives import Source, find_source
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.leave_one_out import latest_of_each
-from data_prep.ratings.text_tables import Kind, TextLayout, read_text, shorten, text_fields
+from data_prep.ratings.text_lines import Kind, TextLayout, shorten, text_fields
+from data_prep.ratings.text_tables import read_text
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
 

@@ -1,235 +1,216 @@
 """Ratings files of every common shape, told apart by what is in them, never by their names."""
 
-import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 from numpy.typing import NDArray
 
-from data_prep.ratings.archives import Source, find_source
-from data_prep.ratings.raw_ratings import Ids, Ratings, number_ids
-from data_prep.ratings.text_tables import MISSING, Kind, TextLayout, is_number, read_text, shorten
+from data_prep.ratings.archives import Source, find_sources
+from data_prep.ratings.columns import ROLES, ReadOptions, Role
+from data_prep.ratings.id_columns import number_column
+from data_prep.ratings.moments import date_of, mixed_units, unit_of
+from data_prep.ratings.raw_ratings import Ratings
+from data_prep.ratings.reading import ColumnReading, Reading
+from data_prep.ratings.text_layout import text_layout, without_ratings
+from data_prep.ratings.text_lines import TextLayout
+from data_prep.ratings.text_tables import read_good_rows, read_text
+from data_prep.ratings.typed_tables import checked_table, read_typed, typed_format
 from ppt_core.errors import DataError
-
-# Compared in lower case, without underscores, and without a RecBole type such as ":token".
-COLUMN_NAMES = {
-    "user": ("userid", "user"),
-    "item": ("itemid", "item", "movieid"),
-    "time": ("timestamp", "time"),
-}
-ACCEPTED_COLUMNS = (
-    "user_id, userId, userID, UserId or user; item_id, itemId, itemID, ItemId, movieId or item; "
-    "timestamp, Timestamp or time"
-)
-ACCEPTED_FORMATS = (
-    "tab-separated 'user item rating timestamp' without a header, the same separated by '::', csv or tsv "
-    "with a header, and parquet, each also as .gz or in a .zip"
-)
 
 _SAMPLE_BYTES = 1 << 16
 
 
-def read_ratings(path: Path) -> Ratings:
-    """Read the users, items and times of a ratings file, in file order.
+class ReadRatings(NamedTuple):
+    """What `read_files` returns: the ratings that count, and how their source was read, None if it was not."""
 
-    ==========  =======================================================================================
-    separator   layout
-    ==========  =======================================================================================
-    tab         no header: user, item, rating, timestamp (MovieLens-100K); or with a header
-    ``::``      no header: user, item, rating, timestamp (MovieLens-1M, 10M); or with a header
-    comma       with a header that names the user, the item and the time (MovieLens-20M and later);
-                names may carry a RecBole type as in ``user_id:token``; other columns are ignored
-    parquet     columns named in the same way; times are numbers or timestamps
-    ==========  =======================================================================================
+    ratings: Ratings
+    reading: Reading | None
 
-    Each may be gzipped or a member of a zip archive (`data_prep.ratings.archives.find_source`). Ids are int64 where
-    every id of the column is written as an int64, and str otherwise (``007`` stays distinct from ``7``; in
-    parquet a column of strings stays strings). Times must be numbers; only their order matters.
 
-    Raises `DataError` for everything that cannot be read: a missing file, an unknown format, missing columns,
-    no rows, missing ids, and lines that are ragged, not UTF-8 or hold text in place of a time.
+class RoleTable(NamedTuple):
+    """One file: a column for each role, their names there, and how it was read."""
+
+    table: pa.Table
+    names: dict[Role, str]
+    format: str
+    n_bad_rows: int = 0
+    layout: TextLayout | None = None
+
+
+def read_ratings(path: Path, options: ReadOptions | None = None) -> Ratings:
+    """Read the users, items and times of a ratings file, in file order: see `read_files`."""
+    return read_files([path], options).ratings
+
+
+def read_files(paths: Sequence[Path], options: ReadOptions | None = None) -> ReadRatings:
+    """Read the ratings of one or several files or folders as one table, in the order of the files and their rows.
+
+    ==============  ===============================================================================================
+    layout          how it is told
+    ==============  ===============================================================================================
+    text, header    separated by a tab, ``::``, comma, semicolon, ``|`` or space; columns by known names
+                    (`data_prep.ratings.columns`) or as ``options`` name them; RecBole's ``user_id:token`` too
+    text, none      tab or ``::``: user, item, rating, timestamp (MovieLens), where the fourth is a time; any other
+                    as ``options`` number its columns
+    JSON lines      an object a line
+    Parquet, Arrow  integers, strings, decimals, bytes and UUIDs are ids; numbers, dates, timestamps and texts of
+                    dates are times
+    ==============  ===============================================================================================
+
+    Each may be compressed or the member of an archive, and a folder holds parts of one table
+    (`data_prep.ratings.archives.find_sources`). Ids are int64 where every id of the column is written as an int64, and
+    str otherwise (``007`` stays distinct from ``7``, and ``1.0`` is 1). Only the order of times matters; without a time
+    column there are none.
+
+    Raises `DataError` for everything that cannot be read: a missing file, an unknown format, missing columns, no rows,
+    missing ids, and lines that are ragged, not UTF-8 or hold text in place of a time; and where two readings are
+    possible, naming the option that decides.
     """
-    source = find_source(path)
+    options = options or ReadOptions()
+    sources = [source for path in paths for source in find_sources(path, options.members)]
+    parts = [_read(source, options) for source in sources]
+    first = parts[0]
+    for source, part in zip(sources, parts, strict=True):
+        if part.names.keys() != first.names.keys():
+            raise DataError(
+                f"{source} has columns for {', '.join(part.names)}, and {sources[0]} for {', '.join(first.names)}; "
+                "parts of one table must have the same"
+            )
+    name = str(sources[0]) if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
+    whole = first._replace(
+        table=first.table if len(parts) == 1 else _joined(name, [part.table for part in parts]),
+        n_bad_rows=sum(part.n_bad_rows for part in parts),
+    )
+    _refuse_many_bad_rows(name, whole, options)
+    return count_positives(name, whole, options)
+
+
+def _read(source: Source, options: ReadOptions) -> RoleTable:
     with source.open() as stream:
         sample = stream.read(_SAMPLE_BYTES)
-    if sample.startswith(b"PAR1"):
-        return _read_parquet(source)
-    columns = read_text(source, _rating_layout(source, sample))
-    users, user_ids = _number_column(columns["user"], integers=True)
-    items, item_ids = _number_column(columns["item"], integers=True)
-    return Ratings(users=users, items=items, times=columns["time"].to_numpy(), user_ids=user_ids, item_ids=item_ids)
+    kind = typed_format(sample)
+    if kind is not None:
+        table, names = read_typed(source, kind, sample, options)
+        table, n_bad = checked_table(source, table, names, options)
+        names = {role: name for role, name in names.items() if role in table.column_names}
+        return RoleTable(table, names, kind, n_bad)
+    layout = text_layout(source, sample, options)
+    table, n_bad = _read_text(source, layout, options)
+    layout = layout if table.num_columns == len(layout.columns) else without_ratings(layout)
+    names = {role: layout.names[layout.columns[role][0]] for role in ROLES if role in layout.columns}
+    return RoleTable(table, names, "text", n_bad, layout)
 
 
-def _rating_layout(source: Source, sample: bytes) -> TextLayout:
-    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{source} is UTF-16 text, not UTF-8; save it as UTF-8")
-    lines = sample.removeprefix(b"\xef\xbb\xbf").splitlines()
-    n_blank = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if n_blank is None:
-        raise DataError(f"{source} is empty")
-    line_bytes = lines[n_blank]
-    if b"\0" in sample or line_bytes.lstrip()[:1] in (b"<", b"{", b"["):
-        raise _unknown_format(source, line_bytes)
-    try:
-        line = line_bytes.decode()
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{source}: line {n_blank + 1} is not UTF-8 text ({line_bytes[:40]!r}); convert the file"
-        ) from None
-    separator = next((candidate for candidate in ("\t", "::", ",") if candidate in line), None)
-    if separator is None:
-        raise _unknown_format(source, line_bytes)
-    quoted = separator == "," or '"' in line
-    if separator == "::":
-        quoted, fields = False, line.split(separator)
-    else:
-        fields = next(csv.reader([line], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE))
-    positions = _find_columns(source, fields)
-    n_header_lines = n_blank + 1
-    if not positions:
-        if separator == "," or not (len(fields) == 4 and is_number(fields[3])):
-            raise DataError(
-                f"{source}: its first line names no user, item and time column ({shorten(line)}); "
-                f"it should be a header with the names {ACCEPTED_COLUMNS}"
-                + ("" if separator == "," else ", or four values user, item, rating, timestamp")
-            )
-        positions, n_header_lines, quoted = {"user": 0, "item": 1, "time": 3}, 0, False
-    kinds: dict[str, Kind] = {"user": "id", "item": "id", "time": "number"}
-    return TextLayout(
-        separator=separator,
-        n_columns=len(fields),
-        columns={role: (positions[role], kind) for role, kind in kinds.items()},
-        n_header_lines=n_header_lines,
-        quoted=quoted,
-    )
-
-
-def _unknown_format(source: Source, first_line: bytes) -> DataError:
-    seen = shorten(first_line.decode(errors="backslashreplace"))
-    return DataError(f"{source} is in no known format: it begins with {seen}; accepted: {ACCEPTED_FORMATS}")
-
-
-def _find_columns(source: Source, names: list[str]) -> dict[str, int]:
-    """Return the position of each role's column, or nothing at all if no name is known."""
-    plain = [name.strip().split(":")[0].lower().replace("_", "") for name in names]
-    found = {
-        role: [position for position, name in enumerate(plain) if name in accepted]
-        for role, accepted in COLUMN_NAMES.items()
-    }
-    if not any(found.values()):
-        return {}
-    listed = ", ".join(names)
-    for role, positions in found.items():
-        if not positions:
-            raise DataError(
-                f"{source} has no {role} column (its columns: {shorten(listed, 200)}); "
-                f"names accepted: {ACCEPTED_COLUMNS}"
-            )
-        if len(positions) > 1:
-            several = " and ".join(names[position] for position in positions)
-            raise DataError(f"{source} has more than one {role} column ({several}); rename or remove all but one")
-    return {role: positions[0] for role, positions in found.items()}
-
-
-def _number_column(column: pa.ChunkedArray, *, integers: bool) -> tuple[NDArray[np.int32], Ids]:
-    """Number a dictionary column of string ids by first appearance.
-
-    With ``integers``, spaces around ids are dropped, and the ids are int64 if all are written as such.
-    """
-    column = column.unify_dictionaries()
-    dictionary = column.chunk(0).dictionary
-    if integers:
-        dictionary = _as_integers(pc.utf8_trim_whitespace(dictionary))
-    values = dictionary.to_numpy(zero_copy_only=False)
-    # Trimmed ids may coincide; and arrow does not promise that a dictionary is in order of first appearance.
-    distinct_codes, distinct = number_ids(values)
-    indices = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
-    codes, order = number_ids(distinct_codes[indices])
-    return codes, distinct[order]
-
-
-def _as_integers(ids: pa.Array) -> pa.Array:
-    """Return string ids as int64 if that loses nothing (leading zeros, a sign, digits), else as they are."""
-    try:
-        integers = pc.cast(ids, pa.int64())
-    except pa.ArrowInvalid:
-        return ids
-    return integers if pc.all(pc.equal(pc.cast(integers, pa.string()), ids)).as_py() else ids
-
-
-def _read_parquet(source: Source) -> Ratings:
-    with source.open() as stream:
-        packed = source.member is not None or source.gzipped
-        data = pa.py_buffer(stream.read()) if packed else None  # parquet is read from its end: it must be seekable
-    try:
-        file = pyarrow.parquet.ParquetFile(source.path if data is None else pa.BufferReader(data))
-        names = file.schema_arrow.names
-        positions = _find_columns(source, names)
-        if not positions:
-            raise DataError(
-                f"{source} has no user, item and time columns "
-                f"(its columns: {shorten(', '.join(names), 200)}); names accepted: {ACCEPTED_COLUMNS}"
-            )
-        table = file.read([names[position] for position in positions.values()])
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{source} is a truncated or damaged parquet file ({reason}); fetch it again") from None
-    if not len(table):
-        raise DataError(f"{source} has columns and no ratings")
-    columns = {}
-    for role, position in positions.items():
-        column = table.column(names[position])
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        _refuse_row(source, pc.is_null(column), f"has no {role}")
-        columns[role] = column
-    users, user_ids = _parquet_ids(source, "user", columns["user"])
-    items, item_ids = _parquet_ids(source, "item", columns["item"])
-    times = _parquet_times(source, columns["time"])
-    return Ratings(users=users, items=items, times=times, user_ids=user_ids, item_ids=item_ids)
-
-
-def _refuse_row(source: Source, faulty: pa.ChunkedArray, what: str) -> None:
-    row = pc.index(faulty, True).as_py()
-    if row >= 0:
-        n_others = pc.sum(faulty).as_py() - 1
-        raise DataError(f"{source}: row {row + 1} {what}" + (f", like {n_others:,} more" if n_others else ""))
-
-
-def _parquet_ids(source: Source, role: str, column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
-    if pa.types.is_integer(column.type):
-        return number_ids(column.to_numpy())
-    if pa.types.is_floating(column.type):  # what pandas makes of integers once a value was missing
-        _refuse_row(source, pc.invert(pc.is_finite(column)), f"has no {role} (found nan or inf)")
+def _read_text(source: Source, layout: TextLayout, options: ReadOptions) -> tuple[pa.Table, int]:
+    if "rating" in layout.columns and not layout.with_ratings:
         try:
-            return number_ids(column.cast(pa.int64()).to_numpy())
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{source}: the {role} ids are numbers, and not all are integers ({error})") from None
-    if str(column.type) in ("string", "large_string", "string_view"):
-        column = column.cast(pa.large_string())
-        missing = pc.is_in(pc.utf8_trim_whitespace(column), pa.array(MISSING, pa.large_string()))
-        _refuse_row(source, missing, f"has no {role} (an empty string, nan, None or the like)")
-        return _number_column(column.dictionary_encode(), integers=False)
-    raise DataError(f"{source}: the {role} column holds {column.type}; ids must be integers or strings")
-
-
-def _parquet_times(source: Source, column: pa.ChunkedArray) -> NDArray[np.int64] | NDArray[np.float64]:
-    kind = column.type
+            return read_text(source, layout), 0
+        except DataError:  # perhaps for a rating that nobody asked for: without it all is said again
+            layout = without_ratings(layout)
+    if not options.skip_bad_rows:
+        return read_text(source, layout), 0
     try:
-        if pa.types.is_date32(kind):
-            column = column.cast(pa.int32())
-        if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            return np.asarray(column.cast(pa.int64()).to_numpy())
-        if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-            column = column.cast(pa.float64())
-            _refuse_row(source, pc.invert(pc.is_finite(column)), "has a time that is nan or infinite")
-            return np.asarray(column.to_numpy())
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{source}: a time is too large ({error})") from None
-    raise DataError(
-        f"{source}: the time column holds {kind} (first value {shorten(str(column[0].as_py()))}); "
-        "times must be numbers or timestamps"
+        return read_text(source, layout), 0
+    except DataError:
+        return read_good_rows(source, layout)
+
+
+def _joined(name: str, tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables one behind the other, ids as integers where all have them so, or else as strings."""
+    columns = {}
+    for role in tables[0].column_names:
+        parts = [table.column(role) for table in tables]
+        kinds = {part.type for part in parts}
+        if len(kinds) > 1 and role in ("user", "item"):
+            parts = [part.cast(pa.string()).dictionary_encode() for part in parts]
+        elif len(kinds) > 1:
+            if any(pa.types.is_timestamp(kind) for kind in kinds):
+                raise DataError(f"{name}: some files hold dates and others numbers for times; convert the ones")
+            parts = [part.cast(pa.float64()) for part in parts]
+        columns[role] = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
+    return pa.table(columns)
+
+
+def _refuse_many_bad_rows(name: str, part: RoleTable, options: ReadOptions) -> None:
+    n_rows = len(part.table) + part.n_bad_rows
+    if part.n_bad_rows > options.max_bad_rows * n_rows:
+        raise DataError(
+            f"{name}: {part.n_bad_rows:,} of {n_rows:,} rows cannot be read, and max_bad_rows is "
+            f"{options.max_bad_rows}; are the columns the right ones?"
+        )
+
+
+def count_positives(name: str, part: RoleTable, options: ReadOptions) -> ReadRatings:
+    """Leave out the rows whose rating or event does not count, number the ids, and say what was understood."""
+    table, not_counted = part.table, {}
+    if options.events:
+        table = _with_events(name, table, options.events)
+        not_counted["other_events"] = len(part.table) - len(table)
+    if options.min_rating is not None:
+        n_before = len(table)
+        least = pa.scalar(float(np.float32(options.min_rating)), pa.float32())
+        table = table.filter(pc.fill_null(pc.greater_equal(table.column("rating"), least), False))
+        not_counted["below_min_rating"] = n_before - len(table)
+        if not len(table):
+            highest = pc.max(part.table.column("rating")).as_py()
+            raise DataError(f"{name}: no row has a rating of {options.min_rating:g} (the highest is {highest:g})")
+    times, has_times, unit = _times(table)
+    users, user_ids = number_column(table.column("user"))
+    items, item_ids = number_column(table.column("item"))
+    ratings = Ratings(users=users, items=items, times=times, user_ids=user_ids, item_ids=item_ids, has_times=has_times)
+    columns = {role: _column_reading(role, name, part.table.column(role), unit) for role, name in part.names.items()}
+    if part.layout is not None and part.layout.unread_event is not None:
+        event, example = part.layout.unread_event
+        columns["event"] = ColumnReading(name=event, example=example)
+    n_not_positive = 0
+    if "rating" in part.names and options.min_rating is None:
+        n_not_positive = pc.sum(pc.less_equal(part.table.column("rating"), 0)).as_py() or 0
+    reading = Reading(
+        format=part.format,
+        columns=columns,
+        n_rows=len(part.table),
+        separator=part.layout.separator if part.layout else None,
+        header=part.layout.has_header if part.layout else None,
+        n_bad_rows=part.n_bad_rows,
+        not_counted=not_counted,
+        n_not_positive=n_not_positive,
+        time_units=mixed_units(times) if unit is None else {},
     )
+    return ReadRatings(ratings, reading)
+
+
+def _with_events(name: str, table: pa.Table, events: Sequence[str]) -> pa.Table:
+    column = table.column("event").unify_dictionaries()
+    known = [text.strip() for text in column.chunk(0).dictionary.to_pylist()]
+    absent = [event for event in events if event not in known]
+    if absent:
+        shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+        raise DataError(f"{name} has no event {absent[0]!r}; its events are {shown}")
+    wanted = np.array([text in events for text in known])
+    chosen = np.concatenate([wanted[chunk.indices.to_numpy()] for chunk in column.chunks])
+    return table.filter(pa.array(chosen))
+
+
+def _times(table: pa.Table) -> tuple[NDArray[np.int64] | NDArray[np.float64], bool, str | None]:
+    """The times of each row, whether there are any, and their unit if it is known."""
+    if "time" not in table.column_names:
+        return np.zeros(len(table), np.int64), False, None
+    column = table.column("time")
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.int64()).to_numpy(), True, "us"
+    return column.to_numpy(), True, None
+
+
+def _column_reading(role: Role, name: str, column: pa.ChunkedArray, unit: str | None) -> ColumnReading:
+    example = str(column[0].as_py()).strip()
+    if role in ("user", "item", "event"):
+        return ColumnReading(name=name, example=example)
+    extent = pc.min_max(column.cast(pa.int64()) if role == "time" and unit else column)
+    low, high = extent["min"].as_py(), extent["max"].as_py()
+    if role == "time" and (unit or (unit_of(low) and unit_of(high))):
+        return ColumnReading(name=name, example=example, low=date_of(low, unit), high=date_of(high, unit))
+    return ColumnReading(name=name, example=example, low=low, high=high)

@@ -1,11 +1,13 @@
 """Ratings by name: known data sets, files and synthetic ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.ratings.archives import files_of
+from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.download import KNOWN_DATASETS, fetch
-from data_prep.ratings.raw_ratings import Ratings
-from data_prep.ratings.readers import read_ratings
+from data_prep.ratings.readers import ReadRatings, read_files
 from data_prep.ratings.synthetic import synthesize
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
@@ -14,29 +16,32 @@ SYNTHETIC = "synthetic"
 
 
 def read_source(
-    source: str,
+    paths: Sequence[str],
+    options: ReadOptions | None = None,
     *,
     seed: int,
     source_file: Path | None,
     sizes: tuple[int, int, int],
     cache: Path | None,
     progress: bool,
-) -> tuple[Ratings, dict[str, Any]]:
+) -> tuple[ReadRatings, dict[str, Any]]:
     """Return the ratings and where they came from. Base names only: the same file gives the same manifest.
 
     Args:
-        source: a known data set, ``synthetic``, or a file that `data_prep.ratings.readers.read_ratings` reads.
+        paths: a known data set, ``synthetic``, or files that `data_prep.ratings.readers.read_files` reads.
+        options: how files are read.
         seed: of synthetic interactions.
         source_file: a copy at hand of a known data set, or None to download it.
         sizes: users, items and interactions of synthetic data.
         cache: where downloads are kept, or None for the usual place.
         progress: show a progress bar.
 
-    Raises `DataError` if ``source`` is neither, or cannot be read.
+    Raises `DataError` if a path is none of these, or cannot be read.
     """
+    source = paths[0] if len(paths) == 1 else ""
     if source == SYNTHETIC:
         n_users, n_items, n_interactions = sizes
-        return synthesize(n_users, n_items, n_interactions, seed=seed), {
+        return ReadRatings(synthesize(n_users, n_items, n_interactions, seed=seed), None), {
             "name": SYNTHETIC,
             "n_users": n_users,
             "n_items": n_items,
@@ -46,18 +51,37 @@ def read_source(
     if source in KNOWN_DATASETS:
         dataset = KNOWN_DATASETS[source]
         path = fetch(dataset, cache=cache, progress=progress) if source_file is None else source_file
-        ratings = read_ratings(path)
+        read = read_files([path], options)
         digest = file_sha256(path)
-        return ratings, {
+        origin: dict[str, Any] = {
             "name": source,
             "file": path.name,
             "sha256": digest,
             "is_official": digest == dataset.sha256,
         }
-    path = Path(source)
-    if not path.exists():
-        raise DataError(
-            f"{source!r} is neither a file nor a known data set; known: {', '.join(KNOWN_DATASETS)}, {SYNTHETIC}"
-        )
-    ratings = read_ratings(path)
-    return ratings, {"name": path.name, "file": path.name, "sha256": file_sha256(path)}
+        found = (len(read.ratings), len(read.ratings.user_ids), len(read.ratings.item_ids))
+        if dataset.counts and found != dataset.counts:
+            origin["unlike_published"] = (
+                f"{path.name} holds {_shape(found)}, and the published {source} has {_shape(dataset.counts)}, so this "
+                f"is not {source}; name {path.name} as the source to prepare it under its own name"
+            )
+        return read, origin
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(
+                f"{str(path)!r} is neither a file nor a known data set; known: {', '.join(KNOWN_DATASETS)}, {SYNTHETIC}"
+            )
+    read = read_files([Path(path) for path in paths], options)
+    files = [
+        {"name": file.name, "sha256": file_sha256(file)}
+        for path in map(Path, paths)
+        for file in ([path] if path.is_file() else files_of(path))
+    ]
+    name = Path(paths[0]).name
+    if len(files) == 1 and Path(paths[0]).is_file():
+        return read, {"name": name, "file": name, "sha256": files[0]["sha256"]}
+    return read, {"name": name or Path(paths[0]).resolve().name, "files": files}
+
+
+def _shape(counts: tuple[int, int, int]) -> str:
+    return f"{counts[0]:,} ratings of {counts[1]:,} users and {counts[2]:,} items"

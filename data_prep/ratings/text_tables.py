@@ -1,11 +1,6 @@
-"""Columns of a delimited text file as arrow arrays, and the name of the line that spoils one."""
+"""Columns of a delimited text file as arrow arrays."""
 
-import csv
-import io
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+import contextlib
 
 import numpy as np
 import pyarrow as pa
@@ -13,42 +8,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from data_prep.ratings.archives import Source
+from data_prep.ratings.moments import is_moment, read_moments
+from data_prep.ratings.text_lines import COMMENTS, MISSING, Kind, TextLayout, first_fault, is_integer, is_number
 from ppt_core.errors import DataError
 
-# What pandas, R, SQL and spreadsheets write for a missing value. As an id it would merge many users into one.
-MISSING = ("", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None")
-Kind = Literal["id", "integer", "number"]
-
 _BLOCK_BYTES = 1 << 23  # large blocks: each one builds its own dictionary of ids
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextLayout:
-    """Where the wanted values stand in the lines of a text file.
-
-    Attributes:
-        separator: one character, or ``::``.
-        n_columns: how many values every line has.
-        columns: the wanted columns: name -> (position from 0, what it holds).
-        n_header_lines: lines to skip at the start.
-        quoted: whether a value in double quotes may hold the separator.
-    """
-
-    separator: str
-    n_columns: int
-    columns: dict[str, tuple[int, Kind]]
-    n_header_lines: int = 0
-    quoted: bool = False
+_SMALL_BYTES = 1 << 20
 
 
 def read_text(source: Source, layout: TextLayout) -> pa.Table:
-    """Read the wanted columns of a text file; blank lines are skipped.
+    """Read the wanted columns of a text file; blank lines and comments are skipped.
 
     Returns:
-        One column for each of ``layout.columns``, without nulls: an ``id`` is dictionary<int32, string> and
-        may have spaces around it, an ``integer`` is int64, a ``number`` is int64 or float64 (all finite).
+        One column for each of ``layout.columns``: an ``id`` is dictionary<int32, string> without nulls and may have
+        spaces around it, an ``integer`` is int64, a ``number`` is int64 or float64 (all finite), a ``moment`` is
+        timestamp[us], a ``value`` is float32 with nulls, an ``event`` is a dictionary with empty strings.
 
     Raises `DataError` that names the line and the value at fault, or if the file has no rows.
     """
@@ -58,68 +32,152 @@ def read_text(source: Source, layout: TextLayout) -> pa.Table:
         try:
             table = _parse(source, layout, pa.float64())
         except pa.ArrowInvalid as error:
-            fault = _first_fault(source, layout) or " ".join(str(error).split())
-            raise DataError(f"{source}: {fault}") from None
+            raise _spoilt(source, layout, " ".join(str(error).split())) from None
     if not len(table):
-        raise DataError(f"{source} has a header line and no ratings" if layout.n_header_lines else f"{source} is empty")
-    if not all(_is_complete(column) for column in table.columns):
-        raise DataError(f"{source}: {_first_fault(source, layout) or 'it holds a missing value'}")
+        raise _without_rows(source, layout)
+    for name, (_, kind) in layout.columns.items():
+        if kind in ("id", "integer", "number", "moment") and not _is_complete(table.column(name)):
+            raise _spoilt(source, layout, "it holds a missing value")
+        if kind == "moment":
+            place, moments = table.column_names.index(name), _moments(source, table.column(name), layout)
+            if moments.null_count:
+                raise _spoilt(source, layout, "it holds a date in another format")
+            table = table.set_column(place, name, moments)
     return table
 
 
-def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number from 1, values) of each line that is not blank: slow, for naming a line at fault.
-
-    Bytes that are not UTF-8 become lone surrogates. Raises `DataError` for a line that cannot be split.
-    """
-    with (
-        source.open() as stream,
-        io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
-    ):
-        if len(layout.separator) > 1:
-            for number, line in enumerate(text, 1):
-                if number > layout.n_header_lines and line.strip("\r\n"):
-                    yield number, line.rstrip("\r\n").split(layout.separator)
-            return
-        reader = csv.reader(
-            text, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
-        )
-        try:
-            for fields in reader:
-                if reader.line_num > layout.n_header_lines and fields:
-                    yield reader.line_num, fields
-        except csv.Error as error:  # a value of more than 128 KiB; before Python 3.11 also a zero byte
-            raise DataError(f"{source}: line {reader.line_num} cannot be split into values ({error})") from None
+def read_good_rows(source: Source, layout: TextLayout) -> tuple[pa.Table, int]:
+    """`read_text` without the rows that cannot be read, and their number: slower, and in more memory."""
+    skipped: list[int] = []
+    table = _parse(source, layout, None, skipped)
+    good = pa.array(np.ones(len(table), np.bool_))
+    for place, (name, (_, kind)) in enumerate(layout.columns.items()):
+        column = _converted(source, table.column(name), kind, layout)
+        if kind not in ("value", "event"):
+            good = pc.and_(good, pc.is_valid(column).combine_chunks())
+        table = table.set_column(place, name, column)
+    for name in table.column_names[len(layout.columns) :]:  # between the colons of "::"
+        good = pc.and_(good, pc.equal(table.column(name).cast(pa.string()), "").combine_chunks())
+    n_bad = len(skipped) + len(table) - pc.sum(good).as_py() if len(table) else len(skipped)
+    table = table.filter(good).select(list(layout.columns))
+    if not len(table):
+        raise _without_rows(source, layout)
+    return table, n_bad
 
 
-def _parse(source: Source, layout: TextLayout, number_type: pa.DataType) -> pa.Table:
-    types = {"id": pa.dictionary(pa.int32(), pa.string()), "integer": pa.int64(), "number": number_type}
+def _without_rows(source: Source, layout: TextLayout) -> DataError:
+    return DataError(f"{source} has a header line and no ratings" if layout.has_header else f"{source} is empty")
+
+
+def _spoilt(source: Source, layout: TextLayout, otherwise: str) -> DataError:
+    """The error that names the first line at fault, and how many there are."""
+    fault = first_fault(source, layout)
+    try:
+        table, n_bad = read_good_rows(source, layout)
+    except (pa.ArrowInvalid, DataError):
+        return DataError(f"{source}: {fault or otherwise}")
+    if n_bad < 2:
+        return DataError(f"{source}: {fault or otherwise}")
+    return DataError(
+        f"{source}: {fault or otherwise}, and {n_bad - 1:,} more of {len(table) + n_bad:,} rows cannot be read; "
+        "correct them, or leave them out with skip_bad_rows="
+    )
+
+
+def _parse(
+    source: Source, layout: TextLayout, number_type: pa.DataType | None, skipped: list[int] | None = None
+) -> pa.Table:
+    """Parse with numbers of a type. With None all is text, rows of another length go to ``skipped``, gaps remain."""
+    text = pa.dictionary(pa.int32(), pa.string())
+    types = {"id": text, "moment": text, "event": text, "integer": pa.int64(), "value": pa.float32()}
     names = [f"column {position}" for position in range(layout.n_columns)]
-    wanted = {names[position]: types[kind] for position, kind in layout.columns.values()}
+    wanted = {
+        names[position]: text if number_type is None else types.get(kind, number_type)
+        for position, kind in layout.columns.values()
+    }
     gaps: dict[str, pa.DataType] = {}
     if layout.separator == "::":
         # pyarrow splits at one character only: "a::b" has an empty value in the middle, which must be null.
         names = [name for column in names for name in (column, f"after {column}")][:-1]
-        gaps = {name: pa.null() for name in names[1::2]}
-    with source.open() as stream:
+        gaps = {name: pa.null() if number_type is not None else text for name in names[1::2]}
+
+    def of_another_length(row: pyarrow.csv.InvalidRow) -> str:
+        if row.text.lstrip().startswith(COMMENTS):
+            return "skip"
+        if skipped is None:
+            return "error"
+        skipped.append(1)
+        return "skip"
+
+    with contextlib.ExitStack() as stack:
+        # A plain file is read by arrow itself, small ones in this thread: a thread of arrow's that lets go of Python's
+        # stream when the interpreter ends already would abort it.
+        stream = stack.enter_context(pa.OSFile(str(source.path)) if source.is_plain else source.open())
         table = pyarrow.csv.read_csv(
             stream,
             read_options=pyarrow.csv.ReadOptions(
-                column_names=names, skip_rows=layout.n_header_lines, block_size=_BLOCK_BYTES
+                column_names=names,
+                skip_rows=layout.n_header_lines,
+                block_size=_BLOCK_BYTES,
+                use_threads=source.path.stat().st_size > _SMALL_BYTES,
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=layout.separator[0],
                 quote_char='"' if layout.quoted else False,
                 newlines_in_values=layout.quoted,
+                invalid_row_handler=of_another_length,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 include_columns=[*wanted, *gaps],
                 column_types={**wanted, **gaps},
-                null_values=[""],
+                null_values=list(MISSING),
                 strings_can_be_null=False,
+                check_utf8=number_type is not None,
             ),
         )
-    return table.select(list(wanted)).rename_columns(list(layout.columns))
+    columns = list(wanted) if number_type is not None else [*wanted, *gaps]
+    return table.select(columns).rename_columns([*layout.columns, *columns[len(wanted) :]])
+
+
+def _moments(source: Source, column: pa.ChunkedArray, layout: TextLayout) -> pa.ChunkedArray:
+    """The moments of a dictionary of texts, timestamp[us]; null where a text is none."""
+    column = column.unify_dictionaries()
+    texts = column.chunk(0).dictionary.to_pylist()
+    moments = read_moments(source, texts, layout.formats)
+    values = pa.array(moments, pa.timestamp("us"), mask=~is_moment(moments))
+    return pa.chunked_array([values.take(chunk.indices) for chunk in column.chunks])
+
+
+def _converted(source: Source, column: pa.ChunkedArray, kind: Kind, layout: TextLayout) -> pa.ChunkedArray:
+    """A column of texts as what it should hold, null where it does not; nothing is refused."""
+    column = column.unify_dictionaries()
+    known = [_readable(text) for text in column.chunk(0).dictionary.cast(pa.binary()).to_pylist()]
+    if kind == "event":
+        values = pa.array([text or "" for text in known], pa.string())
+    elif kind == "id":
+        values = pa.array([None if text in MISSING else text for text in known], pa.string())
+    elif kind == "moment":
+        moments = read_moments(source, [text or "" for text in known], layout.formats)
+        values = pa.array(moments, pa.timestamp("us"), mask=~is_moment(moments))
+    else:
+        numbers = [float(text) if text and is_number(text) else None for text in known]
+        readable = [(text or "", n) for text, n in zip(known, numbers, strict=True)]
+        if kind != "value" and all(n is None or is_integer(text) for text, n in readable):
+            numbers = [None if n is None else int(text) for text, n in readable]
+        values = pa.array(numbers, pa.float32() if kind == "value" else None)
+    if kind in ("id", "event"):
+        chunks = [pa.DictionaryArray.from_arrays(chunk.indices, values) for chunk in column.chunks]
+        if kind == "id":  # a null in the dictionary is no null to arrow
+            chunks = [chunk.cast(pa.string()).dictionary_encode() for chunk in chunks]
+        return pa.chunked_array(chunks)
+    return pa.chunked_array([values.take(chunk.indices) for chunk in column.chunks])
+
+
+def _readable(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode().strip()
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_complete(column: pa.ChunkedArray) -> bool:
@@ -131,43 +189,3 @@ def _is_complete(column: pa.ChunkedArray) -> bool:
             pc.any(pc.is_in(pc.utf8_trim_whitespace(chunk.dictionary), missing)).as_py() for chunk in column.chunks
         )
     return bool(pc.all(pc.is_finite(column)).as_py())
-
-
-def _first_fault(source: Source, layout: TextLayout) -> str | None:
-    """Say what is wrong with the first line that is not as it should be, e.g. ``line 7 has no user``."""
-    for number, fields in text_fields(source, layout):
-        if len(fields) != layout.n_columns:
-            return f"line {number} has {_count(len(fields), 'value')} where {layout.n_columns} are needed"
-        for name, (position, kind) in layout.columns.items():
-            if fault := _fault(fields[position], name, kind):
-                return f"line {number} {fault}"
-    return None
-
-
-def _fault(value: str, name: str, kind: Kind) -> str | None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"is not UTF-8 text (its {name} is {value.encode(errors='surrogateescape')!r}); convert the file"
-    value = value.strip()
-    if value in MISSING:
-        return f"has no {name} (found {value!r})"
-    if kind == "integer" and not _INTEGER.fullmatch(value):
-        return f"has {shorten(value)} where the {name} should be an integer"
-    if kind == "number" and not (_NUMBER.fullmatch(value) and np.isfinite(float(value))):
-        return f"has {shorten(value)} where the {name} should be a finite number, e.g. seconds since 1970"
-    return None
-
-
-def is_number(value: str) -> bool:
-    """Whether ``value`` is written as a finite decimal number, spaces around it aside."""
-    return _NUMBER.fullmatch(value.strip()) is not None and bool(np.isfinite(float(value)))
-
-
-def shorten(text: str, length: int = 60) -> str:
-    """Quote ``text`` for an error message, cut to about ``length`` characters, always on one line."""
-    return repr(text if len(text) <= length else text[:length] + "...")
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")

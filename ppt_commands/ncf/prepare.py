@@ -1,23 +1,56 @@
 """`ppt-ncf prepare`."""
 
 import sys
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ppt_commands.group import in_options
 from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, tell
 
 if TYPE_CHECKING:
     from data_prep.ratings.interactions import PreparedData
 
 
+def _words(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
 @click.command()
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
+@click.option("--user-column", help="Column of the users: its name, or its position from 1.")
+@click.option("--item-column", help="Column of the items.")
+@click.option("--time-column", help="Column of the times: numbers, timestamps or dates.")
+@click.option("--rating-column", help="Column of the ratings, for --min-rating.")
+@click.option("--event-column", help="Column of the events, for --events.")
+@click.option("--separator", help="What separates values: one character, ::, tab, comma, semicolon, pipe or space.")
+@click.option("--header/--no-header", default=None, help="Whether the first line names the columns.  [default: seen]")
+@click.option("--time-format", help="How dates are written, e.g. '%d/%m/%Y %H:%M'.  [default: seen]")
+@click.option("--member", "members", multiple=True, help="Member of an archive: a name, or a pattern as 'part*.csv'.")
+@click.option("--min-rating", type=float, help="Count only rows with at least this rating, not every row.")
+@click.option("--events", callback=_words, help="Count only rows with these events, e.g. purchase,cart.")
+@click.option("--skip-bad-rows", is_flag=True, help="Leave out rows that cannot be read, and say how many.")
+@click.option("--max-bad-rows", default=0.1, show_default=True, help="The largest share of such rows.")
 @click.option("--min-ratings", default=20, show_default=True, help="Drop users with fewer ratings.")
+@click.option(
+    "--min-item-ratings", default=1, show_default=True, help="Drop items with fewer ratings, until both limits hold."
+)
+@click.option(
+    "--heavy-users",
+    type=click.Choice(["drop", "fail"]),
+    default="drop",
+    show_default=True,
+    help="What becomes of users with too few items left to draw negatives from.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["file", "random"]),
+    help="What orders a user's rows where times do not.  [default: the file; without times the seed]",
+)
 @click.option("--negatives", "n_negatives", default=999, show_default=True, help="Test negatives of each user.")
 @click.option(
     "--protocol",
@@ -34,31 +67,38 @@ if TYPE_CHECKING:
 @click.option("--interactions", "n_interactions", type=int, help="Number of synthetic interactions.")
 @THREADS_OPTION
 @JSON_OPTION
-def prepare(source: str, as_json: bool, out: Path, **options: Any) -> None:
+def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) -> None:
     """Make a leave-one-out split with frozen test negatives from SOURCE.
 
-    SOURCE is a known data set (ml-100k, ml-1m, ml-20m, ml-25m, ml-32m: downloaded and checked), a ratings file
-    (tab- or ::-separated, csv with a header, parquet; also .gz and .zip), the train file of the NCF authors'
-    split (X.train.rating beside its siblings), or "synthetic".
+    SOURCE is a known data set (ml-100k, ml-1m, ml-20m, ml-25m, ml-32m: downloaded and checked), one or several
+    files of ratings or clicks (text with or without a header, JSON lines, Parquet, Arrow; also compressed, in an
+    archive, or a folder of parts), the train file of the NCF authors' split (X.train.rating beside its siblings), or
+    "synthetic". Every row is a positive, whatever its rating, unless --min-rating or --events says which are.
 
     \b
     Examples:
       ppt-ncf prepare ml-1m --out ml-1m
       ppt-ncf prepare ratings.csv.gz --out mine --negatives 99
+      ppt-ncf prepare clicks.tsv --no-header --user-column 1 --item-column 3 --out mine
       ppt-ncf prepare synthetic --users 1000 --items 2000 --interactions 80000 --out sample
     """
     from data_prep.ratings.prepare import prepare_source
+    from ppt_core.errors import DataWarning
 
-    data = prepare_source(source, out, progress=sys.stderr.isatty(), **options)
-    manifest = data.manifest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # told below, in options' words
+        source = sources[0] if len(sources) == 1 else list(sources)
+        data = prepare_source(source, out, progress=sys.stderr.isatty(), **options)
+    for sentence in data.warnings:
+        tell(f"warning: {in_options(sentence, click.get_current_context().command)}")
     if as_json:
-        return print_json({"out": str(out), **_counts(data), "manifest": manifest})
+        return print_json({"out": str(out), **_counts(data), "manifest": data.manifest})
     click.echo(f"{out}: {data.n_users:,} users x {data.n_items:,} items, {len(data.train):,} train positives")
-    click.echo(f"test: {data.protocol_label}")
-    if manifest["source"].get("is_official") is False:
-        click.echo("the bytes are not the published ones (a copy in another form, say); the manifest has their SHA-256")
-    for line in _dropped(manifest):
+    for line in data.summary:
         click.echo(line)
+    click.echo(f"test: {data.protocol_label}")
+    if data.manifest["source"].get("is_official") is False:
+        click.echo("the bytes are not the published ones (a copy in another form, say); the manifest has their SHA-256")
 
 
 def _counts(data: "PreparedData") -> dict[str, Any]:
@@ -69,12 +109,3 @@ def _counts(data: "PreparedData") -> dict[str, Any]:
         "n_negatives": data.n_negatives,
         "protocol": data.protocol_label,
     }
-
-
-def _dropped(manifest: dict[str, Any]) -> Iterator[str]:
-    rows = manifest.get("rows_dropped", {})
-    reasons = [f"{n:,} {reason.replace('_', ' ')}" for reason, n in rows.items() if n]
-    if reasons:
-        yield f"rows dropped: {', '.join(reasons)}"
-    if manifest.get("n_tied_users"):
-        yield f"users whose last two items have the same time: {manifest['n_tied_users']:,} (the later row is held out)"

@@ -1,0 +1,151 @@
+"""Columns of ids, times and ratings, of whatever type a file or a program gave them."""
+
+import uuid
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_prep.ratings.moments import ISO, is_moment, possible_formats, read_moments
+from data_prep.ratings.raw_ratings import Ids, number_ids
+from data_prep.ratings.text_lines import MISSING, shorten
+from ppt_core.errors import DataError
+
+_WHOLE = r"^-?[0-9]+(\.0+)?$"
+
+
+def refuse_row(source: object, faulty: pa.ChunkedArray, what: str) -> None:
+    """Raise `DataError` that names the first row at fault, if there is one, and counts the others."""
+    row = pc.index(faulty, True).as_py()
+    if row >= 0:
+        n_others = pc.sum(faulty).as_py() - 1
+        raise DataError(f"{source}: row {row + 1} {what}" + (f", like {n_others:,} more" if n_others else ""))
+
+
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a column without a dictionary or an extension type around them; bytes are text, or a UUID."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+        return plain_column(column)
+    if pa.types.is_dictionary(kind):
+        return plain_column(column.cast(kind.value_type))
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
+        values = [None if value is None else str(uuid.UUID(bytes=value)) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(values, pa.large_string())])
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return column.cast(pa.large_string())
+    return column
+
+
+def id_texts(source: object, role: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A typed column of ids as integers or as dictionaries of strings, nulls where there is none.
+
+    Raises `DataError` for ids that are neither integers nor strings.
+    """
+    try:
+        column = plain_column(column)
+        kind = column.type
+        if pa.types.is_integer(kind) and kind != pa.uint64():
+            return column.cast(pa.int64())
+        if pa.types.is_floating(kind):  # what pandas makes of integers once a value was missing
+            finite = pc.is_finite(column)
+            refuse_row(source, pc.invert(pc.fill_null(finite, True)), f"has no {role} (found nan or inf)")
+            return column.cast(pa.int64())
+        if pa.types.is_decimal(kind):
+            return column.cast(pa.int64())
+        if kind == pa.uint64():
+            return column.cast(pa.string()).dictionary_encode()
+        if str(kind) in ("string", "large_string", "string_view"):
+            column = column.cast(pa.large_string())
+            missing = pc.is_in(pc.utf8_trim_whitespace(column), pa.array(MISSING, pa.large_string()))
+            return pc.if_else(missing, pa.scalar(None, pa.large_string()), column).cast(pa.string()).dictionary_encode()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{source}: the {role} ids are numbers, and not all are integers ({error})") from None
+    raise DataError(f"{source}: the {role} column holds {kind}; ids must be integers or strings")
+
+
+def typed_times(source: object, column: pa.ChunkedArray, time_format: str | None) -> pa.ChunkedArray:
+    """A typed column of times as int64, float64 or timestamp[us], nulls where there is none.
+
+    Raises `DataError` for what is no time.
+    """
+    column = plain_column(column)
+    kind = column.type
+    try:
+        if pa.types.is_date(kind):
+            return column.cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
+        if pa.types.is_timestamp(kind):
+            return column.cast(pa.timestamp("us"), safe=False)
+        if pa.types.is_integer(kind):
+            return column.cast(pa.int64())
+        if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            column = column.cast(pa.float64())
+            finite = pc.fill_null(pc.is_finite(column), True)
+            refuse_row(source, pc.invert(finite), "has a time that is nan or infinite")
+            return column
+        if str(kind) in ("string", "large_string", "string_view"):
+            return _times_of_texts(source, column.cast(pa.string()), time_format)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{source}: a time is too large ({error})") from None
+    raise DataError(
+        f"{source}: the time column holds {kind} (first value {shorten(str(column[0].as_py()))}); "
+        "times must be numbers, dates or timestamps"
+    )
+
+
+def _times_of_texts(source: object, column: pa.ChunkedArray, time_format: str | None) -> pa.ChunkedArray:
+    column = column.dictionary_encode().unify_dictionaries()
+    texts = pc.utf8_trim_whitespace(column.chunk(0).dictionary)
+    known = texts.filter(pc.invert(pc.is_in(texts, pa.array(MISSING))))
+    if time_format is None:
+        for number_type in (pa.int64(), pa.float64()):
+            try:
+                numbers = pc.cast(pc.if_else(pc.is_in(texts, pa.array(MISSING)), None, texts), number_type)
+            except pa.ArrowInvalid:
+                continue
+            return pa.chunked_array([numbers.take(chunk.indices) for chunk in column.chunks])
+    values = texts.to_pylist()
+    formats = [time_format] if time_format else possible_formats(known[:1].to_pylist()) or [ISO]
+    moments = read_moments(source, values, formats)
+    faulty = next(
+        (text for text, ok in zip(values, is_moment(moments), strict=True) if not ok | (text in MISSING)), None
+    )
+    if faulty is not None:
+        raise DataError(
+            f"{source}: the time column holds string (first value {shorten(faulty)} that is no date like the others); "
+            "times must be numbers, dates or timestamps"
+        )
+    found = pa.array(moments, pa.timestamp("us"), mask=~is_moment(moments))
+    return pa.chunked_array([found.take(chunk.indices) for chunk in column.chunks])
+
+
+def number_column(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
+    """Number ids by first appearance: int64, or dictionaries of strings.
+
+    Spaces around strings are dropped, and all are int64 if all are written as integers, ``1.0`` for 1 included: one id
+    is one id whatever it was read from. Leading zeros, and signs of what is no number, keep a column as strings.
+    """
+    if pa.types.is_integer(column.type):
+        return number_ids(column.to_numpy())
+    column = column.unify_dictionaries()
+    dictionary = column.chunk(0).dictionary
+    values = _as_integers(pc.utf8_trim_whitespace(dictionary)).to_numpy(zero_copy_only=False)
+    # Trimmed ids may coincide; and arrow does not promise that a dictionary is in order of first appearance.
+    distinct_codes, distinct = number_ids(values)
+    indices = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+    codes, order = number_ids(distinct_codes[indices])
+    return codes, distinct[order]
+
+
+def _as_integers(ids: pa.Array) -> pa.Array:
+    """Return string ids as int64 if that loses nothing (leading zeros, a sign, digits), else as they are."""
+    whole = ids
+    if pc.any(pc.ends_with(ids, ".0")).as_py() and pc.all(pc.match_substring_regex(ids, _WHOLE)).as_py():
+        whole = pc.replace_substring_regex(ids, r"\.0+$", "")
+    try:
+        integers = pc.cast(whole, pa.int64())
+    except pa.ArrowInvalid:
+        return ids
+    return integers if pc.all(pc.equal(pc.cast(integers, pa.string()), whole)).as_py() else ids

@@ -1,0 +1,513 @@
+"""Files as people have them: each is read as it is or refused with the option that decides, never misread."""
+
+import bz2
+import csv
+import datetime
+import io
+import json
+import lzma
+import random
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from cli import main
+from data_prep.ratings.columns import ReadOptions
+from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.prepare import prepare_source
+from data_prep.ratings.readers import read_files
+from ppt_core.errors import DataError, DataWarning
+from tests.command_line import CommandLine
+
+Rows = list[list[str]]
+HEADER = ["user_id", "item_id", "rating", "timestamp"]
+
+
+def base() -> Rows:
+    """60 users with 25 of 300 items each, at distinct times."""
+    r = random.Random(1)
+    rows = [
+        [u, i, r.randint(1, 5), 1_600_000_000 + u * 1000 + n * 7]
+        for u in range(1, 61)
+        for n, i in enumerate(r.sample(range(1, 301), 25))
+    ]
+    r.shuffle(rows)
+    return [list(map(str, row)) for row in rows]
+
+
+def text(rows: Rows, *, separator: str = ",", header: list[str] | None = HEADER) -> str:
+    lines = ([header] if header else []) + rows
+    return "".join(separator.join(row) + "\n" for row in lines)
+
+
+def file(folder: Path, content: str | bytes, name: str = "ratings") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def plays(rows: Rows) -> Rows:
+    return [[f"u{int(u):05}", f"mbid-{int(i):04}", f"Artist {i}", str(int(t) % 997 + 1)] for u, i, _, t in rows]
+
+
+def dated(rows: Rows, form: str) -> Rows:
+    return [
+        [*row[:3], datetime.datetime.fromtimestamp(int(row[3]), datetime.timezone.utc).strftime(form)] for row in rows
+    ]
+
+
+def pick(rows: Rows, *places: int) -> Rows:
+    return [[row[place] for place in places] for row in rows]
+
+
+def json_lines(rows: Rows) -> str:
+    return "".join(
+        json.dumps({"reviewerID": "U" + u, "text": "x, y", "asin": "B" + i, "unixReviewTime": int(t)}) + "\n"
+        for u, i, _, t in rows
+    )
+
+
+def quoted(rows: Rows) -> str:
+    return "".join(" ".join(f'"{cell}"' for cell in row) + "\n" for row in [HEADER, *rows])
+
+
+READ: dict[str, tuple[Callable[[Rows], str], dict[str, Any]]] = {
+    "shop names": (lambda rows: text(rows, header=["customer_id", "product_id", "quantity", "created_at"]), {}),
+    "short names": (lambda rows: text(rows, header=["uid", "iid", "rating", "ts"]), {}),
+    "names with spaces": (lambda rows: text(rows, header=["User ID", "Item ID", "Rating", "Time Stamp"]), {}),
+    "names with hyphens": (lambda rows: text(rows, header=["User-ID", "ISBN", "Book-Rating", "Date"]), {}),
+    "sessions": (lambda rows: text(pick(rows, 0, 1, 3, 2), header=["session", "aid", "ts", "type"]), {}),
+    "retail rocket": (
+        lambda rows: text(pick(rows, 3, 0, 2, 1), header=["timestamp", "visitorid", "event", "itemid"]),
+        {"events": ("1", "2", "3", "4", "5")},
+    ),
+    "amazon 2023": (lambda rows: text(rows, header=["user_id", "parent_asin", "rating", "timestamp"]), {}),
+    "chinese": (lambda rows: text(rows, header=["用户", "商品", "评分", "时间"]), {}),
+    "plural": (lambda rows: text(rows, header=["Users", "Items", "Ratings", "Timestamps"]), {}),
+    "own names": (
+        lambda rows: text(rows, header=["who", "what", "mark", "when"]),
+        {"user_column": "who", "item_column": "what", "time_column": "when"},
+    ),
+    "no header": (lambda rows: text(rows, header=None), {"user_column": 1, "item_column": "2", "time_column": 4}),
+    "unknown header, numbered": (
+        lambda rows: text(rows, header=["a", "b", "c", "d"]),
+        {"user_column": 1, "item_column": 2, "time_column": 4},
+    ),
+    "rating last": (
+        lambda rows: text(pick(rows, 0, 1, 3, 2), separator="\t", header=None),
+        {"user_column": 1, "item_column": 2, "time_column": 3, "rating_column": 4},
+    ),
+    "semicolons": (lambda rows: text(rows, separator=";"), {}),
+    "pipes": (lambda rows: text(rows, separator="|"), {}),
+    "spaces": (
+        lambda rows: text(rows, separator=" ", header=None),
+        {"separator": "space", "user_column": 1, "item_column": 2, "time_column": 4},
+    ),
+    "quotes and row names, as R writes": (
+        lambda rows: (
+            '"user_id" "item_id" "rating" "timestamp"\n'
+            + "".join(f'"{n}" {" ".join(row)}\n' for n, row in enumerate(rows))
+        ),
+        {},
+    ),
+    "quotes": (quoted, {}),
+    "an index, as pandas writes": (
+        lambda rows: text([[str(n), *row] for n, row in enumerate(rows)], header=["", *HEADER]),
+        {},
+    ),
+    "comments": (lambda rows: "% bip weighted\n# 1500 60 300\n" + text(rows) + "# the end\n", {}),
+    "a header that is a comment": (lambda rows: "# " + text(rows, separator="\t"), {}),
+    "iso dates": (lambda rows: text(dated(rows, "%Y-%m-%d %H:%M:%S")), {}),
+    "iso with a zone": (lambda rows: text(dated(rows, "%Y-%m-%dT%H:%M:%SZ")), {}),
+    "utc in words": (lambda rows: text(dated(rows, "%Y-%m-%d %H:%M:%S UTC")), {}),
+    "american dates": (lambda rows: text(dated(rows, "%m/%d/%Y %H:%M:%S")), {}),
+    "a format of its own": (
+        lambda rows: text(dated(rows, "%H.%M.%S %Y/%d/%m")),
+        {"time_format": "%H.%M.%S %Y/%d/%m"},
+    ),
+    "names of days": (lambda rows: text(dated(rows, "%a %b %d %H:%M:%S +0000 %Y")), {}),
+    "ids as floats": (lambda rows: text([[u + ".0", i, r, t] for u, i, r, t in rows]), {}),
+    "bad rows": (
+        lambda rows: text(rows) + "1,2\n3,4,5,soon\n,1,1,1600000000\n",
+        {"skip_bad_rows": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_read_as_it_is(tmp_path: Path, case: str) -> None:
+    rows = base()
+    make, options = READ[case]
+    ratings = read_files([file(tmp_path, make(rows))], ReadOptions(**options)).ratings
+    users, items = ratings.user_ids[ratings.users], ratings.item_ids[ratings.items]
+    assert list(zip(users.tolist(), items.tolist(), strict=True)) == [(int(u), int(i)) for u, i, *_ in rows]
+    unit = 1_000_000 if ratings.times.max() > 10**12 else 1
+    assert (ratings.times // unit).tolist() == [int(row[3]) for row in rows]
+
+
+REFUSED: dict[str, tuple[Callable[[Rows], str | bytes], str]] = {
+    "plays in the fourth place": (
+        lambda rows: text(plays(rows), separator="\t", header=None),
+        r"its fourth \(.* \.\.\.\) is hardly a time; number the columns .* user_column=, item_column=",
+    ),
+    "rating last": (
+        lambda rows: text(pick(rows, 0, 1, 3, 2), separator="\t", header=None),
+        "hardly a time, and its third looks like one",
+    ),
+    "csv without a header": (lambda rows: text(rows, header=None), "no user and item column .* user_column= and"),
+    "three tab columns": (lambda rows: text(pick(rows, 0, 1, 3), separator="\t", header=None), "user_column= and"),
+    "two times": (
+        lambda rows: text([[*row, row[3]] for row in rows], header=[*HEADER, "time"]),
+        r"more than one time column \(timestamp and time\); say which one with time_column=",
+    ),
+    "05/06/2020": (
+        lambda rows: text([[*row[:3], f"0{n % 9 + 1}/05/2020"] for n, row in enumerate(rows)]),
+        "can be read in two ways; say which with time_format='%m/%d/%Y' or '%d/%m/%Y'",
+    ),
+    "bad rows": (
+        lambda rows: text(rows) + "1,2\n3,4,5,soon\n,1,1,1600000000\n",
+        "line 1502 has 2 values where 4 are needed, and 2 more of 1,503 rows cannot be read; .* skip_bad_rows=",
+    ),
+    "7z": (lambda _: b"7z\xbc\xaf\x27\x1c" + bytes(60), "is a 7z archive; unpack it"),
+    "old excel": (lambda _: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(60), "old Excel workbook .* save the sheet"),
+    "pickle": (lambda _: b"\x80\x04\x95" + bytes(60), "is a pickle, which could run any program .* DataFrame"),
+    "sqlite": (lambda _: b"SQLite format 3\0" + bytes(60), "is an SQLite database; export the table"),
+    "npy": (lambda _: b"\x93NUMPY\x01\0" + bytes(60), "is an array of NumPy"),
+    "hdf5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(60), "is an HDF5 file"),
+    "json array": (lambda _: '[{"user": 1}]', "is one JSON array; write an object a line"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_a_way_out(tmp_path: Path, case: str) -> None:
+    make, message = REFUSED[case]
+    with pytest.raises(DataError, match=message) as caught:
+        read_files([file(tmp_path, make(base()))])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["[Content_Types].xml", "xl/workbook.xml"], "is an Excel workbook .* save the sheet or table as csv"),
+        (["users.npy", "items.npy"], r"is an archive of NumPy arrays \(\.npz\)"),
+        (["x/data.pkl", "x/version"], "is a file of PyTorch"),
+    ],
+)
+def test_archives_of_other_programs(tmp_path: Path, members: list[str], message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for member in members:
+            archive.writestr(member, "x")
+    with pytest.raises(DataError, match=message):
+        read_files([tmp_path / "x.zip"])
+
+
+def frame(rows: Rows) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=pd.Index(HEADER)).astype(int)
+
+
+def zstd(content: bytes) -> bytes:
+    sink = io.BytesIO()
+    with pa.CompressedOutputStream(pa.PythonFile(sink, mode="w"), "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue()
+
+
+def tar(content: bytes, mode: Any) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode=mode) as archive:
+        for name, data in (("x/readme.txt", b"read me"), ("x/ratings.csv", content)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def arrow(table: pa.Table, *, stream: bool) -> bytes:
+    sink = io.BytesIO()
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+PACKED: dict[str, Callable[[bytes, pa.Table], bytes]] = {
+    "bz2": lambda content, _: bz2.compress(content),
+    "xz": lambda content, _: lzma.compress(content),
+    "zst": lambda content, _: zstd(content),
+    "tar": lambda content, _: tar(content, "w"),
+    "tar.gz": lambda content, _: tar(content, "w:gz"),
+    "tar.xz": lambda content, _: tar(content, "w:xz"),
+    "arrow": lambda _, table: arrow(table, stream=False),
+    "arrow stream": lambda _, table: arrow(table, stream=True),
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+def test_packed_in_every_way(tmp_path: Path, packing: str) -> None:
+    rows = base()
+    packed = PACKED[packing](text(rows).encode(), pa.Table.from_pandas(frame(rows)))
+    found = read_files([file(tmp_path, packed)]).ratings
+    assert found.user_ids[found.users].tolist() == [int(row[0]) for row in rows]
+    assert found.times.tolist() == [int(row[3]) for row in rows]
+    if not packing.startswith("arrow"):
+        with pytest.raises(DataError):
+            read_files([file(tmp_path, packed[:-200], "cut")])
+
+
+def test_one_id_is_one_id_whatever_it_was_read_from(tmp_path: Path) -> None:
+    rows = base()[:200]
+    table = pa.Table.from_pandas(frame(rows))
+    kinds: dict[str, Any] = {"int32": pa.int32(), "string": pa.string(), "double": pa.float64()}
+    kinds |= {"decimal": pa.decimal128(38, 0), "large": pa.large_string(), "uint64": pa.uint64()}
+    expected = read_files([file(tmp_path, text(rows))]).ratings
+    for name, kind in kinds.items():
+        column = table.column("user_id").cast(kind)
+        pq.write_table(table.set_column(0, "user_id", column), tmp_path / name)
+        found = read_files([tmp_path / name]).ratings
+        assert found.user_ids.tolist() == expected.user_ids.tolist(), name
+        assert found.user_ids.dtype == expected.user_ids.dtype
+    mixed = read_files([tmp_path / "int32", tmp_path / "string", tmp_path / "ratings"]).ratings
+    assert mixed.user_ids.tolist() == expected.user_ids.tolist()
+    assert len(mixed) == 3 * len(expected)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%s", "timestamp", "timestamp with a zone"])
+def test_times_of_parquet(tmp_path: Path, form: str) -> None:
+    rows = base()
+    table = frame(rows)
+    moments = pd.to_datetime(table["timestamp"], unit="s")
+    if form.startswith("timestamp"):
+        table["timestamp"] = moments.dt.tz_localize("UTC") if "zone" in form else moments
+    else:
+        table["timestamp"] = table["timestamp"].astype(str) if form == "%s" else moments.dt.strftime(form)
+    table.to_parquet(tmp_path / "r.parquet")
+    times = read_files([tmp_path / "r.parquet"]).ratings.times
+    unit = 1 if form == "%s" else 1_000_000
+    assert (times // unit).tolist() == [int(row[3]) for row in rows]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    rows = base()
+    path = file(tmp_path, json_lines(rows))
+    read = read_files([path])
+    assert read.ratings.user_ids[read.ratings.users].tolist() == ["U" + row[0] for row in rows]
+    assert read.ratings.times.tolist() == [int(row[3]) for row in rows]
+    assert str(read.reading).startswith("user: reviewerID (U5 ...), item: asin (B106 ...), time: unixReviewTime (2020-")
+
+
+def test_parts_of_one_table(tmp_path: Path) -> None:
+    rows = base()
+    whole = read_files([file(tmp_path, text(rows))]).ratings
+    (tmp_path / "parts").mkdir()
+    pq.write_table(pa.Table.from_pandas(frame(rows[:700])), tmp_path / "parts" / "part-0.parquet")
+    pq.write_table(pa.Table.from_pandas(frame(rows[700:])), tmp_path / "parts" / "part-1.parquet")
+    file(tmp_path / "parts", "", "_SUCCESS")
+    two = [file(tmp_path, text(rows[:700]), "a.csv"), file(tmp_path, text(rows[700:]), "b.csv")]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for path in two:
+            archive.write(path, path.name)
+    for paths, options in (
+        ([tmp_path / "parts"], ReadOptions()),
+        (two, ReadOptions()),
+        ([tmp_path / "x.zip"], ReadOptions(members=("*.csv",))),
+    ):
+        found = read_files(paths, options).ratings
+        assert found.users.tolist() == whole.users.tolist()
+        assert found.user_ids.tolist() == whole.user_ids.tolist()
+        assert found.times.tolist() == whole.times.tolist()
+    with pytest.raises(DataError, match=r"2 files that could be the ratings \(a\.csv, b\.csv\); .* members="):
+        read_files([tmp_path / "x.zip"])
+    assert len(read_files([tmp_path / "x.zip"], ReadOptions(members=("b.csv",))).ratings) == 800
+    with pytest.raises(DataError, match=r"has no member 'c\.csv'; it holds a\.csv, b\.csv"):
+        read_files([tmp_path / "x.zip"], ReadOptions(members=("c.csv",)))
+    data = prepare_source([str(path) for path in two], n_negatives=99)
+    assert [each["name"] for each in data.manifest["source"]["files"]] == ["a.csv", "b.csv"]
+
+
+def prepared(path: Path, **options: Any) -> PreparedData:
+    return prepare_source(str(path), n_negatives=99, **options)
+
+
+def test_no_time_means_a_random_item(tmp_path: Path) -> None:
+    path = file(tmp_path, text(pick(base(), 0, 1, 2), header=HEADER[:3]))
+    data = prepared(path)
+    assert data.protocol_label == "leave-one-out, random item, 99 negatives, strict"
+    assert data.history is None
+    in_order = prepared(path, order="file")
+    assert in_order.protocol_label == "leave-one-out, last row of the file, 99 negatives, strict"
+    assert in_order.history is not None
+    last = {row[0]: row[1] for row in base()}
+    held_out = in_order.item_ids[in_order.test_items].tolist()
+    assert held_out == [int(last[str(user)]) for user in in_order.user_ids]
+    assert held_out != data.item_ids[data.test_items].tolist()
+
+
+def test_a_constant_time_is_none_and_days_without_hours_are_a_loud_warning(tmp_path: Path) -> None:
+    constant = file(tmp_path, text([[*row[:3], "0"] for row in base()]), "constant")
+    with pytest.warns(DataWarning, match="all times are the same, so the held-out item is drawn"):
+        data = prepared(constant)
+    assert data.split_label == "leave-one-out, random item"
+    assert prepared(constant, order="file").split_label == "leave-one-out, last row of the file"
+    days = file(tmp_path, text([[*row[:3], str(int(row[3]) // 86_400 * 86_400)] for row in base()]), "days")
+    with pytest.warns(
+        DataWarning, match=r"order of the file alone decides which item of \d+ of 60 users .* order='random'"
+    ):
+        tied = prepared(days)
+    assert tied.split_label == "leave-one-out"
+    assert prepared(days, order="file").test_items.tolist() == tied.test_items.tolist()
+    drawn, other = (prepared(days, order="random", seed=seed) for seed in (0, 1))
+    assert drawn.split_label == "leave-one-out, equal times drawn"
+    assert drawn.test_items.tolist() != other.test_items.tolist()
+    assert drawn.manifest["n_tied_users"] == tied.manifest["n_tied_users"]
+
+
+def test_seconds_and_milliseconds_in_one_column_are_said(tmp_path: Path) -> None:
+    rows = [[*row[:3], row[3] + "000" * (n % 2)] for n, row in enumerate(base())]
+    with pytest.warns(DataWarning, match=r"different units \(750 in s, 750 in ms\)"):
+        prepared(file(tmp_path, text(rows)))
+
+
+def test_what_counts_as_a_positive(tmp_path: Path) -> None:
+    rows = [[u, i, str(int(n % 4 == 0)), t] for n, (u, i, _, t) in enumerate(base())]
+    path = file(tmp_path, text(rows, header=["user_id", "item_id", "label", "timestamp"]))
+    with pytest.warns(DataWarning, match=r"1,125 of 1,500 rows have a rating of 0 or less, .* min_rating="):
+        prepared(path)
+    data = prepared(path, min_rating=1, min_ratings=2)
+    assert data.manifest["rows_dropped"]["below_min_rating"] == 1125
+    positives = {(int(u), int(i)) for u, i, r, _ in rows if r == "1"}
+    assert set(
+        zip(data.user_ids[data.train.users()].tolist(), data.item_ids[data.train.items].tolist(), strict=True)
+    ) < (positives)
+    with pytest.raises(DataError, match="no row has a rating of 2"):
+        prepared(path, min_rating=2)
+    with pytest.raises(DataError, match="has no rating column by a known name .* rating_column="):
+        prepared(file(tmp_path, text(pick(rows, 0, 1), header=HEADER[:2]), "bare"), min_rating=2)
+
+
+def test_events(tmp_path: Path) -> None:
+    names = ["view", "cart", "purchase"]
+    rows = [[u, i, names[n % 3], t] for n, (u, i, _, t) in enumerate(base())]
+    path = file(tmp_path, text(rows, header=["user_id", "item_id", "event_type", "timestamp"]))
+    with pytest.warns(DataWarning, match="whatever its event_type is; say events="):
+        prepared(path)
+    data = prepared(path, events=("cart", "purchase"), min_ratings=2)
+    assert data.manifest["rows_dropped"]["other_events"] == 500
+    with pytest.raises(DataError, match="has no event 'buy'; its events are view, cart, purchase"):
+        prepared(path, events=("buy",))
+
+
+def test_one_account_with_the_whole_catalogue_stops_nobody(tmp_path: Path) -> None:
+    rows = base() + [["777", str(item), "5", str(1_600_000_000 + item)] for item in range(1, 291)]
+    path = file(tmp_path, text(rows))
+    with pytest.warns(DataWarning, match="1 users with nearly all items were dropped"):
+        data = prepared(path)
+    assert 777 not in data.user_ids
+    assert data.manifest["users_dropped"]["without_negatives"] == 1
+    assert data.manifest["rows_dropped"]["without_negatives"] == 290
+    with pytest.raises(
+        DataError, match=r"user 777 has 10 of 300 items left .* no other user is so: set n_negatives to"
+    ):
+        prepared(path, heavy_users="fail")
+
+
+def test_both_limits_hold_for_all_that_is_left(tmp_path: Path) -> None:
+    path = file(tmp_path, text(base()))
+    data = prepared(path, min_ratings=15, min_item_ratings=4)
+    degrees = data.train.degrees + 1
+    items = [*data.train.items.tolist(), *data.test_items.tolist()]
+    assert degrees.min() >= 15
+    assert min(items.count(item) for item in range(data.n_items)) >= 4
+    dropped = data.manifest["rows_dropped"]
+    assert dropped["below_min_item_ratings"] > 0
+    assert sum(dropped.values()) + len(items) == 1500
+    assert data.n_users + sum(data.manifest["users_dropped"].values()) == 60
+    with pytest.raises(DataError, match="lower min_item_ratings or min_ratings"):
+        prepared(path, min_item_ratings=25)
+
+
+def test_what_prepare_says(tmp_path: Path) -> None:
+    rows = [row for row in base() if int(row[0]) < 20 or int(row[1]) < 150]
+    path = file(tmp_path, text(rows))
+    done = CommandLine(main).call("prepare", path, "--out", tmp_path / "out", "--negatives", 99)
+    assert done.exit_code == 0, done.output
+    assert "read as text: user: user_id (" in done.stdout
+    assert "time: timestamp (2020-09-13 to 2020-09-14), rating: rating (1 to 5)" in done.stdout
+    assert "users kept: 19 of 60 (dropped: 41 below min ratings)" in done.stdout
+    assert "held-out items that no train row has: " in done.stdout
+    assert (
+        "warning: only 19 of 60 users are kept (41 below min ratings); lower --min-ratings to keep more" in done.stderr
+    )
+    manifest = PreparedData.load(tmp_path / "out").manifest
+    assert manifest["reading"]["columns"]["time"]["low"] == "2020-09-13"
+    assert manifest["reading"]["n_rows"] == len(rows)
+    assert len(manifest["warnings"]) == done.stderr.count("warning: ")
+    copy = CommandLine(main).call("prepare", "ml-100k", "--source", path, "--out", tmp_path / "copy", "--negatives", 99)
+    assert "and the published ml-100k has 100,000 ratings of 943 users and 1,682 items, so this is not" in copy.stderr
+    failed = CommandLine(main).fail("prepare", file(tmp_path, text(rows, header=None)), "--out", tmp_path / "x")
+    assert "name them with --user-column and --item-column" in failed
+
+
+def test_bad_rows_are_counted_up_to_a_limit(tmp_path: Path) -> None:
+    path = file(tmp_path, text(base()) + "1,2\n3,4,5,soon\n,1,1,1600000000\n")
+    assert prepared(path, skip_bad_rows=True).manifest["reading"]["n_bad_rows"] == 3
+    with pytest.raises(DataError, match=r"3 of 1,503 rows cannot be read, and max_bad_rows is 0\.001"):
+        prepared(path, skip_bad_rows=True, max_bad_rows=0.001)
+
+
+def test_tables_of_other_libraries_come_through_arrow() -> None:
+    rows = base()
+    table = pa.Table.from_pandas(frame(rows)).rename_columns(["uid", "iid", "stars", "ts"])
+    by_arrow = prepare_source(table, n_negatives=99)
+    by_pandas = prepare_source(frame(rows).astype({"user_id": str}), n_negatives=99, min_rating=1)
+    assert by_arrow.user_ids.tolist() == by_pandas.user_ids.tolist()
+    assert by_arrow.test_items.tolist() == by_pandas.test_items.tolist()
+    assert prepare_source(frame(rows), n_negatives=99, min_rating=3, min_ratings=5).manifest["rows_dropped"][
+        "below_min_rating"
+    ] == sum(int(row[2]) < 3 for row in rows)
+
+
+REAL: dict[str, tuple[list[str], int]] = {
+    "user_artists.dat.gz": (
+        ["--separator", "tab", "--user-column", "1", "--item-column", "2", "--rating-column", "3", "--skip-bad-rows"],
+        92_834,
+    ),
+    "BX-Book-Ratings.csv.gz": (["--min-rating", "1", "--min-ratings", "10"], 100_726),
+    "Video.txt.gz": (["--separator", "space", "--user-column", "1", "--item-column", "2", "--order", "file"], 287_107),
+    "sample_train-item-views.csv.gz": (["--user-column", "session_id", "--min-ratings", "5"], 12_390),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_by_one_command(real_data: Path, tmp_path: Path, name: str) -> None:
+    options, n_rows = REAL[name]
+    path, ncf = real_data / "more" / name, CommandLine(main)
+    document = ncf.succeed("prepare", path, "--out", tmp_path / "data", "--negatives", 99, *options)
+    assert document["manifest"]["reading"]["n_rows"] == n_rows
+    data = PreparedData.load(tmp_path / "data")
+    shape = ("--factors", 4, "--layers", "8,8,8,4", "--epochs", 1)
+    ncf.succeed("train", "--data", tmp_path / "data", "--out", tmp_path / "run", *shape)
+    user = str(data.user_ids[0])
+    lists = ncf.succeed("recommend", tmp_path / "run", "--user", user)
+    separators = {".dat": "\t", ".csv": ";" if name.startswith("sample") else ",", ".txt": " "}
+    opened = pd.read_csv(path, sep=separators[Path(path.stem).suffix], dtype=str, header=None, names=list("abcde"))
+    items = set(opened["c" if name.startswith("sample") else "b"])
+    recommended = [str(item) for item in json.loads(json.dumps(lists))["recommendations"][0]["item_ids"]]
+    assert recommended
+    assert set(recommended) <= items
+    assert not set(recommended) & set(opened.loc[opened["a"] == user, "b"])
+
+
+def test_csv_is_what_the_module_writes(tmp_path: Path) -> None:
+    with (tmp_path / "r.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+        writer.writerows([HEADER, *base()])
+    assert len(read_files([tmp_path / "r.csv"]).ratings) == 1500
