@@ -4,21 +4,24 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.ratings.readers import COLUMN_NAMES
+from data_prep.ratings.columns import known_names, plain_name
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_bytes
 
 Role = Literal["user", "item", "title"]
 Id = int | str
 
-_NAMES = {**COLUMN_NAMES, "title": ("title", "name", "text", "description")}
+_NAMES: dict[Role, tuple[str, ...]] = {
+    "user": known_names("user"),
+    "item": known_names("item"),
+    "title": ("title", "name", "text", "description"),
+}
 _SEPARATORS = ("\t", "::", "|", ";", ",")
 
 
@@ -119,7 +122,7 @@ def _parquet(path: Path, content: bytes, roles: tuple[Role, ...]) -> tuple[list[
 
     try:
         names = pq.read_schema(pa.BufferReader(content)).names
-        wanted = [name for name in names if _plain(name) in {each for role in roles for each in _NAMES[role]}]
+        wanted = [name for name in names if plain_name(name) in {each for role in roles for each in _NAMES[role]}]
         columns = [column.to_pylist() for column in pq.read_table(pa.BufferReader(content), columns=wanted).columns]
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
@@ -150,7 +153,7 @@ def _delimited(text: str, roles: tuple[Role, ...], *, alone: bool) -> tuple[list
     first = next((line for line in lines if line.strip()), "")
     separator = next((each for each in _SEPARATORS if each in first), " ")
     header = _split(first, separator)
-    has_header = any(_plain(name) in _NAMES[role] for name in header for role in roles)
+    has_header = any(plain_name(name) in _NAMES[role] for name in header for role in roles)
     if alone and not has_header:
         return [], [(number, [line.strip()]) for number, line in enumerate(lines, 1)]
     if separator in ("::", " "):
@@ -182,18 +185,13 @@ def _text(path: Path, content: bytes, *, latin: bool) -> str:
 
 
 def _find(path: Path, role: Role, names: list[str], rows: _Rows) -> int:
-    found = [position for position, name in enumerate(names) if _plain(name) in _NAMES[role]]
+    found = [position for position, name in enumerate(names) if plain_name(name) in _NAMES[role]]
     if len(found) != 1:
         problem = "more than one column" if found else "no column"
         raise DataError(
             f"{path} has {problem} for the {role} (its columns: {shown(names)}); call one {_NAMES[role][0]} or {role}"
         )
     return found[0]
-
-
-def _plain(name: str) -> str:
-    """A column's name without case, underscores and RecBole's type."""
-    return re.sub(r":.*|[_\s-]", "", name).lower()
 
 
 def _id(value: Any) -> Id:

@@ -215,10 +215,10 @@ def frame(rows: Rows) -> pd.DataFrame:
 
 
 def zstd(content: bytes) -> bytes:
-    sink = io.BytesIO()
-    with pa.CompressedOutputStream(pa.PythonFile(sink, mode="w"), "zstd") as stream:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
         stream.write(content)
-    return sink.getvalue()
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def tar(content: bytes, mode: Any) -> bytes:
@@ -259,7 +259,7 @@ def test_packed_in_every_way(tmp_path: Path, packing: str) -> None:
     assert found.times.tolist() == [int(row[3]) for row in rows]
     if not packing.startswith("arrow"):
         with pytest.raises(DataError):
-            read_files([file(tmp_path, packed[:-200], "cut")])
+            read_files([file(tmp_path, packed[: len(packed) // 2], "cut")])
 
 
 def test_one_id_is_one_id_whatever_it_was_read_from(tmp_path: Path) -> None:
@@ -375,6 +375,7 @@ def test_seconds_and_milliseconds_in_one_column_are_said(tmp_path: Path) -> None
         prepared(file(tmp_path, text(rows)))
 
 
+@pytest.mark.filterwarnings("ignore:.*held-out items are in no train row")
 def test_what_counts_as_a_positive(tmp_path: Path) -> None:
     rows = [[u, i, str(int(n % 4 == 0)), t] for n, (u, i, _, t) in enumerate(base())]
     path = file(tmp_path, text(rows, header=["user_id", "item_id", "label", "timestamp"]))
@@ -388,10 +389,11 @@ def test_what_counts_as_a_positive(tmp_path: Path) -> None:
     ) < (positives)
     with pytest.raises(DataError, match="no row has a rating of 2"):
         prepared(path, min_rating=2)
-    with pytest.raises(DataError, match="has no rating column by a known name .* rating_column="):
+    with pytest.raises(DataError, match=r"has no rating column by a known name .* rating_column="):
         prepared(file(tmp_path, text(pick(rows, 0, 1), header=HEADER[:2]), "bare"), min_rating=2)
 
 
+@pytest.mark.filterwarnings("ignore:.*held-out items are in no train row")
 def test_events(tmp_path: Path) -> None:
     names = ["view", "cart", "purchase"]
     rows = [[u, i, names[n % 3], t] for n, (u, i, _, t) in enumerate(base())]

@@ -54,14 +54,14 @@ _NAMES: dict[Role, tuple[str, str, str]] = {
 }
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without case, spaces, hyphens, underscores, a RecBole type such as ``:token``, and a plural's s."""
     plain = re.sub(r":.*|[\W_]", "", name).lower()
     return plain[:-1] if plain.endswith("s") and len(plain) > 3 else plain
 
 
 _RANKS: Mapping[Role, tuple[frozenset[str], ...]] = MappingProxyType(
-    {role: tuple(frozenset(map(_plain, names.split())) for names in ranks) for role, ranks in _NAMES.items()}
+    {role: tuple(frozenset(map(plain_name, names.split())) for names in ranks) for role, ranks in _NAMES.items()}
 )
 ADVICE = "name them with user_column= and item_column=, or number them from 1"
 
@@ -170,7 +170,7 @@ def position_of(source: object, role: Role, said: str | int, names: Sequence[str
         if not 1 <= int(said) <= len(names):
             raise DataError(f"{role}_column is {said}, and {source} has {len(names)} columns; they count from 1")
         return int(said) - 1
-    close = [place for place, name in enumerate(stripped) if _plain(name) == _plain(str(said))]
+    close = [place for place, name in enumerate(stripped) if plain_name(name) == plain_name(str(said))]
     if len(close) != 1:
         raise DataError(f"{source} has no column {said!r} for {role}_column= (its columns: {_listed(names)})")
     return close[0]
@@ -178,7 +178,7 @@ def position_of(source: object, role: Role, said: str | int, names: Sequence[str
 
 def _by_name(source: object, role: Role, names: Sequence[str], taken: set[int], options: ReadOptions) -> int | None:
     for rank in _RANKS[role]:
-        positions = [place for place, name in enumerate(names) if place not in taken and _plain(name) in rank]
+        positions = [place for place, name in enumerate(names) if place not in taken and plain_name(name) in rank]
         if len(positions) > 1 and (role in ROWS or options.wants(role)):
             several = " and ".join(names[place].strip() for place in positions)
             raise DataError(f"{source} has more than one {role} column ({several}); say which one with {role}_column=")
@@ -194,7 +194,12 @@ def _listed(names: Sequence[Any]) -> str:
 
 def names_a_column(names: Sequence[str], options: ReadOptions) -> bool:
     """Whether a line holds the name of a user or an item column, a known one or one that an option gives."""
-    plain = [_plain(name) for name in names]
+    plain = [plain_name(name) for name in names]
     known = any(name in rank for role in ("user", "item") for rank in _RANKS[role] for name in plain)
     said = (options.column(role) for role in options.said())
-    return known or any(_plain(str(each)) in plain for each in said if not str(each).isdigit())
+    return known or any(plain_name(str(each)) in plain for each in said if not str(each).isdigit())
+
+
+def known_names(role: Role) -> tuple[str, ...]:
+    """The plain names (`plain_name`) that mean a role wherever they stand, the most usual first."""
+    return tuple(map(plain_name, " ".join(_NAMES[role][:2]).split()))
