@@ -59,6 +59,11 @@ class BinaryRowEmbedding(BinaryEmbedding, RowEmbedding):
         return latent if self.precision == "full" else binarize_rows(latent)
 
 
+def is_binary(table: RowEmbedding) -> bool:
+    """Whether the rows of a table are 1-bit now."""
+    return isinstance(table, BinaryRowEmbedding) and table.precision == "low"
+
+
 class RowAdam(torch.optim.Adam):
     """Adam whose steps cost the rows that a batch touched, for the embedding tables of a model.
 

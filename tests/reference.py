@@ -218,3 +218,15 @@ def ncf_logit(state: dict[str, Floats], user: int, item: int, recent: Iterable[i
             x = np.maximum(x, 0)
         parts.append(x)
     return float(state["last.weight"][0] @ np.concatenate(parts) + state["last.bias"][0]) + more
+
+
+def top_codes(
+    user: Floats, user_scale: Any, items: Floats, scales: Floats, k: int, bias: float, seen: set[int]
+) -> list[tuple[int, Any]]:
+    """Best ``k`` (item, score) of signs (n_items, n_bits), -1 or +1, times scales; of equals the lower number first."""
+    scores = []
+    for item in range(len(items)):
+        count = np.float32(sum(int(a) * int(b) for a, b in zip(user, items[item], strict=True)))
+        score = np.float32(np.float32(np.float32(count * scales[item]) * np.float32(user_scale)) + np.float32(bias))
+        scores.append((-score, item))
+    return [(item, -negated) for negated, item in sorted(scores) if item not in seen][:k]

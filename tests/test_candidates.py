@@ -52,7 +52,10 @@ def test_every_format_holds_the_same(tmp_path: Path, tiny_data: PreparedData, dt
         for name, expected_ids in (("gmf_users", data.user_ids), ("mlp_items", data.item_ids)):
             ids, vectors = vectors_in(tmp_path / format, name)
             assert ids.tolist() == expected_ids.tolist()
-            np.testing.assert_array_equal(vectors, vectors_in(tmp_path / "parquet", name)[1])
+            expected = vectors_in(tmp_path / "parquet", name)[1]
+            if (format, dtype) == ("faiss", "binary"):  # whose index has no place for scales
+                expected = np.sign(expected)
+            np.testing.assert_array_equal(vectors, expected)
 
 
 def test_safetensors_in_batches_are_read_by_its_own_library(

@@ -15,8 +15,11 @@ from ncf_ppt.export.embeddings import FORMAT_VERSION, export_embeddings
 from ncf_ppt.export.encodings import Dtype
 from ncf_ppt.export.vector_files import Format
 from ncf_ppt.model import NCF, NCFConfig
+from ncf_ppt.rotation import rotate
 from ncf_ppt.row_adam import RowAdam
 from ppt_core.errors import DataError
+from ppt_core.layers import set_precision
+from ppt_core.plan import convert
 from ppt_core.runs.files import file_checksums, read_json
 
 N_USERS, N_ITEMS, FACTORS, HALF = 7, 5, 12, 10
@@ -98,15 +101,20 @@ def test_round_trip(
         assert ids == (data.user_ids if name.endswith("users") else data.item_ids).tolist()
         description = manifest["tables"][name]
         assert description["rows"] == len(vectors) == len(expected)
-        assert description["dimension"] == expected.shape[1]
-        assert (scales is not None) == (dtype == "int8")
+        assert (scales is not None) == (dtype in ("int8", "binary"))
         if dtype == "binary":
+            rotation = np.load(tmp_path / "out" / description["rotation"])
+            assert rotation.shape == (expected.shape[1], 256)
+            np.testing.assert_allclose(rotation @ rotation.T, np.eye(expected.shape[1]), atol=1e-12)
+            rotated = rotate(expected, rotation)
             assert vectors.dtype == np.uint8
-            assert vectors.shape[1] * 8 == description["stored_dimension"] == 16
-            bits = np.unpackbits(vectors, axis=1)
-            assert (bits[:, : expected.shape[1]] == (expected > 0)).all()
-            assert not bits[:, expected.shape[1] :].any()
+            assert vectors.shape[1] * 8 == description["dimension"] == description["stored_dimension"] == 256
+            assert (np.unpackbits(vectors, axis=1) == (rotated > 0)).all()
+            assert scales is not None
+            np.testing.assert_allclose(scales, np.abs(rotated).mean(axis=1), rtol=1e-6)
             continue
+        assert "rotation" not in description
+        assert description["dimension"] == expected.shape[1]
         assert description["stored_dimension"] == vectors.shape[1] == expected.shape[1]
         assert vectors.dtype == dtype
         if dtype == "float32":
@@ -206,6 +214,19 @@ def test_repeated_bytes_are_identical(tmp_path: Path, data: PreparedData, format
     assert file_checksums(tmp_path / "a") == file_checksums(tmp_path / "b")
     export_embeddings(network(seed=1), data, tmp_path / "c", format=format, dtype=dtype)
     assert file_checksums(tmp_path / "a") != file_checksums(tmp_path / "c")
+
+
+def test_tables_of_one_bit_are_exported_as_they_are(tmp_path: Path, data: PreparedData) -> None:
+    config = NCFConfig(model="gmf", factors=FACTORS, binarize_embeddings=True)
+    model = NCF(N_USERS, N_ITEMS, config, seed=0)
+    convert(model)
+    set_precision(model, "low")
+    manifest = export_embeddings(model.eval(), data, tmp_path / "out", dtype="binary", format="npy")
+    assert manifest["tables"]["gmf_items"] == {"rows": N_ITEMS, "dimension": FACTORS, "stored_dimension": 16}
+    vectors, scales, _ = read(tmp_path / "out", "gmf_items")
+    assert scales is not None
+    signs = np.where(np.unpackbits(vectors, axis=1, count=FACTORS), 1, -1) * scales[:, np.newaxis]
+    np.testing.assert_array_equal(signs, model.gmf_item.values().numpy())
 
 
 def test_int8_of_the_smallest_numbers(tmp_path: Path, data: PreparedData) -> None:

@@ -22,6 +22,8 @@ from ncf_ppt.export.encodings import MEANINGS, Dtype, encode
 from ncf_ppt.export.vector_files import FORMATS, Batches, Format, write_ids, write_table
 from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
+from ncf_ppt.rotation import fit_rotation, rotate
+from ncf_ppt.row_adam import RowEmbedding, is_binary
 from ncf_ppt.serving import served
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_checksums, new_directory, write_json
@@ -37,7 +39,14 @@ _MEANINGS = {
     "mlp": "mlp_users and mlp_items make no inner product: neighbours within mlp_items are items alike, and candidates "
     "to be rescored by the network",
 }
-_MEANING_OF_SIGNS = "; signs alone leave of an inner product the Hamming distance, which only finds candidates"
+_MEANING_OF_SIGNS = (
+    "; signs err, so their inner product, scale * scale * (dimension - 2 * Hamming distance), only finds candidates"
+)
+_MEANING_OF_ROTATION = (
+    ". Signs are those of rotated vectors, vector @ the matrix in the table's rotation file; rotate a vector of your "
+    "own that asks for items, too"
+)
+_LEAST_BITS = 256  # of a vector of signs
 
 
 def export_embeddings(
@@ -57,9 +66,12 @@ def export_embeddings(
     ``dimension`` and ``stored_dimension``, and the SHA-256 of the files. What the files hold is said in
     `ncf_ppt.export.vector_files`.
 
-    ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps signs alone: bytes uint8,
-    ``stored_dimension`` is the dimension rounded up to a multiple of 8; both sides are padded with 0, which no
-    Hamming distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
+    ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps a sign for each component and
+    a scale for each row, in bytes uint8. Before that, vectors are rotated and lifted to 256 components, or to the next
+    multiple of 8 of their own size if that is more (`ncf_ppt.rotation`): ``gmf_rotation.npy`` for both GMF tables and
+    ``mlp_rotation.npy``, float64 (size, dimension), named by each table's ``rotation`` in the manifest. Tables that
+    were trained at 1 bit are what they are and are not rotated; their last byte is padded with 0 bits, which no Hamming
+    distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
 
     Raises:
         DataError: ``out`` exists or cannot be written, a component is not finite or beyond float16.
@@ -81,18 +93,25 @@ def export_embeddings(
                 f"{name} has {table.num_embeddings} rows and the data have {n_ids}; pass the data of the model"
             )
 
-    descriptions = {}
+    descriptions: dict[str, dict[str, Any]] = {}
+    rotations = _rotations(tables) if dtype == "binary" else {}
+    meaning = _MEANINGS[model.config.model] + (_MEANING_OF_SIGNS if dtype == "binary" else "")
     with new_directory(out) as folder:
+        for part, rotation in rotations.items():
+            np.save(folder / f"{part}_rotation.npy", rotation, allow_pickle=False)
         for name, (table, weights) in tables.items():
-            dimension = table.embedding_dim
+            rotation = rotations.get(name[:3])
+            dimension = table.embedding_dim if rotation is None else rotation.shape[1]
             width = -(-dimension // 8) if dtype == "binary" else dimension
-            batches = _encoded_batches(name, table, weights, ids[name[4:]], dtype)
+            batches = _encoded_batches(name, table, weights, rotation, ids[name[4:]], dtype)
             write_table(folder, name, ids[name[4:]], width, dtype, format, batches)
             descriptions[name] = {
                 "rows": table.num_embeddings,
                 "dimension": dimension,
                 "stored_dimension": 8 * width if dtype == "binary" else width,
             }
+            if rotation is not None:
+                descriptions[name]["rotation"] = f"{name[:3]}_rotation.npy"
         for side, side_ids in ids.items():
             write_ids(folder, side[:-1], side_ids, format)
         manifest = {
@@ -102,7 +121,7 @@ def export_embeddings(
             "format": format,
             "dtype": dtype,
             "encoding": MEANINGS[dtype],
-            "meaning": _MEANINGS[model.config.model] + (_MEANING_OF_SIGNS if dtype == "binary" else ""),
+            "meaning": meaning + (_MEANING_OF_ROTATION if rotations else ""),
             "bias": float(model.last.bias.item()),
             "n_users": data.n_users,
             "n_items": data.n_items,
@@ -114,9 +133,9 @@ def export_embeddings(
     return manifest
 
 
-def _tables(model: NCF) -> dict[str, tuple[torch.nn.Embedding, Tensor | None]]:
+def _tables(model: NCF) -> dict[str, tuple[RowEmbedding, Tensor | None]]:
     """Tables by name, with the weights to fold in where there are any."""
-    tables: dict[str, tuple[torch.nn.Embedding, Tensor | None]] = {}
+    tables: dict[str, tuple[RowEmbedding, Tensor | None]] = {}
     if model.config.model != "mlp":
         tables["gmf_users"] = model.gmf_user, model.last.weight[0, : model.config.factors]
         tables["gmf_items"] = model.gmf_item, None
@@ -126,8 +145,25 @@ def _tables(model: NCF) -> dict[str, tuple[torch.nn.Embedding, Tensor | None]]:
     return tables
 
 
+def _rotations(tables: dict[str, tuple[RowEmbedding, Tensor | None]]) -> dict[str, NDArray[np.float64]]:
+    """The rotation of each pair of tables that are not 1-bit already, fitted to the items' vectors."""
+    found = {}
+    for name, (table, _) in tables.items():
+        if name.endswith("items") and not is_binary(table):
+            n_bits = max(_LEAST_BITS, -(-table.embedding_dim // 8) * 8)
+            vectors = table.values().float().cpu().numpy()
+            _check_finite(name, vectors)
+            found[name[:3]] = fit_rotation(vectors, n_bits)
+    return found
+
+
 def _encoded_batches(
-    name: str, table: torch.nn.Embedding, weights: Tensor | None, ids: NDArray[Any], dtype: Dtype
+    name: str,
+    table: RowEmbedding,
+    weights: Tensor | None,
+    rotation: NDArray[np.float64] | None,
+    ids: NDArray[Any],
+    dtype: Dtype,
 ) -> Batches:
     n_rows = max(1, _BATCH_BYTES // (4 * table.embedding_dim))
     for start in range(0, len(ids), n_rows):
@@ -136,8 +172,10 @@ def _encoded_batches(
             # Through the module, since the rows of its weight may lag behind.
             rows = table(torch.arange(start, start + len(batch_ids), device=table.weight.device))
             vectors = (rows if weights is None else rows * weights).float().cpu().numpy()
-        if not np.isfinite(vectors).all():
-            raise DataError(
-                f"{name} holds NaN or infinity; the model has diverged: train it with a lower learning rate"
-            )
-        yield batch_ids, *encode(vectors, dtype)
+        _check_finite(name, vectors)
+        yield batch_ids, *encode(vectors if rotation is None else rotate(vectors, rotation), dtype)
+
+
+def _check_finite(name: str, vectors: NDArray[np.float32]) -> None:
+    if not np.isfinite(vectors).all():
+        raise DataError(f"{name} holds NaN or infinity; the model has diverged: train it with a lower learning rate")

@@ -13,8 +13,8 @@ MEANINGS = {
     "float32": "components as they are",
     "float16": "components rounded to the nearest float16",
     "int8": "component = value * scale of the row, values -127 to 127: off by scale / 2 at most",
-    "binary": "bit 1 where the component is above 0, else 0; eight a byte, the first in its highest bit, as "
-    "numpy.packbits; 0 bits fill the last byte",
+    "binary": "component = scale of the row where its bit is 1, else -scale; eight bits a byte, the first in its "
+    "highest bit, as numpy.packbits; 0 bits fill the last byte",
 }
 
 
@@ -22,14 +22,15 @@ def encode(vectors: NDArray[np.float32], dtype: Dtype) -> tuple[NDArray[Any], ND
     """Encode float32 (n, size) as `MEANINGS` says.
 
     Returns:
-        What is stored, (n, width), width being size or, for ``binary``, size / 8 rounded up; and for ``int8`` the
-        scales, float32 (n,), symmetric: 0 for a row of zeros.
+        What is stored, (n, width), width being size or, for ``binary``, size / 8 rounded up; for ``int8`` and it the
+        scales, float32 (n,), 0 for a row of zeros. ``int8`` is symmetric; the scale of signs is the mean of |row|, the
+        one that errs least (Rastegari et al. 2016).
 
     Raises `DataError` if a component is beyond float16.
     """
     largest = np.abs(vectors).max(axis=1, initial=0)
     if dtype == "binary":
-        return np.packbits(vectors > 0, axis=1), None
+        return np.packbits(vectors > 0, axis=1), np.abs(vectors).mean(axis=1)
     if dtype == "int8":
         scales = largest / np.float32(127)
         divisors = np.where(scales > 0, scales, np.float32(1))[:, np.newaxis]
@@ -40,7 +41,7 @@ def encode(vectors: NDArray[np.float32], dtype: Dtype) -> tuple[NDArray[Any], ND
 
 
 def decode(values: NDArray[Any], scales: NDArray[Any] | None, size: int) -> NDArray[np.float32]:
-    """Rows (n, size) of what `encode` returned, float32; bits without scales become -1 and +1."""
+    """Rows (n, size) of what `encode` returned, float32; bits without scales, as Faiss has them, become -1 and +1."""
     if values.dtype == np.uint8:
         bits = np.unpackbits(values, axis=1, count=size).astype(bool)
         sizes = np.ones((len(values), 1), np.float32) if scales is None else scales[:, np.newaxis].astype(np.float32)

@@ -4,13 +4,14 @@ All but Faiss, whose index is built in memory, are written in the memory of a ba
 
 ===============  ======================================================================================================
 ``parquet``      ``TABLE.parquet``: ``user_id`` or ``item_id`` as in the source, ``vector`` (a fixed-size list) and, for
-                 int8, float32 ``scale``
-``npy``          ``TABLE.npy`` (n, width) and, for int8, ``TABLE_scale.npy`` float32 (n,); the ids are in
+                 int8 and binary, float32 ``scale``
+``npy``          ``TABLE.npy`` (n, width) and, for int8 and binary, ``TABLE_scale.npy`` float32 (n,); the ids are in
                  ``user_ids.npy`` and ``item_ids.npy``, int64 (n,), or, if strings, in ``user_ids.json``, a list
-``safetensors``  ``TABLE.safetensors``: ``vectors`` (n, width), ``scales`` (n,) for int8, and ``ids`` int64 (n,) or, of
-                 strings, ``ids_utf8``, one behind the other, with ``ids_offsets`` (n + 1,)
+``safetensors``  ``TABLE.safetensors``: ``vectors`` (n, width), ``scales`` (n,) for int8 and binary, and ``ids`` int64
+                 (n,) or, of strings, ``ids_utf8``, one behind the other, with ``ids_offsets`` (n + 1,)
 ``faiss``        ``TABLE.faiss``: a flat index with ids, by inner product (float32, float16) or Hamming distance
-                 (binary). Of string ids it has the row numbers, and ``user_ids.json``, ``item_ids.json`` the ids
+                 (binary, without scales). Of string ids it has the row numbers, and ``user_ids.json``,
+                 ``item_ids.json`` the ids
 ===============  ======================================================================================================
 """
 
@@ -72,7 +73,7 @@ def write_ids(folder: Path, kind: str, ids: NDArray[Any], format: Format) -> Non
 
 
 def read_table(folder: Path, name: str, format: Format, dimension: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Read a table back: its ids (n,) and its vectors, float32 (n, dimension), signs as -1 and +1."""
+    """Read a table back: its ids (n,) and what `ncf_ppt.export.encodings.decode` gives, float32 (n, dimension)."""
     if format == "parquet":
         import pyarrow.parquet as pq
 
@@ -144,7 +145,8 @@ def _write_safetensors(path: Path, ids: NDArray[Any], width: int, dtype: Dtype, 
         last["ids_utf8"] = np.frombuffer(b"".join(encoded), np.uint8)
     stored = np.dtype(np.uint8 if dtype == "binary" else dtype)
     shapes: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = [(k, v.dtype, v.shape) for k, v in first.items()]
-    if dtype == "int8":  # in front of what could leave them at an odd place
+    has_scales = dtype in ("int8", "binary")
+    if has_scales:  # in front of what could leave them at an odd place
         shapes.append(("scales", np.dtype(np.float32), (len(ids),)))
     shapes.append(("vectors", stored, (len(ids), width)))
     shapes += [(name, array.dtype, array.shape) for name, array in last.items()]
@@ -160,7 +162,7 @@ def _write_safetensors(path: Path, ids: NDArray[Any], width: int, dtype: Dtype, 
         for array in first.values():
             file.write(array.tobytes())
         all_scales = []
-        if dtype == "int8":
+        if has_scales:
             scales_at = file.tell()
             file.seek(4 * len(ids), 1)
         for _, values, scales in batches:
@@ -169,7 +171,7 @@ def _write_safetensors(path: Path, ids: NDArray[Any], width: int, dtype: Dtype, 
                 all_scales.append(scales)
         for array in last.values():
             file.write(array.tobytes())
-        if dtype == "int8":
+        if has_scales:
             file.seek(scales_at)
             file.write(np.concatenate(all_scales).tobytes())
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncf_ppt.export.encodings import decode, encode
-from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding
+from ncf_ppt.row_adam import RowEmbedding, is_binary
 
 Embeddings = Literal["float32", "int8", "binary"]
 
@@ -56,5 +56,4 @@ class PackedTable:
 
 def embeddings_of(tables: list[RowEmbedding]) -> Embeddings:
     """How a network's tables are stored without loss."""
-    is_binary = any(isinstance(table, BinaryRowEmbedding) and table.precision == "low" for table in tables)
-    return "binary" if is_binary else "float32"
+    return "binary" if any(map(is_binary, tables)) else "float32"

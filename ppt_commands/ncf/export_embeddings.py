@@ -24,7 +24,8 @@ from ppt_commands.output import print_json
     type=click.Choice(["float32", "float16", "int8", "binary"]),
     default="float32",
     show_default=True,
-    help="Type of the components; int8 has a scale for each row, binary keeps the signs.",
+    help="Type of the components; int8 has a scale for each row, and so has binary, which keeps the signs of rotated "
+    "vectors and is always verified.",
 )
 @click.option("--verify", is_flag=True, help="Search in the files for the network's own top 10, and compare.")
 @DATA_OPTION
@@ -47,6 +48,7 @@ def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_
 
     trained = load(run, data=data)
     manifest = trained.export_embeddings(out, **encoding)
+    verify = verify or encoding["dtype"] == "binary"
     reports = verify_export(out, trained.network, trained.data) if verify else {}
     if as_json:
         return print_json({"out": str(out), **manifest, **({"verification": reports} if verify else {})})

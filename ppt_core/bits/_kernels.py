@@ -8,16 +8,7 @@ from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-
-@intrinsic
-def _popcount(typing_context, word):
-    """Number of ones of a 64-bit word; LLVM turns a loop of them into vector instructions where there are any."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
+from ppt_core.popcount import popcount
 
 _LANES = 16  # channels side by side: two vectors of 512 bits, four of 256
 _WORDS = ir.VectorType(ir.IntType(64), _LANES)
@@ -167,9 +158,9 @@ def multiply_bits(bits, weights, scale, bias, out):
             n_ones = np.int64(0)
             for word in range(n_words):
                 ones = bits[row, word]
-                n_ones += np.int64(_popcount(ones))
+                n_ones += np.int64(popcount(ones))
                 for channel in range(n_channels):
-                    counts[channel] += np.int64(_popcount(ones & weights[word, channel]))
+                    counts[channel] += np.int64(popcount(ones & weights[word, channel]))
             for channel in range(n_channels):
                 out[row, channel] = np.float32(2 * counts[channel] - n_ones) * scale + bias[channel]
 
@@ -240,7 +231,7 @@ def _by_lanes(signs):
                 for lane in range(min(_LANES, n_channels - first)):
                     ones = np.uint64(signs[row, word, first + lane])
                     weights[group, row * n_words + word, lane] = ones
-                    n_ones[first + lane] += np.int64(_popcount(ones))
+                    n_ones[first + lane] += np.int64(popcount(ones))
     return weights, n_ones
 
 
