@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ncf_ppt.initialize import initialize
 from ncf_ppt.recent import MeanEmbedding
-from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding
+from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding, is_binary
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.pair_linear import PairLinear
 
@@ -24,8 +25,9 @@ class NCFConfig:
         layers: widths of the MLP. The first is that of its input, the user's and the item's embedding of half
             that size each, so it must be even; each further one is a Linear layer.
         batch_norm: BatchNorm before each activation of the MLP.
-        binarize_embeddings: in low precision every row of an embedding table is a sign for each component and one
-            scale, see `ppt_core.binarize.binarize_rows`.
+        binarize_embeddings: in low precision every row of the ``items``' tables, or of ``all``, is a sign for each
+            component and one scale, see `ppt_core.binarize.binarize_rows`; True is ``all``. In a GMF with ``all`` the
+            last layer's weights then train no more, so that a logit is a scale times a count of equal bits.
         n_recent: how many of a user's last items the network reads; 0 is the network of users and items alone.
     """
 
@@ -33,7 +35,7 @@ class NCFConfig:
     factors: int = 64
     layers: tuple[int, ...] = (256, 256, 128, 64)
     batch_norm: bool = True
-    binarize_embeddings: bool = False
+    binarize_embeddings: Literal["items", "all"] | bool | None = None
     n_recent: int = 0
 
     def __post_init__(self) -> None:
@@ -48,6 +50,10 @@ class NCFConfig:
             )
         if self.n_recent < 0:
             raise ValueError(f"n_recent is {self.n_recent}; it must be 0, which reads no recent items, or above")
+        if isinstance(self.binarize_embeddings, bool):  # what it was when there was no choice of tables
+            object.__setattr__(self, "binarize_embeddings", "all" if self.binarize_embeddings else None)
+        if self.binarize_embeddings not in (None, "items", "all"):
+            raise ValueError(f"binarize_embeddings is {self.binarize_embeddings!r}; choose items or all")
         if self.n_recent and self.binarize_embeddings:
             raise ValueError(
                 "binarize_embeddings makes every row 1-bit, which a mean of recent items is not; leave one out"
@@ -93,14 +99,15 @@ class NCF(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):  # no draws from the global generator; real memory comes below
-            table = BinaryRowEmbedding if config.binarize_embeddings else RowEmbedding
+            user_table = BinaryRowEmbedding if config.binarize_embeddings == "all" else RowEmbedding
+            item_table = BinaryRowEmbedding if config.binarize_embeddings else RowEmbedding
             if config.model != "mlp":
-                self.gmf_user = table(n_users, config.factors)
-                self.gmf_item = table(n_items, config.factors)
+                self.gmf_user = user_table(n_users, config.factors)
+                self.gmf_item = item_table(n_items, config.factors)
             if config.model != "gmf":
                 half = config.layers[0] // 2
-                self.mlp_user = table(n_users, half)
-                self.mlp_item = table(n_items, half)
+                self.mlp_user = user_table(n_users, half)
+                self.mlp_item = item_table(n_items, half)
                 has_bias = not config.batch_norm  # BatchNorm takes off every bias and adds its own
                 n_user = half + (config.factors if config.n_recent else 0)
                 self.first = PairLinear(n_user, half, config.layers[1], bias=has_bias)
@@ -171,7 +178,10 @@ class NCF(nn.Module):
             if has_recent:
                 user = torch.cat([user, vectors["recent"]], dim=1)
             parts.append(self.mlp(self.first(user, vectors["mlp_item"])))
-        logits: Tensor = self.last(*parts).squeeze(1)
+        if self.config.model == "gmf" and is_binary(self.gmf_user):
+            logits = F.linear(parts[0], self.last.weight.detach(), self.last.bias).squeeze(1)
+        else:
+            logits = self.last(*parts).squeeze(1)
         if has_recent and self.config.model != "mlp":
             logits = logits + (vectors["recent"] * vectors["next_item"]).sum(1) + self.item_bias(items).squeeze(1)
         return logits

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ITERATIONS = 50
-_FITTED_ROWS = 1 << 16  # of more rows a sample says as much
+_FITTED_ROWS = 1 << 14  # of more rows a sample says as much
 _BLOCK_ROWS = 256
 
 
@@ -21,7 +21,7 @@ def fit_rotation(vectors: NDArray[np.float32], n_bits: int, *, seed: int = 0) ->
     R R^T is the identity, so inner products of vectors stay what they are. From a random start, signs B of X R and the
     R nearest to them take turns, 50 times: R = S V for the singular value decomposition S D V of X^T B. Each turn adds
     to the sum of |X R|, by which signs are the closer. X are the vectors at unit length, so that each counts alike; of
-    more than 65,536 vectors some are taken, evenly spread.
+    more than 16,384 vectors some are taken, evenly spread.
 
     The result is a function of the arguments on one machine: BLAS is held to one thread for the time, since it may
     round by their number, and a sign next to 0 would turn.

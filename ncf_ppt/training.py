@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.als_start import start_from_als
+from ncf_ppt.binary_tables import rotate_tables
 from ncf_ppt.device_sampler import DeviceSampler
 from ncf_ppt.histories import last_items
 from ncf_ppt.model import NCF, NCFConfig
@@ -169,6 +170,12 @@ def _task(
             name="als", run=partial(start_from_als, network, data, sampler, config.warm_start, seed=config.seed)
         )
 
+    if model_config.binarize_embeddings and config.at_switch == "keep":
+        raise ValueError(
+            "binarize_embeddings rotates the embeddings at the switch, which the moments of Adam cannot follow; "
+            "at_switch must be reset"
+        )
+
     def evaluate() -> dict[str, Any]:
         for table in network.tables():
             table.catch_up()  # in every process, or their rows would be rounded at different steps
@@ -191,6 +198,7 @@ def _task(
         evaluate=evaluate,
         validate=None if data.validation_items is None else validate,
         warm_start=warm_start,
+        project=partial(rotate_tables, network, seed=config.seed) if model_config.binarize_embeddings else None,
         record=True,
         metric="hit_ratio",
         tune_threads=config.batch_size <= _FREE_OF_THREADS,

@@ -38,6 +38,7 @@ def train_steps(
     optimizer: torch.optim.Optimizer | None = None,
     at_switch: AtSwitch = "reset",
     scale: Scale = "static",
+    project: Callable[[], None] | None = None,
     world: World = World(),  # noqa: B008 (frozen)
     record: bool = False,
 ) -> Iterator[TrainStep]:
@@ -58,6 +59,8 @@ def train_steps(
         at_switch: ``reset`` gives each phase a fresh optimizer, since moments gathered at one precision describe
             another loss surface; ``keep`` carries it over. The source is silent; a decision of ours.
         scale: weight scale at insertion, see `ppt_core.layers.set_precision`.
+        project: makes the model ready for low precision, just before it is switched; called in the first process,
+            whose weights all others then take.
         world: the processes that train together. Each gives its share of every batch, a tuple that ends with a
             tensor of one row for each sample; ``loss_fn`` is a mean over samples.
         record: let a GPU repeat a recorded step (`ppt_core.step_graph`) where process and optimizer allow it.
@@ -73,6 +76,9 @@ def train_steps(
     for iteration in range(start, schedule.iterations):
         number, learning_rate = schedule.at(iteration)
         if number != phase:
+            if project is not None and schedule.phases[number].precision == "low":
+                world.agree(project)
+                world.copy_from_first(model.parameters())
             set_precision(model, schedule.phases[number].precision, scale=scale)
             if phase >= 0 and at_switch == "reset":
                 optimizer = None

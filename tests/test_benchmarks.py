@@ -7,7 +7,18 @@ import pytest
 from click import Command
 from click.testing import CliRunner
 
-from benchmarks import contention, conv, evaluate, prepare, quality, score, time_to_quality, train_step, vision_step
+from benchmarks import (
+    contention,
+    conv,
+    evaluate,
+    prepare,
+    quality,
+    retrieval,
+    score,
+    time_to_quality,
+    train_step,
+    vision_step,
+)
 from data_prep.ratings.interactions import PreparedData
 from ppt_core.threads import usable_cores
 
@@ -94,6 +105,13 @@ def test_conv_prints_every_shape() -> None:
     results = rows_of(run(conv.main, "--turns", "1", "--batch-sizes", "1", "--json"))
     assert [result["channels"] for result in results] == [16, 32, 64]
     assert all(result["ratio"] > 0 for result in results)
+
+
+def test_retrieval_prints_every_row() -> None:
+    options = ["--users", "300", "--items", "500", "--turns", "1", "--threads", "1", "--json"]
+    results = {row["row"]: row for row in json.loads(run(retrieval.main, *options))["rows"]}
+    assert {"torch", "numpy", "implicit", "codes, 64 bits", "codes, 128 bits", "codes, 256 bits"} <= results.keys()
+    assert max(results[row]["against_fastest_fp32"] for row in ("torch", "numpy", "implicit", "faiss")) == 1
 
 
 def test_contention_trains(tiny_data: PreparedData, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def export_embeddings(
     rotations = _rotations(tables) if dtype == "binary" else {}
     meaning = _MEANINGS[model.config.model] + (_MEANING_OF_SIGNS if dtype == "binary" else "")
     with new_directory(out) as folder:
-        for part, rotation in rotations.items():
-            np.save(folder / f"{part}_rotation.npy", rotation, allow_pickle=False)
+        for part, matrix in rotations.items():
+            np.save(folder / f"{part}_rotation.npy", matrix, allow_pickle=False)
         for name, (table, weights) in tables.items():
             rotation = rotations.get(name[:3])
             dimension = table.embedding_dim if rotation is None else rotation.shape[1]

@@ -43,14 +43,20 @@ if TYPE_CHECKING:
     type=click.Choice(["neumf", "gmf", "mlp"]),
     default="neumf",
     show_default=True,
-    help="Train both parts, or one of them alone; gmf has nothing to binarize.",
+    help="Train both parts, or one of them alone; gmf has nothing to binarize but embeddings.",
 )
 @click.option("--factors", default=64, show_default=True, help="Size of the GMF embeddings.")
 @click.option("--layers", default="256,256,128,64", show_default=True, help="Widths of the MLP, input first.")
 @click.option(
     "--batch-norm/--no-batch-norm", default=True, show_default=True, help="Put BatchNorm before each activation."
 )
-@click.option("--binarize-embeddings", is_flag=True, help="Make embeddings 1-bit at the switch, too.")
+@click.option(
+    "--binarize-embeddings",
+    type=click.Choice(["items", "all"]),
+    is_flag=False,
+    flag_value="all",
+    help="Make the embeddings of items, or all of them, 1-bit at the switch, too; all if no word follows.",
+)
 @click.option(
     "--recent",
     "n_recent",

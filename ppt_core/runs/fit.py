@@ -60,6 +60,7 @@ class Task:
         events: keys and values logged at the start, by MLPerf's names.
         validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
         warm_start: what a new training starts with; its seconds are part of the training's.
+        project: makes the model ready for low precision, see `ppt_core.train.train_steps`.
         tune_threads: whether the number of threads must change no bit of the training, so that it may be tried out.
         record: let a GPU repeat a recorded step, see `ppt_core.train.train_steps`.
     """
@@ -78,6 +79,7 @@ class Task:
     events: dict[str, Any]
     validate: Callable[[], dict[str, Any]] | None = None
     warm_start: WarmStart | None = None
+    project: Callable[[], None] | None = None
     tune_threads: bool = False
     record: bool = False
 
@@ -183,6 +185,7 @@ def _train(
         optimizer=optimizer,
         at_switch=config.at_switch,
         scale=config.scale,
+        project=task.project,
         world=world,
         record=task.record,
     )
