@@ -26,6 +26,13 @@ def _score(count, scale, user_scale, bias):
 
 
 @njit(inline="always")
+def _bound(n_bits, distance, largest, smallest, user_scale, bias):
+    """The best score of items that differ in ``distance`` bits or more, whose scales lie between these two."""
+    count = n_bits - 2 * np.int64(distance)
+    return _score(count, largest if count > 0 else smallest, user_scale, bias)
+
+
+@njit(inline="always")
 def _fill_distances(words, first, length, user_words, distances):
     """``distances[:length]``: how many bits of each item from ``first`` on differ from the user's."""
     n_words = len(user_words)
@@ -62,13 +69,14 @@ def _place_of(seen_items, first, last, item):
 
 @njit(parallel=True, cache=True)
 def fill_top_codes(
-    user_words, user_scales, words, scales, numbers, n_bits, bias, seen_items, seen_first, seen_last,
+    user_words, user_scales, words, scales, numbers, lowest, n_bits, bias, seen_items, seen_first, seen_last,
     out_items, out_scores, out_lengths,
 ):  # fmt: skip
     """Best items of each user, best first and the lower number first among equals; how many in ``out_lengths``.
 
     ``user_words`` is (users, words), ``words`` (words, items); scales are not negative, those of items descend.
-    ``numbers`` are the items' own. ``seen_items[seen_first[row]:seen_last[row]]``, ascending, are left out.
+    ``numbers`` are the items' own, ``lowest`` the lowest of each block. ``seen_items[seen_first[row]:seen_last[row]]``,
+    ascending, are left out.
     """
     k = out_items.shape[1]
     n_users, n_items = len(user_words), words.shape[1]
@@ -90,11 +98,19 @@ def fill_top_codes(
                     least = distances[0]
                     for place in range(width):
                         least = min(least, distances[place])
-                    count = n_bits - 2 * np.int64(least)
-                    bound = scales[first] if count > 0 else scales[first + width - 1]
-                    if length == k and _score(count, bound, own_scale, bias) < best[k - 1]:
-                        continue
+                    limit = n_bits  # by more bits no item may differ
+                    if length == k:
+                        largest, smallest = scales[first], scales[first + width - 1]
+                        bound = _bound(n_bits, least, largest, smallest, own_scale, bias)
+                        if bound < best[k - 1] or (bound == best[k - 1] and lowest[first // BLOCK] > items[k - 1]):
+                            continue
+                        limit = np.int64(least)
+                        while limit < n_bits and bound >= best[k - 1]:
+                            limit += 1
+                            bound = _bound(n_bits, limit, largest, smallest, own_scale, bias)
                     for place in range(width):
+                        if distances[place] > limit:
+                            continue
                         score = _score(n_bits - 2 * np.int64(distances[place]), scales[first + place], own_scale, bias)
                         item = numbers[first + place]
                         if length == k and (score < best[k - 1] or (score == best[k - 1] and item > items[k - 1])):

@@ -55,10 +55,12 @@ class Codes:
         return np.ascontiguousarray(self.words[:, numbers].T), self.scales[numbers]
 
     @cached_property
-    def by_scale(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.int32]]:
-        """Words and scales in descending order of scales, and the numbers of the codes in that order."""
+    def by_scale(self) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
+        """Words and scales in descending order of scales, the codes' numbers in it, and the lowest of each block."""
         order = np.argsort(-self.scales, kind="stable").astype(np.int32)
-        return np.ascontiguousarray(self.words[:, order]), self.scales[order], order
+        starts = np.arange(0, len(order), _code_kernels.BLOCK)
+        lowest = np.minimum.reduceat(order, starts) if len(order) else order
+        return np.ascontiguousarray(self.words[:, order]), self.scales[order], order, lowest
 
 
 def top_codes(

@@ -11,6 +11,7 @@ from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowAdam, is_binary
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_commands.ncf.train import train
+from ppt_commands.programs import main
 from ppt_core.binarize import binarize_rows
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
@@ -141,7 +142,8 @@ def test_names_of_the_choice() -> None:
      (["--binarize-embeddings", "--epochs", "1"], "all")],
 )  # fmt: skip
 def test_the_option_takes_a_word_or_none(arguments: list[str], expected: str | None) -> None:
-    assert train.make_context("train", arguments).params["binarize_embeddings"] == expected
+    parent = main.make_context("ppt-ncf", ["train"])  # which has the names of the help option
+    assert train.make_context("train", arguments, parent=parent).params["binarize_embeddings"] == expected
 
 
 def test_moments_that_cannot_follow_are_refused(tiny_data: PreparedData, tmp_path: Path) -> None:
