@@ -115,9 +115,9 @@ def threshold_products(bits, signs, thresholds, flipped, out):
         n_ones = np.int64(0)
         for word in range(n_words):
             ones = bits[row, word]
-            n_ones += np.int64(_popcount(ones))
+            n_ones += np.int64(popcount(ones))
             for channel in range(n_channels):
-                counts[channel] += np.int64(_popcount(ones & signs[word, channel]))
+                counts[channel] += np.int64(popcount(ones & signs[word, channel]))
         out[row] = 0
         for channel in range(n_channels):
             bit = np.uint64((2 * counts[channel] - n_ones >= thresholds[channel]) != flipped[channel])
