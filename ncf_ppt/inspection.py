@@ -1,7 +1,7 @@
 """What a trained or packed NCF network consists of: layers, bytes, and the operations that score a pair."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from ncf_ppt.layer_reports import (
     table_report,
 )
 from ncf_ppt.networks import Network
+from ncf_ppt.packed.gmf import PackedGMF
 from ncf_ppt.packed.packing import pack
-from ncf_ppt.packed.table import embeddings_of
+from ncf_ppt.packed.table import stored_as
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
+from ncf_ppt.row_adam import is_binary
 from ncf_ppt.serving import served
 from ncf_ppt.tower_inspection import inspect_packed_tower, inspect_tower
 from ncf_ppt.two_tower import TwoTower
@@ -116,12 +118,17 @@ def inspect_packed(packed: PackedNetwork, *, form: Form = "packed") -> list[Laye
     """Report the layers of a packed network in the order of execution; ``form`` is that of its 1-bit parts."""
     if isinstance(packed, PackedTwoTower):
         return inspect_packed_tower(packed, form=form)
-    table_form: Form = {"float32": "32-bit", "int8": "8-bit", "binary": form}[packed.embeddings]  # type: ignore[assignment]
+    forms: dict[str, Form] = {"float32": "32-bit", "int8": "8-bit", "binary": form}
+    reports = []
+    for name, table in packed.tables.items():
+        stored = stored_as(packed.embeddings, name)
+        reports.append(table_report(name, len(table), table.size, BITS[stored], table.nbytes, forms[stored]))
+    if isinstance(packed, PackedGMF):
+        last = last_report(packed.item_factors.size, 0, packed.weights.nbytes + 8)
+        if packed.embeddings == "binary":
+            last = replace(last, operations={"1-bit multiply-add": packed.item_factors.size, "32-bit multiply-add": 2})
+        return [*reports, last]
     has_batch_norm = packed.first.bias is None
-    reports = [
-        table_report(name, len(table), table.size, BITS[packed.embeddings], table.nbytes, table_form)
-        for name, table in packed.tables.items()
-    ]
     width = packed.first.out_features
     first_bytes = sum(4 * tensor.numel() for tensor in packed.first.state_dict().values())
     reports.append(first_report(packed.first, first_bytes))
@@ -145,16 +152,14 @@ def inspect_network(model: Network) -> list[LayerReport]:
     """
     model = model if isinstance(model, TwoTower) else served(model)
     is_low = any(isinstance(module, BinaryActivation) and module.precision == "low" for module in model.modules())
-    if is_low:
+    if is_low or (model.config.model == "gmf" and any(map(is_binary, model.tables()))):
         nothing = np.empty(0, np.int64)
         return inspect_packed(pack(model, user_ids=nothing, item_ids=nothing, protocol=""), form="simulated")
     if isinstance(model, TwoTower):
         return inspect_tower(model)
-    bits = BITS[embeddings_of(model.tables())]
-    form: Form = "simulated" if bits == 1 else "32-bit"
     names = {table: name for name, table in model.named_modules()}
     reports = [
-        table_report(names[table], table.num_embeddings, table.embedding_dim, bits, None, form)
+        table_report(names[table], table.num_embeddings, table.embedding_dim, 32, None, "32-bit")
         for table in model.tables()
     ]
     n_units = 0

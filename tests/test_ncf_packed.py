@@ -338,7 +338,7 @@ def test_what_cannot_be_packed_is_refused() -> None:
     refused(
         lambda model: nn.init.constant_(model.mlp[4].bias, np.nan), r"^parameter mlp\.4\.bias holds values that are not"
     )
-    with pytest.raises(DataError, match=r"^a gmf network holds no 1-bit layer, so there is nothing to pack"):
+    with pytest.raises(DataError, match=r"^this gmf network holds nothing of 1 bit, so there is nothing to pack"):
         packed_network(NCF(N_USERS, N_ITEMS, NCFConfig(model="gmf"), seed=0))
 
 

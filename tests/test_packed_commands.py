@@ -118,7 +118,9 @@ def test_inspect_prints_a_table_of_any_run(folder: Path, tmp_path: Path) -> None
     gmf = ["--model", "gmf", "--binarize-embeddings"]
     succeed("train", "--data", folder / "data", "--out", tmp_path / "gmf", *TINY, *gmf)
     assert [layer["bits"] for layer in succeed("inspect", tmp_path / "gmf")["layers"]] == [1, 1, 32]
-    assert "nothing to pack" in fail("pack", tmp_path / "gmf", "--out", tmp_path / "x")
+    report = succeed("pack", tmp_path / "gmf", "--out", tmp_path / "gmf.packed")
+    assert report["compared_bits"] > 0
+    assert [layer["form"] for layer in succeed("inspect", tmp_path / "gmf.packed")["layers"]][:2] == ["packed"] * 2
 
 
 def test_full_precision_is_latent_bytes(folder: Path) -> None:

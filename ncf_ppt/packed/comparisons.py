@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncf_ppt.model import NCF
-from ncf_ppt.packed.tower import PackedNetwork
+from ncf_ppt.packed.network import PackedNCF
+from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.two_tower import TwoTower
 from ppt_core.bits.pack import unpack_signs
@@ -69,7 +70,7 @@ def compare_embeddings(packed: PackedNetwork, model: AnyNetwork) -> AnyNetwork:
     return rounded
 
 
-def compare_first_boundaries(packed: PackedNetwork, activation: nn.Module) -> int:
+def compare_first_boundaries(packed: PackedNCF | PackedTwoTower, activation: nn.Module) -> int:
     """Compare the first activation on sums next to its thresholds and far from them; return the number of bits."""
     thresholds, flipped = packed.first_thresholds.values, packed.first_thresholds.flipped
     finite = np.where(np.isfinite(thresholds), thresholds, np.float32(0))

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ncf_ppt.packed import tower_file
+from ncf_ppt.packed import gmf_file, tower_file
 from ncf_ppt.packed.counters import MAX_WIDTH
+from ncf_ppt.packed.gmf import PackedGMF
 from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.parts import (
@@ -38,7 +39,11 @@ from ppt_core.runs.files import refuse_existing
 
 KIND = "packed NCF network"
 FORMAT_VERSION = 2
-VERSIONS = {KIND: FORMAT_VERSION, tower_file.KIND: tower_file.FORMAT_VERSION}
+VERSIONS = {
+    KIND: FORMAT_VERSION,
+    tower_file.KIND: tower_file.FORMAT_VERSION,
+    gmf_file.KIND: gmf_file.FORMAT_VERSION,
+}
 
 
 def save_packed(packed: PackedNetwork, path: Path) -> None:
@@ -47,7 +52,9 @@ def save_packed(packed: PackedNetwork, path: Path) -> None:
     Raises `DataError` if ``path`` exists or cannot be written.
     """
     refuse_existing(path)
-    save_tensors(path, *(tower_file.write(packed) if isinstance(packed, PackedTwoTower) else _write(packed)))
+    if isinstance(packed, PackedTwoTower):
+        return save_tensors(path, *tower_file.write(packed))
+    save_tensors(path, *(gmf_file.write(packed) if isinstance(packed, PackedGMF) else _write(packed)))
 
 
 def _write(packed: PackedNCF) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -98,6 +105,8 @@ def load_packed(path: Path) -> PackedNetwork:
     try:
         if metadata["kind"] == tower_file.KIND:
             return tower_file.read(tensors, metadata)
+        if metadata["kind"] == gmf_file.KIND:
+            return gmf_file.read(tensors, metadata)
         packed = _read(tensors, metadata)
         _check_shapes(packed)
     except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:

@@ -8,6 +8,7 @@ from torch import nn
 from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
 from ncf_ppt.packed.counters import MAX_WIDTH
+from ncf_ppt.packed.gmf_packing import pack_gmf
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import Embeddings, PackedTable, embeddings_of
 from ncf_ppt.packed.tower import PackedNetwork
@@ -65,24 +66,28 @@ def pack(
         embeddings: None keeps them as they were trained, at 32 bits or at 1; ``int8`` rounds those of 32 bits, a scale
             for each row.
 
+    A gmf network must have 1-bit embeddings, of its items at least, and gives a `ncf_ppt.packed.gmf.PackedGMF`.
+
     Raises `DataError`, naming the layer, for what cannot be packed, and ValueError for weights that are not finite and
     for a network on another device.
     """
-    if model.config.model == "gmf":
-        raise DataError("a gmf network holds no 1-bit layer, so there is nothing to pack; pack a neumf or an mlp one")
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise ValueError(f"the network is on {device}; move it to the CPU to pack it")
     check_finite(model)
     model = model if isinstance(model, TwoTower) else served(model)
     stored = embeddings_of(model.tables())
-    if stored == "binary" and embeddings is not None:
+    if stored != "float32" and embeddings is not None:
         raise ValueError(f"embeddings is {embeddings!r}, but this network's are 1-bit and are kept so; leave it out")
     was_training = model.training
     model.eval()
     more: dict[str, Any] = {"user_ids": user_ids, "item_ids": item_ids, "protocol": protocol}
-    more |= {"provenance": provenance or {}, "embeddings": embeddings or stored}
+    more |= {"provenance": provenance or {}}
     try:
+        if model.config.model == "gmf":
+            assert isinstance(model, NCF)
+            return pack_gmf(model, **more)
+        more["embeddings"] = embeddings or stored
         return pack_tower(model, **more) if isinstance(model, TwoTower) else _pack(model, **more)
     finally:
         model.train(was_training)

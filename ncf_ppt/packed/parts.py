@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncf_ppt.packed.table import PackedTable
+from ncf_ppt.packed.table import Embeddings, PackedTable, stored_as
 from ppt_core.packed.linear import PackedLinear, PackedReLULinear, PackedUnits
 from ppt_core.packed.thresholds import Thresholds
 
@@ -26,7 +26,7 @@ def table_from_tensors(name: str, tensors: dict[str, Tensor], size: int) -> Pack
     return PackedTable(values=tensors[f"{name}.values"].numpy(), scales=scales, size=size)
 
 
-def check_table(name: str, table: PackedTable, embeddings: str, shape: tuple[int, int]) -> None:
+def check_table(name: str, table: PackedTable, embeddings: Embeddings, shape: tuple[int, int]) -> None:
     """Raise ValueError unless a table holds rows of this shape, stored as ``embeddings``."""
     n, size = shape
     if table.size != size:
@@ -37,8 +37,9 @@ def check_table(name: str, table: PackedTable, embeddings: str, shape: tuple[int
             "int8": (np.int8, np.float32),
             "binary": (np.uint8, np.float16),
         }
-        dtype, scale_dtype = dtypes[embeddings]
-        check_array(name, table.values, dtype, (n, -(-size // 8) if embeddings == "binary" else size))
+        stored = stored_as(embeddings, name)
+        dtype, scale_dtype = dtypes[stored]
+        check_array(name, table.values, dtype, (n, -(-size // 8) if stored == "binary" else size))
         if scale_dtype is not None:
             check_array(f"{name}.scales", table.scales, scale_dtype, (n,))
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ncf_ppt.export.encodings import decode, encode
 from ncf_ppt.row_adam import RowEmbedding, is_binary
 
-Embeddings = Literal["float32", "int8", "binary"]
+Stored = Literal["float32", "int8", "binary"]
+Embeddings = Stored | Literal["binary items"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,8 +29,13 @@ class PackedTable:
 
     @classmethod
     def of(cls, table: RowEmbedding, embeddings: Embeddings) -> "PackedTable":
-        """Encode a table. ``binary`` loses nothing of one that is 1-bit, and is for no other."""
+        """Encode a table. ``binary`` loses nothing of one that is 1-bit, and is for no other.
+
+        ``binary items`` is that for a table that is 1-bit, and float32 for another one.
+        """
         rows = table.values().numpy()
+        if embeddings == "binary items":
+            embeddings = "binary" if is_binary(table) else "float32"
         if embeddings == "binary":
             scales = np.abs(rows).max(axis=1, initial=0).astype(np.float16)
             return cls(values=encode(rows, "binary")[0], scales=scales, size=rows.shape[1])
@@ -56,4 +62,12 @@ class PackedTable:
 
 def embeddings_of(tables: list[RowEmbedding]) -> Embeddings:
     """How a network's tables are stored without loss."""
-    return "binary" if any(map(is_binary, tables)) else "float32"
+    are_binary = set(map(is_binary, tables))
+    return "float32" if True not in are_binary else "binary" if are_binary == {True} else "binary items"
+
+
+def stored_as(embeddings: Embeddings, name: str) -> Stored:
+    """How the table of this name, ``gmf_item`` say, is stored in a network whose embeddings are so."""
+    if embeddings != "binary items":
+        return embeddings
+    return "binary" if name.endswith("item") else "float32"

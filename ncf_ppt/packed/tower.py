@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncf_ppt.baselines import MatrixFactorization
+from ncf_ppt.packed.gmf import PackedGMF
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import Embeddings, PackedTable
 from ncf_ppt.recent import weighted_means
@@ -135,4 +136,4 @@ class PackedTwoTower:
         return MatrixFactorization(user_vectors=self.user_vectors(self.last_items), item_vectors=self.item_vectors())
 
 
-PackedNetwork = PackedNCF | PackedTwoTower
+PackedNetwork = PackedNCF | PackedTwoTower | PackedGMF

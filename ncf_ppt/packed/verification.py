@@ -19,6 +19,8 @@ from ncf_ppt.packed.comparisons import (
     compare_first_boundaries,
     ranks_of_first,
 )
+from ncf_ppt.packed.gmf import PackedGMF
+from ncf_ppt.packed.gmf_packing import verify_gmf
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ncf_ppt.packed.tower_verification import verify_tower
@@ -60,6 +62,8 @@ def verify(
     model.eval()
     try:
         with torch.inference_mode():
+            if isinstance(packed, PackedGMF):
+                return verify_gmf(packed, model, users, candidates)
             model = compare_embeddings(packed, model)
             boundary_bits = compare_first_boundaries(packed, model.mlp[0])
             boundary_bits += sum(_compare_boundaries(packed, model, layer) for layer in range(len(packed.hidden)))
