@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,10 @@ def test_parts_that_do_not_fit_are_refused(trained: TrainedNCF, tmp_path: Path) 
     for number, (change, message) in enumerate(
         (
             ({"weights": packed.weights[1:]}, "weights"),
-            ({"item_ids": packed.item_ids[1:]}, "gmf_item"),
+            ({"item_ids": packed.item_ids[1:]}, "ids are damaged"),
             ({"item_factors": PackedTable.empty(packed.n_items)}, "gmf"),
         )
     ):
-        from dataclasses import replace
-
         save_packed(replace(packed, **change), tmp_path / str(number))  # type: ignore[arg-type]
         with pytest.raises(DataError, match=rf"damaged packed network \(.*{message}"):
             load_packed(tmp_path / str(number))
