@@ -95,7 +95,7 @@ def test_parts_that_do_not_fit_are_refused(trained: TrainedNCF, tmp_path: Path) 
         (
             ({"weights": packed.weights[1:]}, "weights"),
             ({"item_ids": packed.item_ids[1:]}, "ids are damaged"),
-            ({"item_factors": PackedTable.empty(packed.n_items)}, "gmf"),
+            ({"item_factors": PackedTable.empty(packed.n_items)}, "weights"),
         )
     ):
         save_packed(replace(packed, **change), tmp_path / str(number))  # type: ignore[arg-type]
