@@ -112,14 +112,14 @@ def test_verification_sees_a_changed_bit(trained: TrainedNCF) -> None:
 
 
 def test_what_has_no_bits_is_refused() -> None:
-    ids = {"user_ids": np.arange(3), "item_ids": np.arange(4), "protocol": ""}
+    ids: dict[str, Any] = {"user_ids": np.arange(3), "item_ids": np.arange(4), "protocol": ""}
     with pytest.raises(DataError, match="this gmf network holds nothing of 1 bit"):
-        pack(NCF(3, 4, NCFConfig(model="gmf"), seed=0), **ids)  # type: ignore[arg-type]
+        pack(NCF(3, 4, NCFConfig(model="gmf"), seed=0), **ids)
     older = NCF(3, 4, NCFConfig(model="gmf", binarize_embeddings="all"), seed=0)
     convert(older)
     set_precision(older, "low")
     with pytest.raises(DataError, match="the weights behind the bits of this gmf network differ in size"):
-        pack(older, **ids)  # type: ignore[arg-type]
+        pack(older, **ids)
 
 
 def test_a_neumf_whose_items_alone_are_1_bit(tiny_data: PreparedData, tmp_path: Path) -> None:
