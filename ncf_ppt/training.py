@@ -85,6 +85,8 @@ class NCFTrainingConfig(TrainingConfig):
         for later in ("regularization", "warm_start"):
             if not values[later]:
                 del values[later]
+        if self.warm_start is not None:
+            values["warm_start"] = self.warm_start.to_dict()
         return values
 
     def _rules(self) -> list[tuple[str, bool, str]]:

@@ -46,6 +46,11 @@ class TwoTowerTrainingConfig(TrainingConfig):
     regularization: float = 1e-2
     warm_start: ALSStart | None = field(default_factory=ALSStart)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        start = None if self.warm_start is None else self.warm_start.to_dict()
+        return super().to_dict() | {"warm_start": start}
+
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
             *super()._rules(),

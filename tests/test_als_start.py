@@ -1,6 +1,7 @@
 """A start from ALS: what it sets, that it repeats, and that a training counts it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.als_start import logistic_fit, start_from_als
 from ncf_ppt.baselines import ALSConfig, fit_baseline
+from ncf_ppt.binary_tables import rotate_tables
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
-from ncf_ppt.warm_start import ALSStart
+from ncf_ppt.warm_start import ALSStart, balanced_factors
 from ppt_core.runs.run import Run
 
 SHAPE: dict[str, Any] = {"factors": 8, "layers": (8, 12, 10, 4)}
@@ -122,3 +124,21 @@ def test_an_mlp_has_no_factors(tiny_data: PreparedData, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot start from ALS; choose neumf or gmf"):
         list(fit_steps(tiny_data, tmp_path / "run", NCFConfig(model="mlp", layers=(8, 4, 4)), settings()))
     assert not (tmp_path / "run").exists()
+
+
+def test_fewer_factors_of_als_are_the_first_ones_and_become_more_bits(tiny_data: PreparedData) -> None:
+    few = balanced_factors(replace(START, factors=3), tiny_data, 8, seed=1)
+    alone = balanced_factors(START, tiny_data, 3, seed=1)
+    np.testing.assert_array_equal(few.item_vectors[:, :3], alone.item_vectors)
+    assert few.user_vectors.shape[1] == 8
+    assert not few.user_vectors[:, 3:].any()
+    model = NCF(tiny_data.n_users, tiny_data.n_items, NCFConfig(model="gmf", factors=8), seed=1)
+    start_from_als(model, tiny_data, Sampler(interactions=tiny_data.train, seed=1), replace(START, factors=3), seed=1)
+    before = model(torch.arange(9), torch.arange(9))
+    rotate_tables(model)
+    assert model.gmf_item.weight.all()
+    torch.testing.assert_close(model(torch.arange(9), torch.arange(9)), before, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="ALS is to start with 9 factors, and the network has 8; give ALS no more"):
+        balanced_factors(replace(START, factors=9), tiny_data, 8, seed=1)
+    assert ALSStart(**replace(START, factors=3).to_dict()) == replace(START, factors=3)
+    assert "factors" not in START.to_dict()

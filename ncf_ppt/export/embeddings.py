@@ -46,7 +46,7 @@ _MEANING_OF_ROTATION = (
     ". Signs are those of rotated vectors, vector @ the matrix in the table's rotation file; rotate a vector of your "
     "own that asks for items, too"
 )
-_LEAST_BITS = 256  # of a vector of signs
+_LEAST_BITS = 256  # of a vector of signs; and twice its components, in whole words
 
 
 def export_embeddings(
@@ -67,9 +67,9 @@ def export_embeddings(
     `ncf_ppt.export.vector_files`.
 
     ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps a sign for each component and
-    a scale for each row, in bytes uint8. Before that, vectors are rotated and lifted to 256 components, or to the next
-    multiple of 8 of their own size if that is more (`ncf_ppt.rotation`): ``gmf_rotation.npy`` for both GMF tables and
-    ``mlp_rotation.npy``, float64 (size, dimension), named by each table's ``rotation`` in the manifest. Tables that
+    a scale for each row, in bytes uint8. Before that, vectors are rotated and lifted to 256 components, or to twice
+    their own size, rounded up to a multiple of 64, if that is more (`ncf_ppt.rotation`): ``gmf_rotation.npy`` for both
+    GMF tables and ``mlp_rotation.npy``, float64 (size, dimension), named by each table's ``rotation`` in the manifest. Tables that
     were trained at 1 bit are what they are and are not rotated; their last byte is padded with 0 bits, which no Hamming
     distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
 
@@ -150,7 +150,7 @@ def _rotations(tables: dict[str, tuple[RowEmbedding, Tensor | None]]) -> dict[st
     found = {}
     for name, (table, _) in tables.items():
         if name.endswith("items") and not is_binary(table):
-            n_bits = max(_LEAST_BITS, -(-table.embedding_dim // 8) * 8)
+            n_bits = max(_LEAST_BITS, -(-2 * table.embedding_dim // 64) * 64)
             vectors = table.values().float().cpu().numpy()
             _check_finite(name, vectors)
             found[name[:3]] = fit_rotation(vectors, n_bits)

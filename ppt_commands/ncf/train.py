@@ -75,6 +75,12 @@ if TYPE_CHECKING:
     help="Start from the factors of ALS; an mlp cannot.",
 )
 @click.option("--als-regularization", type=float, help="L2 penalty of --warm-start als.  [default: 30]")
+@click.option(
+    "--als-factors",
+    type=int,
+    help="Factors of --warm-start als, if fewer than the network's; with 1-bit embeddings its "
+    "factors are their bits.  [default: as many]",
+)
 @click.option("--als-alpha", type=float, help="Confidence of an interaction in --warm-start als.  [default: 5]")
 @click.option(
     "--optimizer",
@@ -129,6 +135,7 @@ def configs(
     warm_start: str,
     als_regularization: float | None,
     als_alpha: float | None,
+    als_factors: int | None,
     **others: Any,
 ) -> "Recipe":
     """The recipe, with what the options that were given say about the network and how it is trained."""
@@ -138,7 +145,7 @@ def configs(
     settings = {name: value for name, value in others.items() if name in given}
     if "layers" in given:
         settings["layers"] = _widths(layers)
-    als = {"regularization": als_regularization, "alpha": als_alpha}
+    als = {"regularization": als_regularization, "alpha": als_alpha, "factors": als_factors}
     chosen = {name: value for name, value in als.items() if value is not None}
     if chosen or "warm_start" in given:
         settings["warm_start"] = _start(found, warm_start if "warm_start" in given else None, chosen)
