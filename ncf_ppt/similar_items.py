@@ -15,6 +15,7 @@ from ncf_ppt import _kernels
 from ncf_ppt.item_lists import SHOWN, Titles, html_of_lists, more_than_shown, text_of_list, titles_of
 from ncf_ppt.networks import Network
 from ncf_ppt.original_ids import Ids, known_numbers
+from ncf_ppt.packed.gmf import PackedGMF
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ncf_ppt.recommendation import top_items
@@ -142,6 +143,8 @@ def item_vectors(network: Network | PackedNetwork) -> NDArray[np.float32]:
     """
     if isinstance(network, PackedNCF):
         return (network.item_features if network.item_features.size else network.item_factors)[:]
+    if isinstance(network, PackedGMF):
+        return network.item_factors[:] * network.weights
     if isinstance(network, (TwoTower, PackedTwoTower)):
         return network.item_vectors()[:, :-1]
     with torch.no_grad():

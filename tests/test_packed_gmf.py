@@ -18,6 +18,7 @@ from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.table import PackedTable
 from ncf_ppt.packed.verification import verify, verify_on_test_items
 from ncf_ppt.recommendation import top_items
+from ncf_ppt.similar_items import item_vectors
 from ncf_ppt.trained import TrainedNCF, load
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
@@ -86,6 +87,10 @@ def test_a_file_holds_all_of_it(trained: TrainedNCF, tmp_path: Path) -> None:
     assert [layer.packed_bytes for layer in layers] == [layer.packed_bytes for layer in trained.inspect().layers]
     with pytest.raises(ValueError, match=r"embeddings is 'int8', but this network's are 1-bit"):
         trained.pack(tmp_path / "other", embeddings="int8")
+
+
+def test_items_alike_are_those_of_the_run(trained: TrainedNCF) -> None:
+    np.testing.assert_array_equal(item_vectors(packed_of(trained)), item_vectors(trained.network))
 
 
 def test_parts_that_do_not_fit_are_refused(trained: TrainedNCF, tmp_path: Path) -> None:

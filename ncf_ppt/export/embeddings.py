@@ -69,9 +69,9 @@ def export_embeddings(
     ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps a sign for each component and
     a scale for each row, in bytes uint8. Before that, vectors are rotated and lifted to 256 components, or to twice
     their own size, rounded up to a multiple of 64, if that is more (`ncf_ppt.rotation`): ``gmf_rotation.npy`` for both
-    GMF tables and ``mlp_rotation.npy``, float64 (size, dimension), named by each table's ``rotation`` in the manifest. Tables that
-    were trained at 1 bit are what they are and are not rotated; their last byte is padded with 0 bits, which no Hamming
-    distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
+    GMF tables and ``mlp_rotation.npy``, float64 (size, dimension), named by each table's ``rotation`` in the manifest.
+    Tables that were trained at 1 bit are what they are and are not rotated; their last byte is padded with 0 bits,
+    which no Hamming distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
 
     Raises:
         DataError: ``out`` exists or cannot be written, a component is not finite or beyond float16.
