@@ -71,7 +71,8 @@ def export_embeddings(
     their own size, rounded up to a multiple of 64, if that is more (`ncf_ppt.rotation`): ``gmf_rotation.npy`` for both
     GMF tables and ``mlp_rotation.npy``, float64 (size, dimension), named by each table's ``rotation`` in the manifest.
     Tables that were trained at 1 bit are what they are and are not rotated; their last byte is padded with 0 bits,
-    which no Hamming distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the arguments.
+    which no Hamming distance sees. Rows are streamed in batches of 16 MiB. The bytes written are a function of the
+    arguments.
 
     Raises:
         DataError: ``out`` exists or cannot be written, a component is not finite or beyond float16.
