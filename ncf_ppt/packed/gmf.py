@@ -79,14 +79,13 @@ class PackedGMF:
     def scores(self) -> CodeSearch | MatrixFactorization:
         """What scores: codes where both tables are 1-bit, products of floats where only the items are."""
         if self.embeddings == "binary":
-            users, items = (_codes(table) for table in (self.user_factors, self.item_factors))
+            users = _codes(self.user_factors)
             scaled = Codes(words=users.words, scales=users.scales * self.weights[0], n_bits=users.n_bits)
-            return CodeSearch(users=scaled, items=items, bias=self.bias)
-        users, items = self.user_factors[:] * self.weights, self.item_factors[:]
-        biases = np.full((len(users), 1), self.bias, np.float32), np.ones((len(items), 1), np.float32)
+            return CodeSearch(users=scaled, items=_codes(self.item_factors), bias=self.bias)
+        biases = np.full((self.n_users, 1), self.bias, np.float32)
         return MatrixFactorization(
-            user_vectors=np.concatenate([users, biases[0]], axis=1),
-            item_vectors=np.concatenate([items, biases[1]], axis=1),
+            user_vectors=np.concatenate([self.user_factors[:] * self.weights, biases], axis=1),
+            item_vectors=np.concatenate([self.item_factors[:], np.ones((self.n_items, 1), np.float32)], axis=1),
         )
 
 
