@@ -1,8 +1,9 @@
 """Exported vectors as the first stage of recommending: they find candidates, and the network rescores them."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,8 @@ from ncf_ppt import _kernels
 from ncf_ppt.export.embeddings import FORMAT_VERSION
 from ncf_ppt.export.vector_files import read_table
 from ncf_ppt.networks import Network
-from ncf_ppt.original_ids import Ids
 from ncf_ppt.ranking import Scorer
-from ncf_ppt.recommendation import AllowedItems, CatalogueScorer, choose_items, top_items
+from ncf_ppt.recommendation import AllowedItems, CatalogueScorer, TopItems, top_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.similar_items import at_unit_length
 from ppt_core.errors import DataError
@@ -22,6 +22,20 @@ from ppt_core.runs.files import read_json, verify_checksums
 
 By = Literal["product", "similarity"]
 _USERS = 256  # at a time
+
+
+class Search(Protocol):
+    """What finds candidates."""
+
+    def find(
+        self, users: NDArray[np.int64], n: int, seen: Interactions, allowed: AllowedItems
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Find the best ``n`` items of each of users (n_users,) among what is ``allowed`` and none of it ``seen``.
+
+        Returns:
+            Items, int32 (n_users, n), best first, undefined behind the end of a list; and the lengths of the lists,
+            int64 (n_users,): below ``n`` where fewer are left.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,8 +59,24 @@ class VectorSearch:
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Inner products of users (n,) with all items, the terms of each added in order: float32 (n, n_items)."""
         scores = np.zeros((len(users), len(self.item_vectors)), np.float32)
-        _kernels.add_catalogue_products(self.user_vectors[users], np.ascontiguousarray(self.item_vectors.T), scores)
-        return scores + np.float32(self.bias)
+        _kernels.add_catalogue_products(self.user_vectors[users], self._columns, scores)
+        scores += np.float32(self.bias)
+        return scores
+
+    def find(
+        self, users: NDArray[np.int64], n: int, seen: Interactions, allowed: AllowedItems
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """See `Search`."""
+        items, lengths = np.empty((len(users), n), np.int32), np.empty(len(users), np.int64)
+        for start in range(0, len(users), _USERS):
+            rows = slice(start, start + _USERS)
+            scores = allowed.of(self.score_catalogue(users[rows]))
+            items[rows], _, lengths[rows] = top_items(scores, n, seen, users[rows])
+        return items, lengths
+
+    @cached_property
+    def _columns(self) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.item_vectors.T)
 
 
 def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> VectorSearch:
@@ -88,7 +118,12 @@ def search_of(folder: Path, manifest: dict[str, Any], data: PreparedData, *, by:
         return VectorSearch(
             user_vectors=tables["gmf_users"], item_vectors=tables["gmf_items"], bias=float(manifest["bias"])
         )
-    items = at_unit_length(tables["mlp_items"])
+    return similarity_search(tables["mlp_items"], data)
+
+
+def similarity_search(vectors: NDArray[np.float32], data: PreparedData) -> VectorSearch:
+    """Search items alike: by products of ``vectors`` (n_items, size) with the mean over what a user has, see above."""
+    items = at_unit_length(vectors)
     return VectorSearch(user_vectors=_profiles(items, data), item_vectors=items, bias=0)
 
 
@@ -101,23 +136,6 @@ def _profiles(items: NDArray[np.float32], data: PreparedData) -> NDArray[np.floa
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SearchAmong:
-    """A search among some items of the catalogue: a `ncf_ppt.recommendation.CatalogueScorer`.
-
-    Attributes:
-        search: in the whole catalogue.
-        allowed: what it may find.
-    """
-
-    search: VectorSearch
-    allowed: AllowedItems
-
-    def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The search's scores, minus infinity for what is not allowed."""
-        return self.allowed.of(self.search.score_catalogue(users))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Rescorer:
     """A search for candidates and a network that scores them: a `ncf_ppt.recommendation.CatalogueScorer`.
 
@@ -127,12 +145,14 @@ class Rescorer:
         seen: what is no candidate of each user: `PreparedData.known`, or `Interactions.none` where seen items may be
             recommended again.
         n_candidates: for each user, as far as there are so many.
+        allowed: what may be a candidate.
     """
 
-    search: CatalogueScorer
+    search: Search
     score: Scorer
     seen: Interactions
     n_candidates: int
+    allowed: AllowedItems = AllowedItems()  # noqa: RUF009 (frozen)
 
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """The network's scores."""
@@ -140,39 +160,40 @@ class Rescorer:
 
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """The network's scores of the candidates of users (n,), minus infinity for every other item."""
-        scores = np.full((len(users), self.seen.n_items), -np.inf, np.float32)
-        n_candidates = min(self.n_candidates, self.seen.n_items)
-        for start in range(0, len(users), _USERS):
-            block = users[start : start + _USERS]
-            items, _, lengths = top_items(self.search.score_catalogue(block), n_candidates, self.seen, block)
-            for row, (user, length) in enumerate(zip(block, lengths.tolist(), strict=True)):
-                found = np.sort(items[row, :length])[np.newaxis]
-                # A user at a time, as `ncf_ppt.recommendation` does: scores then depend on no other user.
-                scores[start + row, found[0]] = self.score(np.array([user]), found)[0]
-        return scores
+        scores = np.full((len(users), self.seen.n_items + 1), -np.inf, np.float32)  # one column for no item
+        items, found = self._rescored(users)
+        np.put_along_axis(scores, items.astype(np.int64), found, axis=1)
+        return scores[:, :-1]
 
+    def top(self, users: NDArray[np.int64], k: int) -> TopItems:
+        """See `ncf_ppt.recommendation.ListScorer`."""
+        items, scores = self._rescored(users)
+        k = min(k, items.shape[1])
+        nothing = Interactions.none(n_users=1, n_items=items.shape[1])
+        places, best, lengths = top_items(scores, k, nothing, np.zeros(len(users), np.int64))
+        places = np.where(np.arange(k) < lengths[:, np.newaxis], places, 0)
+        chosen = np.take_along_axis(items, places.astype(np.int64), axis=1)
+        return chosen, best, lengths, np.logical_or.reduce(np.isnan(scores), axis=1)
 
-def rescorer(
-    score: Scorer,
-    data: PreparedData,
-    folder: Path,
-    *,
-    n_candidates: int,
-    k: int,
-    items: Ids | None,
-    exclude: Ids | None,
-    include_seen: bool,
-) -> Rescorer:
-    """Return what scores the ``n_candidates`` that the vectors in ``folder`` find for each user among what is asked.
+    def _rescored(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Candidates (n, n_candidates) of users (n,), ascending, and their scores.
 
-    ``items``, ``exclude`` and ``include_seen`` are those of `ncf_ppt.recommendation.recommend`. Raises ValueError if
-    there are fewer candidates than the length ``k`` of the lists.
-    """
-    if n_candidates < k:
-        raise ValueError(f"n_candidates is {n_candidates}; it must be at least the length of the lists, {k}")
-    seen = Interactions.none(n_users=data.n_users, n_items=data.n_items) if include_seen else data.known()
-    search = SearchAmong(search=open_vectors(folder, data), allowed=choose_items(data, items, exclude))
-    return Rescorer(search=search, score=score, seen=seen, n_candidates=n_candidates)
+        Where there are fewer, n_items with a score of minus infinity is behind them.
+        """
+        n_items = self.seen.n_items
+        found, lengths = self.search.find(users, min(self.n_candidates, n_items), self.seen, self.allowed)
+        is_there = np.arange(found.shape[1]) < lengths[:, np.newaxis]
+        items = np.sort(np.where(is_there, found, n_items).astype(np.int32), axis=1)
+        is_there = items < n_items
+        wanted = np.where(is_there, items, 0).astype(np.int32)
+        if isinstance(self.score, CatalogueScorer):
+            scores = self.score(users, wanted)
+        else:  # a user at a time, as `ncf_ppt.recommendation` does: scores then depend on no other user
+            scores = np.empty(wanted.shape, np.float32)
+            for row, length in enumerate(lengths.tolist()):
+                scores[row : row + 1, :length] = self.score(users[row : row + 1], wanted[row : row + 1, :length])
+        scores[~is_there] = -np.inf
+        return items, scores
 
 
 @dataclass(frozen=True, kw_only=True)

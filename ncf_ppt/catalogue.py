@@ -59,7 +59,8 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
     """Rank every user's held-out item among all items, the user's train positives and validation item left out.
 
     Args:
-        score: scores pairs; one that is also a `ncf_ppt.recommendation.CatalogueScorer` scores whole rows.
+        score: scores pairs; one that is also a `ncf_ppt.recommendation.CatalogueScorer` scores whole rows. A held-out
+            item of score minus infinity, which nobody has scored, ranks behind all others, equal to none.
         data: whose held-out items are ranked.
         k: length of the lists that coverage is counted in.
         memory: bytes of catalogue scores held at a time, one user's at least.
@@ -91,6 +92,9 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
                 f"the scores of user {user_id} hold NaN, so the held-out item has no rank; the model has diverged: "
                 "train it again with a lower learning rate"
             )
+        is_missed = scores[np.arange(len(users)), data.test_items[rows]] == -np.inf  # behind whatever has a score
+        above[rows] += np.where(is_missed, equal[rows], 0)
+        equal[rows] = np.where(is_missed, 0, equal[rows])
         items, _, lengths = top_items(scores, lists.shape[1], known, users)
         lists[rows] = np.where(np.arange(lists.shape[1]) < lengths[:, np.newaxis], items, -1)
     return CatalogueRanks(above=above, equal=equal, lists=lists, n_items=data.n_items)

@@ -12,6 +12,8 @@ from ncf_ppt.ranking import Ranks, Scorer, rank_columns, rank_test_items, save_r
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ncf_ppt.two_stages import FirstStage
+
 Ranking = Literal["sampled", "full"]
 MEMORY = 64_000_000
 """Bytes of catalogue scores held at a time."""
@@ -28,6 +30,7 @@ class Evaluation:
             the user has.
         engine: what computed the scores.
         k: length of the lists, where no other is asked for.
+        first_stage: how candidates were found, where not all items were scored; an item that is none ranks last.
     """
 
     ranks: Ranks
@@ -35,6 +38,7 @@ class Evaluation:
     ranking: Ranking
     engine: str
     k: int = 10
+    first_stage: "FirstStage | None" = None
 
     @property
     def protocol(self) -> str:
@@ -78,6 +82,7 @@ class Evaluation:
             "protocol": self.protocol,
             **self.ranks.metrics(self.k),
             **({"remark": self.remark} if self.remark else {}),
+            **({} if self.first_stage is None else {"candidates": self.first_stage.to_dict()}),
         }
 
     def to_pandas(self) -> "pd.DataFrame":

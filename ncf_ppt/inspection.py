@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,24 @@ def _sums(latent_bytes: int, packed_bytes: int | None) -> tuple[str, str]:
 
 def _work(operations: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {kind}" for kind, n in operations.items())
+
+
+def inspect_trained(model: Network | PackedNetwork, *, name: str, path: Path, protocol: str) -> Inspection:
+    """List the layers of a network, or of a packed one, that is called ``name`` and lies in the file ``path``."""
+    more, is_packed = {}, isinstance(model, PackedNetwork)
+    if isinstance(model, PackedNetwork):
+        layers = inspect_packed(model)
+        more = {"embeddings": model.embeddings, "provenance": model.provenance}
+    else:
+        layers = inspect_network(model)
+    return Inspection(
+        name=name,
+        kind="packed" if is_packed else "run",
+        layers=tuple(layers),
+        file_bytes=path.stat().st_size if path.is_file() else None,
+        protocol=protocol,
+        more=more,
+    )
 
 
 def inspect_packed(packed: PackedNetwork, *, form: Form = "packed") -> list[LayerReport]:

@@ -17,6 +17,8 @@ from ncf_ppt.table_files import save_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ncf_ppt.two_stages import FirstStage
+
 SHOWN = 10
 """Lists, and items of each, that a person is shown."""
 
@@ -36,6 +38,7 @@ class Recommendations:
         scores: float32 (n_entries,), by the scorer; in the list of a new user, train positives of the item.
         n_unknown_items: how many of the items that were named, to choose from or to leave out, the catalogue lacks.
         titles: of the items, str objects (n_entries,), empty where there is none; None without `with_titles`.
+        first_stage: how candidates were found, if they were chosen automatically.
     """
 
     user_ids: NDArray[Any]
@@ -45,6 +48,7 @@ class Recommendations:
     scores: NDArray[np.float32]
     n_unknown_items: int = 0
     titles: NDArray[Any] | None = None
+    first_stage: "FirstStage | None" = None
 
     def __len__(self) -> int:
         return len(self.user_ids)

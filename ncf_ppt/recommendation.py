@@ -77,14 +77,14 @@ def recommend(
     seen = nothing if include_seen else data.known()
     for start in range(0, len(known), rows_per_tile):
         rows = known[start : start + rows_per_tile]
-        tile = score_catalogue(score, numbers[rows], data.n_items)
-        is_nan = np.isnan(tile).any(axis=1)
+        found, found_scores, lengths[rows], is_nan = _top(score, numbers[rows], k, seen, allowed)
         if is_nan.any():
             raise DataError(
                 f"the scores of user {user_ids[rows[is_nan.argmax()]]} hold NaN, so nothing can be recommended; the "
                 "model has diverged: train it again with a lower learning rate"
             )
-        best[rows], scores[rows], lengths[rows] = top_items(allowed.of(tile), k, seen, numbers[rows])
+        width = found.shape[1]
+        best[rows, :width], scores[rows, :width] = found, found_scores
     if is_new.any():
         popularity = np.bincount(data.train.items, minlength=data.n_items).astype(np.float32)[np.newaxis]
         popular = top_items(allowed.of(popularity), k, nothing, np.zeros(1, np.int64))
@@ -106,6 +106,18 @@ class CatalogueScorer(Protocol):
 
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score every item for users (n,): float32 (n, n_items); higher is better."""
+
+
+TopItems = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]
+"""Items, scores and lengths of lists as `top_items` gives them, and whether a score of the user is NaN, bool (n,)."""
+
+
+@runtime_checkable
+class ListScorer(Protocol):
+    """A model that finds the best items without scoring all, and knows what to leave out."""
+
+    def top(self, users: NDArray[np.int64], k: int) -> TopItems:
+        """Take the best ``k`` items of users (n,), equal scores in the order of item numbers."""
 
 
 def score_catalogue(score: Scorer, users: NDArray[np.int64], n_items: int) -> NDArray[np.float32]:
@@ -162,6 +174,13 @@ def choose_items(data: PreparedData, items: Ids | None, exclude: Ids | None) -> 
             f"named are unknown); its ids are such as {', '.join(map(repr, data.item_ids[:3].tolist()))}"
         )
     return AllowedItems(is_left_out=is_left_out, n_unknown=n_unknown)
+
+
+def _top(score: Scorer, users: NDArray[np.int64], k: int, seen: Interactions, allowed: AllowedItems) -> TopItems:
+    if isinstance(score, ListScorer):
+        return score.top(users, k)
+    scores = score_catalogue(score, users, seen.n_items)
+    return *top_items(allowed.of(scores), k, seen, users), np.logical_or.reduce(np.isnan(scores), axis=1)
 
 
 def top_items(

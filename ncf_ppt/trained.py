@@ -1,6 +1,7 @@
 """A trained network as its users hold it: measured, asked, packed and exported, always on the data it belongs to."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +10,13 @@ import numpy as np
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import load_data
-from ncf_ppt.candidates import rescorer
 from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
 from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.encodings import Dtype
 from ncf_ppt.export.onnx_file import export_onnx
 from ncf_ppt.export.vector_files import Format
-from ncf_ppt.inspection import Inspection, inspect_network, inspect_packed
+from ncf_ppt.inspection import Inspection, inspect_trained
 from ncf_ppt.item_lists import Recommendations
 from ncf_ppt.networks import Network
 from ncf_ppt.new_users import people_of, read_histories, scorer_of_people
@@ -32,6 +32,7 @@ from ncf_ppt.run_record import provenance_of
 from ncf_ppt.scoring import scorer
 from ncf_ppt.similar_items import SimilarItems, item_vectors, similar_items
 from ncf_ppt.training import load_model
+from ncf_ppt.two_stages import Candidates, LastStages
 from ppt_core.errors import DataError
 from ppt_core.identity import copied_record
 from ppt_core.runs.files import refuse_existing
@@ -40,7 +41,6 @@ from ppt_core.runs.run import Run
 
 Engine = Literal["torch", "packed"]
 
-N_CANDIDATES = 100
 _FROM_RUN = ("iterations", "epochs", "seconds", "split", "phases", "seed")
 METRICS = {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}
 """Keys of a result by the titles that people read."""
@@ -65,10 +65,9 @@ class TrainedNCF:
         device: str = "cpu",
         data: PreparedData | Path | str | None = None,
     ) -> None:
-        self.name = name
-        self.result = dict(result)
-        self._record = dict(record)
+        self.name, self.result, self._record = name, dict(result), dict(record)
         self._run, self._packed, self._device, self._given = run, packed, device, data
+        self._stages = LastStages()
 
     @property
     def is_packed(self) -> bool:
@@ -107,9 +106,7 @@ class TrainedNCF:
     @property
     def training(self) -> dict[str, Any]:
         """How it was trained: iterations, epochs, phases and the like, as JSON values."""
-        if self._packed is not None:
-            return dict(self.result)
-        return {key: self.result[key] for key in _FROM_RUN}
+        return dict(self.result) if self.is_packed else {key: self.result[key] for key in _FROM_RUN}
 
     def engine(self, engine: Engine | None = None) -> Engine:
         """Return ``engine``, or the usual one. Raises ValueError for one that this network does not have."""
@@ -122,6 +119,14 @@ class TrainedNCF:
     def scorer(self, engine: Engine | None = None) -> Scorer:
         """What scores pairs and catalogues: PyTorch, or bits, which takes a network that ended in low precision."""
         return self._packed_engine if self.engine(engine) == "packed" else self._torch_engine
+
+    def _model(self, engine: Engine | None) -> Network | PackedNetwork:
+        return self._packed_engine if self.engine(engine) == "packed" else self.network
+
+    @property
+    def _catalogue(self) -> Any:
+        """The original ids of the items, (n_items,); a packed file needs no data for them."""
+        return self.data.item_ids if self._packed is None else self._packed.item_ids
 
     @cached_property
     def _torch_engine(self) -> Scorer:
@@ -144,11 +149,23 @@ class TrainedNCF:
         )
 
     def evaluate(
-        self, *, ranking: Ranking = "sampled", k: int = 10, engine: Engine | None = None, memory: int = MEMORY
+        self,
+        *,
+        ranking: Ranking = "sampled",
+        k: int = 10,
+        engine: Engine | None = None,
+        memory: int = MEMORY,
+        candidates: Path | str | None = None,
+        n_candidates: int | None = None,
+        recall: float | None = None,
     ) -> Evaluation:
-        """Measure it on the held-out items of its data; see `ncf_ppt.evaluation.evaluate`."""
-        engine = self.engine(engine)
-        return evaluate(self.scorer(engine), self.data, ranking=ranking, k=k, engine=engine, memory=memory)
+        """Measure it: see `ncf_ppt.evaluation.evaluate`, and for ``candidates`` with ranking ``full`` `recommend`."""
+        if candidates is not None and ranking != "full":
+            raise ValueError(f"candidates= is for ranking full, and ranking is {ranking!r}; leave one out")
+        wanted = Candidates(candidates, n_candidates, recall)
+        score, found = self._stages.of(wanted, self._model(engine), self.scorer(engine), self.data, k=k)
+        measured = evaluate(score, self.data, ranking=ranking, k=k, engine=self.engine(engine), memory=memory)
+        return replace(measured, first_stage=found)
 
     def recommend(
         self,
@@ -162,6 +179,7 @@ class TrainedNCF:
         history: Any = None,
         candidates: Path | str | None = None,
         n_candidates: int | None = None,
+        recall: float | None = None,
         engine: Engine | None = None,
         memory: int = MEMORY,
     ) -> Recommendations:
@@ -178,29 +196,27 @@ class TrainedNCF:
                 whatever `data_prep.ratings.prepare.prepare_source` reads, with users, items and times. ``users`` are
                 then among them, None is all of them. For a network of two towers, which asks for nothing else: a
                 packed one needs no ``data``.
-            candidates: a folder of `export_embeddings`, whose vectors find the items that the network scores.
-            n_candidates: how many it scores for each user, 100 by default.
+            candidates: what finds the items that the network scores, see `ncf_ppt.two_stages.Candidates`: ``auto``, its
+                own vectors; or a folder of `export_embeddings`.
+            n_candidates: how many it scores for each user: 100 by default, chosen by ``recall`` with ``auto``.
+            recall: share of the network's exact lists that candidates hold, .99 by default.
             engine: see `scorer`.
             memory: bytes of catalogue scores held at a time, one user's at least.
 
         Raises `DataError` for an unknown user, and ValueError for arguments that do not fit each other.
         """
-        if candidates is None and n_candidates is not None:
-            raise ValueError(f"n_candidates is {n_candidates} without candidates=; name the folder that finds them")
-        if history is not None and candidates is not None:
-            raise ValueError("history= is scored by the network alone; leave out candidates=")
-        score: Scorer
-        if history is not None:
-            packed = self._packed_engine if self.engine(engine) == "packed" else None
-            data = people_of(self.data.item_ids if packed is None else packed.item_ids, read_histories(history))
-            score = scorer_of_people(packed or self.network, data)
-        else:
-            score, data = self.scorer(engine), self.data
         chosen: dict[str, Any] = {"items": items, "exclude": exclude, "include_seen": include_seen}
-        if candidates is not None:
-            n_candidates = N_CANDIDATES if n_candidates is None else n_candidates
-            score = rescorer(score, data, Path(candidates), n_candidates=n_candidates, k=k, **chosen)
-        return recommend(score, data, users, k=k, **chosen, new_users=new_users, memory=memory)
+        if history is None:
+            data = self.data
+            wanted, score = Candidates(candidates, n_candidates, recall), self.scorer(engine)
+            score, found = self._stages.of(wanted, self._model(engine), score, data, k=k, **chosen)
+        elif candidates is not None:
+            raise ValueError("history= is scored by the network alone; leave out candidates=")
+        else:
+            data = people_of(self._catalogue, read_histories(history))
+            score, found = scorer_of_people(self._model(engine), data), None
+        lists = recommend(score, data, users, k=k, **chosen, new_users=new_users, memory=memory)
+        return replace(lists, first_stage=found)
 
     def score(self, pairs: Any, *, engine: Engine | None = None) -> PairScores:
         """Score pairs of a user and an item, a file or rows of original ids; see `ncf_ppt.pair_scores.score_pairs`."""
@@ -211,8 +227,7 @@ class TrainedNCF:
 
         A packed file needs no data for this. See `ncf_ppt.similar_items.similar_items`.
         """
-        known = self._packed.item_ids if self._packed is not None else self.data.item_ids
-        return similar_items(item_vectors(self._packed or self.network), known, items, k=k)
+        return similar_items(item_vectors(self._packed or self.network), self._catalogue, items, k=k)
 
     def pack(self, out: Path | str, *, embeddings: Literal["float32", "int8"] | None = None) -> PackReport:
         """Write a network that ended in low precision to the new file ``out``, packed, and verify it.
@@ -235,21 +250,8 @@ class TrainedNCF:
 
     def inspect(self) -> Inspection:
         """List its layers, their bytes and the operations that score a pair."""
-        path, more = Path(self.name), {}
-        if self._packed is not None:
-            layers = inspect_packed(self._packed)
-            more = {"embeddings": self._packed.embeddings, "provenance": self._packed.provenance}
-        else:
-            assert self._run is not None
-            layers, path = inspect_network(self.network), self._run.model_path
-        return Inspection(
-            name=self.name,
-            kind="packed" if self.is_packed else "run",
-            layers=tuple(layers),
-            file_bytes=path.stat().st_size if path.is_file() else None,
-            protocol=self.protocol,
-            more=more,
-        )
+        path = Path(self.name) if self._run is None else self._run.model_path
+        return inspect_trained(self._packed or self.network, name=self.name, path=path, protocol=self.protocol)
 
     def compare(self, *others: "TrainedNCF", ranking: Ranking = "sampled", k: int = 10, seed: int = 0) -> Comparison:
         """Compare others with this one, user by user; all must belong to the same data.
@@ -257,13 +259,11 @@ class TrainedNCF:
         ``seed`` is of the resamples, see `ncf_ppt.comparison.paired_difference`.
         """
         everyone = [self, *others]
-        if len(everyone) > 1:
-            refuse_incomparable([(each.name, each._comparable()) for each in everyone])
+        if others:
+            records = [{**copied_record(each._record), "protocol": each.protocol} for each in everyone]
+            refuse_incomparable(list(zip([each.name for each in everyone], records, strict=True)))
         evaluations = [each.evaluate(ranking=ranking, k=k) for each in everyone]
         return compare([each.name for each in everyone], evaluations, seed=seed)
-
-    def _comparable(self) -> dict[str, Any]:
-        return {**copied_record(self._record), "protocol": self.protocol}
 
     def __repr__(self) -> str:
         if self._packed is not None:

@@ -67,6 +67,25 @@ def _in_bytes(_context: click.Context, _option: click.Parameter, megabytes: floa
     return int(megabytes * 1e6)
 
 
+CANDIDATES_OPTION = click.option(
+    "--candidates",
+    metavar="auto|FOLDER",
+    help="Let vectors find what the network scores: auto takes its own, and as many candidates as --recall asks for; "
+    "or a folder of export-embeddings.",
+)
+RERANK_OPTION = click.option(
+    "--rerank",
+    "n_candidates",
+    type=click.IntRange(min=1),
+    show_default="100, chosen by --recall with auto",
+    help="Candidates that the network scores for each user, with --candidates.",
+)
+RECALL_OPTION = click.option(
+    "--recall",
+    type=float,
+    show_default="0.99",
+    help="Share of the network's exact lists that candidates must hold, with --candidates auto.",
+)
 MEMORY_OPTION = click.option(
     "--memory",
     type=float,

@@ -17,6 +17,7 @@ from benchmarks import (
     score,
     time_to_quality,
     train_step,
+    two_stage,
     vision_step,
 )
 from data_prep.ratings.interactions import PreparedData
@@ -128,3 +129,11 @@ def test_contention_prints_every_cell() -> None:
     share = usable_cores() / (usable_cores() + 1)
     for row in rows[3:]:
         assert row["of_fair_share"] == pytest.approx(row["samples_per_second"] / alone / share)
+
+
+def test_two_stage_measures_every_row() -> None:
+    options = ["--scale", "0.02", "--turns", "1", "--users", "64", "--mlp-share", "0.02", "--recall", "0.5", "--json"]
+    rows = rows_of(run(two_stage.main, *options))
+    assert {row["row"] for row in rows} == {"packed", "search", "two stages"}
+    assert all(row["users_per_second"] > 0 for row in rows)
+    assert rows[-1]["candidates"]["recall"] >= 0.4

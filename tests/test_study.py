@@ -94,6 +94,22 @@ def test_trials_say_what_and_where_they_were(study: Path, tiny_data: PreparedDat
     assert Speed.from_dict(written).to_dict() == written
 
 
+def test_trials_start_from_als_and_read_recent_items(data: Path, tmp_path: Path) -> None:
+    warm = ["--warm-start", "als", "--recent", "3"]
+    options = ["--budgets", "0.5", "--trials", 1, "--threads", 1, "--json"]
+    done = call("study", "run", "--data", data, "--out", tmp_path / "warm", *options, *TINY, *warm)
+    assert done.exit_code == 0, done.output
+    study = Study.open(tmp_path / "warm")
+    assert study.settings["model"]["n_recent"] == 3
+    for record in study.records():
+        start, *phases = record["phases"]
+        assert (start["precision"], start["iterations"]) == ("als", 0)
+        assert start["seconds"] > 0
+        assert [phase["precision"] for phase in phases] == [name for name in ("full", "low") if record[name] > 0]
+    document = json.loads(call("study", "report", tmp_path / "warm", "--json").stdout)
+    assert Path(document["report"]).is_dir()
+
+
 @pytest.mark.parametrize(("seconds", "n_taken"), [(0.01, 40), (0.3, 17), (2.0, 10)])
 def test_slow_iterations_are_measured_for_seconds(seconds: float, n_taken: int) -> None:
     """40 of them, or as many as take 5 s, but 10 at least; the first three are not counted."""

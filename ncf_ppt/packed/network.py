@@ -20,7 +20,7 @@ from ppt_core.packed.thresholds import Thresholds
 from ppt_core.pair_linear import PairLinear
 
 # What a candidate costs to fetch and score, in items of a whole catalogue: measured 13 to 14.
-_COST_OF_GATHERING = 13
+COST_OF_GATHERING = 13
 _CATALOGUE_BYTES = 1 << 26  # of scores that are held to look up some of them
 
 
@@ -95,7 +95,7 @@ class PackedNCF:
     def __call__(self, users: NDArray[np.int64], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score candidates (n, m) of users (n,): float32 logits (n, m)."""
         n_candidates = candidates.shape[1]
-        if self.n_items > _COST_OF_GATHERING * n_candidates:
+        if self.n_items > COST_OF_GATHERING * n_candidates:
             return self._score_candidates(users, candidates, np.empty((0, 0, 0), np.uint8))
         self._check(users, candidates)
         scores = np.empty(candidates.shape, np.float32)

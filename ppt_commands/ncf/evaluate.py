@@ -1,11 +1,12 @@
 """`ppt-ncf evaluate`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
 from ppt_commands.options import (
+    CANDIDATES_OPTION,
     DATA_OPTION,
     DEVICE_OPTION,
     ENGINE_OPTION,
@@ -14,9 +15,11 @@ from ppt_commands.options import (
     K_OPTION,
     MEMORY_OPTION,
     RANKING_OPTION,
+    RECALL_OPTION,
+    RERANK_OPTION,
     THREADS_OPTION,
 )
-from ppt_commands.output import print_json, print_metrics
+from ppt_commands.output import print_json, print_metrics, tell
 
 
 @click.command()
@@ -24,6 +27,9 @@ from ppt_commands.output import print_json, print_metrics
 @RANKING_OPTION
 @ENGINE_OPTION
 @click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
+@CANDIDATES_OPTION
+@RERANK_OPTION
+@RECALL_OPTION
 @K_OPTION
 @MEMORY_OPTION
 @DATA_OPTION
@@ -32,18 +38,16 @@ from ppt_commands.output import print_json, print_metrics
 @JSON_OPTION
 def evaluate(
     path: Path,
-    ranking: Literal["sampled", "full"],
-    engine: Literal["torch", "packed"] | None,
     per_user: Path | None,
-    k: int,
-    memory: int,
     data: Path | None,
     device: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure HR@k and NDCG@k of a finished RUN, or of a packed FILE, on its held-out items.
 
-    A packed FILE holds no interactions: name its prepared data with --data.
+    A packed FILE holds no interactions: name its prepared data with --data. With --candidates, for --ranking full, an
+    item that is no candidate ranks last.
 
     \b
     Examples:
@@ -51,6 +55,7 @@ def evaluate(
       ppt-ncf evaluate run -k 20 --per-user ranks.parquet --json
       ppt-ncf evaluate run --ranking full --engine packed
       ppt-ncf evaluate network.packed --data ml-1m
+      ppt-ncf evaluate network.packed --data ml-1m --ranking full --candidates auto
     """
     from ncf_ppt.trained import load
     from ppt_core.runs.files import refuse_existing
@@ -58,7 +63,9 @@ def evaluate(
     if per_user is not None:
         refuse_existing(per_user)
     trained = load(path, data=data, device=device)
-    found = trained.evaluate(ranking=ranking, k=k, engine=engine, memory=memory)
+    found = trained.evaluate(**options)
+    if found.first_stage is not None:
+        tell(str(found.first_stage))
     if per_user is not None:
         found.save(per_user)
     metrics = {**found.to_dict(), "run": str(path)}

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ppt_commands.options import (
+    CANDIDATES_OPTION,
     DATA_OPTION,
     DEVICE_OPTION,
     ENGINE_OPTION,
@@ -14,13 +15,13 @@ from ppt_commands.options import (
     JSON_OPTION,
     K_OPTION,
     MEMORY_OPTION,
+    RECALL_OPTION,
+    RERANK_OPTION,
     THREADS_OPTION,
     TITLES_OPTION,
 )
 from ppt_commands.output import print_json, tell
 from ppt_core.errors import DataError
-
-_CANDIDATES = 100
 
 
 @click.command()
@@ -51,14 +52,9 @@ _CANDIDATES = 100
     show_default=True,
     help="What unknown users get: an error, or what is most popular.",
 )
-@click.option("--candidates", type=FOLDER, help="Folder of export-embeddings, whose vectors find what is scored.")
-@click.option(
-    "--rerank",
-    "n_candidates",
-    type=click.IntRange(min=1),
-    show_default=str(_CANDIDATES),
-    help="Candidates that the network scores for each user, with --candidates.",
-)
+@CANDIDATES_OPTION
+@RERANK_OPTION
+@RECALL_OPTION
 @TITLES_OPTION
 @ENGINE_OPTION
 @K_OPTION
@@ -92,6 +88,7 @@ def recommend(
       ppt-ncf recommend run --user 1 --titles titles.csv
       ppt-ncf recommend run --users users.csv --items in-stock.csv --exclude sold-out.csv
       ppt-ncf recommend run --user 1 --candidates vectors --rerank 200
+      ppt-ncf recommend network.packed --data ml-1m --all --candidates auto --out lists.parquet
       ppt-ncf recommend run --history new-people.csv
       ppt-ncf recommend warm.packed --history new-people.csv
     """
@@ -112,10 +109,14 @@ def recommend(
         tell(f"{lists.n_new_users} unknown users got what is most popular")
     if lists.n_unknown_items:
         tell(f"{lists.n_unknown_items:,} of the items named are not in the catalogue")
+    found = {} if lists.first_stage is None else {"candidates": lists.first_stage.to_dict()}
+    if lists.first_stage is not None:
+        tell(str(lists.first_stage))
     if out is not None:
         lists.save(out)
-        return print_json({"out": str(out), "n_users": len(lists), "k": k}) if as_json else click.echo(f"{out}: done")
+        answer = {"out": str(out), "n_users": len(lists), "k": k, **found}
+        return print_json(answer) if as_json else click.echo(f"{out}: done")
     if as_json:
-        return print_json({"k": k, "recommendations": lists.to_dicts()})
+        return print_json({"k": k, **found, "recommendations": lists.to_dicts()})
     for line in lists.lines():
         click.echo(line)
