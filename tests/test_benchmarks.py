@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 from click import Command
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from benchmarks import (
     evaluate,
     prepare,
     quality,
+    recipe,
     retrieval,
     score,
     time_to_quality,
@@ -21,6 +23,8 @@ from benchmarks import (
     vision_step,
 )
 from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.baselines import fit_baseline
+from ncf_ppt.evaluation import evaluate as evaluate_scorer
 from ppt_core.threads import usable_cores
 
 
@@ -137,3 +141,33 @@ def test_two_stage_measures_every_row() -> None:
     assert {row["row"] for row in rows} == {"packed", "search", "two stages"}
     assert all(row["users_per_second"] > 0 for row in rows)
     assert rows[-1]["candidates"]["recall"] >= 0.4
+
+
+def test_recipe_measures_the_network_beside_als(tiny_data: PreparedData, tmp_path: Path) -> None:
+    tiny_data.save(tmp_path / "data")
+    options = ["--data", str(tmp_path / "data"), "--seeds", "0"]
+    rows = [json.loads(line) for line in run(recipe.main, *options, "--json").splitlines()]
+    assert [(row["what"], row["data"], row["n_users"]) for row in rows] == [
+        ("recipe warm", "data", 120),
+        ("ALS", "data", 120),
+    ]
+    assert all(0 <= row[key] <= 1 for row in rows for key in ("hit_ratio", "ndcg", "full_hit_ratio", "full_ndcg"))
+    of_als = evaluate_scorer(fit_baseline("als", tiny_data), tiny_data)
+    assert rows[1]["hit_ratio"] == of_als.hit_ratio()
+    line = recipe.table(rows).splitlines()[3]
+    assert line.startswith(f"| data | ALS | {rows[1]['hit_ratio']:.3f} [{rows[1]['hit_ratio']:.3f}, ")
+
+
+def test_recipe_leaves_users_out_whole(tiny_data: PreparedData, tmp_path: Path) -> None:
+    chosen = np.arange(120) % 5 == 0
+    some = recipe.of_users(tiny_data, chosen)
+    assert some.n_users == 24
+    for number, user in enumerate(np.flatnonzero(chosen).tolist()):
+        np.testing.assert_array_equal(some.train.items_of(number), tiny_data.train.items_of(user))
+    assert some.history is not None
+    assert len(some.history) == len(some.train)
+    tiny_data.save(tmp_path / "data")
+    options = ["--data", str(tmp_path / "data"), "--seeds", "3", "--held-out", "0.2", "--json"]
+    rows = [json.loads(line) for line in run(recipe.main, *options).splitlines()]
+    assert [row["what"] for row in rows] == ["from their histories alone", "trained with them"]
+    assert rows[0]["n_users"] == rows[1]["n_users"] == int((np.random.default_rng(3).random(120) < 0.2).sum())
