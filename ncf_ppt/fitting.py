@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.recipes import Recipe
 from ncf_ppt.recipes import recipe as find_recipe
-from ncf_ppt.trained import METRICS, TrainedNCF, of_run
+from ncf_ppt.trained import METRICS, TrainedNCF, load, of_run
 from ncf_ppt.training import fit_steps
 from ppt_core.runs.files import refuse_existing
 from ppt_core.runs.progress import follow
@@ -27,6 +27,7 @@ def fit(
     checkpoint_seconds: float = 60,
     progress: bool | None = None,
     world: "World | None" = None,
+    init: TrainedNCF | Path | str | None = None,
     **settings: Any,
 ) -> TrainedNCF:
     """Train to the end and return the trained network; `ncf_ppt.training.fit_steps` goes step by step.
@@ -41,6 +42,9 @@ def fit(
         checkpoint_seconds: least time between two checkpoints.
         progress: whether evaluations and a progress bar are written to standard error; None does so on a terminal.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
+        init: a trained network or its run folder, made of older data say: rows of the users and items that both know
+            are taken over, and layers of the same shape (`ncf_ppt.continuation.continue_from`). It takes the place of
+            a warm start. What was taken stands in the result under ``init``.
         settings: what departs from the recipe, fields of its two configs by their names: ``split=0.5``, ``epochs=8``,
             ``factors=64``, ...
 
@@ -56,12 +60,19 @@ def fit(
     network, training = chosen.network, chosen.training
     if getattr(network, "binarize_embeddings", False) and training.split == 1:
         raise ValueError("binarize_embeddings has no effect at split 1, where nothing is binarized; leave it out")
+    if isinstance(init, (str, Path)):
+        init = load(init)
     if out is None:
         if resume:
             raise ValueError("resume needs out=, the run folder to go on with")
         with tempfile.TemporaryDirectory(prefix="ppt-ncf-") as folder:
             run = Path(folder) / "run"
-            options: dict[str, Any] = {"device": device, "checkpoint_seconds": float("inf"), "world": world}
+            options: dict[str, Any] = {
+                "device": device,
+                "checkpoint_seconds": float("inf"),
+                "world": world,
+                "init": init,
+            }
             follow(fit_steps(data, run, network, training, **options), METRICS, shown=progress)
             trained = of_run(Run.open(run), "the network", data, device)
             _ = trained.network  # before the folder goes
@@ -72,7 +83,7 @@ def fit(
             raise ValueError(f"resume needs the data that the run saved: load_data({f'{out}.data'!r})")
         refuse_existing(out)
         data = data.save(f"{out}.data")
-    options = {"resume": resume, "device": device, "checkpoint_seconds": checkpoint_seconds, "world": world}
+    options = {"device": device, "checkpoint_seconds": checkpoint_seconds, "world": world, "init": init}
     shown = progress if world is None or world.is_first else False
-    follow(fit_steps(data, out, network, training, **options), METRICS, shown=shown)
+    follow(fit_steps(data, out, network, training, resume=resume, **options), METRICS, shown=shown)
     return of_run(Run.open(out), str(out), data, device)

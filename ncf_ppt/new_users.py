@@ -1,11 +1,10 @@
 """People whom a network has no row for, or who have done more since: known by what they did, without training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from data_prep.ratings.in_memory import read_memory
 from data_prep.ratings.interactions import Interactions, PreparedData
@@ -13,10 +12,14 @@ from data_prep.ratings.leave_one_out import latest_of_each
 from data_prep.ratings.raw_ratings import Ids, Ratings
 from data_prep.ratings.readers import read_ratings
 from ncf_ppt.baselines import MatrixFactorization
+from ncf_ppt.fold_in import fold_in, fold_in_packed
 from ncf_ppt.histories import last_items
 from ncf_ppt.model import NCF
 from ncf_ppt.networks import Network
+from ncf_ppt.original_ids import numbers_of
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
+from ncf_ppt.ranking import Scorer
+from ncf_ppt.scoring import scorer
 from ncf_ppt.two_tower import TwoTower
 from ppt_core.errors import DataError
 
@@ -26,20 +29,20 @@ def read_histories(source: Any) -> Ratings:
     return read_ratings(Path(source)) if isinstance(source, (str, Path)) else read_memory(source)
 
 
-def people_of(catalogue: Ids, ratings: Ratings) -> PreparedData:
+def people_of(catalogue: Ids, ratings: Ratings, *, in_order: bool = True) -> PreparedData:
     """Return the users of ``ratings`` as a set over the items with the ids ``catalogue`` (n_items,), nothing held out.
 
     A pair counts once, at its latest row; rows are ordered by time, equal times by their order. Items that the
     catalogue does not hold are left out, and so who took nothing else has an empty history. Its test items mean
     nothing.
 
-    Raises `DataError` if the ratings have no times, or none of their items is in the catalogue.
+    Raises `DataError` if none of their items is in the catalogue, or if they are to be ``in_order`` and have no times.
     """
-    if not ratings.has_times:
+    if in_order and not ratings.has_times:
         raise DataError(
             "the histories hold no times, and the order of a user's items is what is read; add a time column"
         )
-    items = _numbers_of(ratings.item_ids, catalogue)[ratings.items]
+    items = numbers_of(ratings.item_ids, catalogue)[ratings.items]
     is_known = items >= 0
     if not is_known.any():
         examples = ", ".join(str(item) for item in ratings.item_ids[:3].tolist())
@@ -61,27 +64,32 @@ def people_of(catalogue: Ids, ratings: Ratings) -> PreparedData:
     )
 
 
-def scorer_of_people(model: Network | PackedNetwork, people: PreparedData) -> MatrixFactorization:
-    """What scores items for the users of `people_of`, by their last items alone.
+def scorer_of_people(model: Network | PackedNetwork, people: PreparedData, data: PreparedData | None = None) -> Scorer:
+    """What scores items for the users of `people_of`.
 
-    Raises `DataError` for a network that knows its users by rows.
+    Two towers read their last items. A network that knows its users by rows gets rows for them, see
+    `ncf_ppt.fold_in.fold_in`; ``data`` are then those it was trained on.
     """
-    if isinstance(model, TwoTower):
-        n_recent = model.config.n_recent
-    elif isinstance(model, PackedTwoTower):
-        n_recent = model.n_recent
-    else:
-        name = model.config.model if isinstance(model, NCF) else "packed NCF"
-        raise DataError(
-            f"a {name} network has a row for each user it was trained with, so a history tells it "
-            "nothing of somebody new; train one with recipe warm"
-        )
-    recent = last_items(people, n_recent)
-    return MatrixFactorization(user_vectors=model.user_vectors(recent), item_vectors=model.item_vectors())
+    if isinstance(model, (TwoTower, PackedTwoTower)):
+        recent = last_items(people, model.config.n_recent if isinstance(model, TwoTower) else model.n_recent)
+        return MatrixFactorization(user_vectors=model.user_vectors(recent), item_vectors=model.item_vectors())
+    if data is None:
+        raise ValueError("rows for new users follow from those of the trained ones; pass the data of the training")
+    if isinstance(model, NCF):
+        return scorer(fold_in(model, data, people))
+    return fold_in_packed(model, data, people)
 
 
-def _numbers_of(ids: Ids, catalogue: Ids) -> NDArray[np.int64]:
-    """The number of each id in the catalogue, -1 where it is not there; 7 and "7" are the same id."""
-    if ids.dtype.kind != catalogue.dtype.kind:
-        ids, catalogue = (np.array([str(each) for each in these.tolist()], object) for these in (ids, catalogue))
-    return np.asarray(pd.Index(catalogue).get_indexer(pd.Index(ids)), np.int64)
+def scorer_by_history(
+    model: Network | PackedNetwork, history: Any, data: Callable[[], PreparedData]
+) -> tuple[Scorer, PreparedData]:
+    """Return what scores items for the people of ``history``, and the people.
+
+    ``data`` are what the model was trained on, which packed towers do not need; a network that does not read a user's
+    last items needs no times.
+    """
+    known = None if isinstance(model, PackedTwoTower) else data()
+    catalogue = model.item_ids if isinstance(model, PackedTwoTower) else data().item_ids
+    reads_order = isinstance(model, PackedTwoTower) or (isinstance(model, Network) and model.config.n_recent > 0)
+    people = people_of(catalogue, read_histories(history), in_order=reads_order)
+    return scorer_of_people(model, people, known), people

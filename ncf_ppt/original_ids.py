@@ -64,6 +64,15 @@ def known_numbers(
     return numbers
 
 
+def numbers_of(ids: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
+    """The number of each id among the ``known`` ones, int64 (n,), -1 where it is not there; 7 and "7" are the same."""
+    import pandas as pd
+
+    if ids.dtype.kind != known.dtype.kind:
+        ids, known = (np.array([str(each) for each in these.tolist()], object) for these in (ids, known))
+    return np.asarray(pd.Index(known).get_indexer(pd.Index(ids)), np.int64)
+
+
 def entries_of(ids: Ids, kind: Kind) -> Entries:
     """The ids as values with their places, read from a file if ``ids`` names one."""
     if isinstance(ids, Entries):

@@ -19,7 +19,7 @@ from ncf_ppt.export.vector_files import Format
 from ncf_ppt.inspection import Inspection, inspect_trained
 from ncf_ppt.item_lists import Recommendations
 from ncf_ppt.networks import Network
-from ncf_ppt.new_users import people_of, read_histories, scorer_of_people
+from ncf_ppt.new_users import scorer_by_history
 from ncf_ppt.original_ids import Ids
 from ncf_ppt.packed.file import load_packed
 from ncf_ppt.packed.packing import pack
@@ -193,9 +193,8 @@ class TrainedNCF:
             include_seen: recommend what a user has, too.
             new_users: what an unknown user gets: ``error``, or what is most ``popular``.
             history: what people did whom training did not know, or who have done more since: a file, a DataFrame or
-                whatever `data_prep.ratings.prepare.prepare_source` reads, with users, items and times. ``users`` are
-                then among them, None is all of them. For a network of two towers, which asks for nothing else: a
-                packed one needs no ``data``.
+                whatever `data_prep.ratings.prepare.prepare_source` reads. ``users`` are then among them, None is all.
+                Two towers read it (packed, without ``data``); others make rows of it (`ncf_ppt.fold_in.fold_in`).
             candidates: what finds the items that the network scores, see `ncf_ppt.two_stages.Candidates`: ``auto``, its
                 own vectors; or a folder of `export_embeddings`.
             n_candidates: how many it scores for each user: 100 by default, chosen by ``recall`` with ``auto``.
@@ -213,8 +212,8 @@ class TrainedNCF:
         elif candidates is not None:
             raise ValueError("history= is scored by the network alone; leave out candidates=")
         else:
-            data = people_of(self._catalogue, read_histories(history))
-            score, found = scorer_of_people(self._model(engine), data), None
+            score, data = scorer_by_history(self._model(engine), history, lambda: self.data)
+            found = None
         lists = recommend(score, data, users, k=k, **chosen, new_users=new_users, memory=memory)
         return replace(lists, first_stage=found)
 

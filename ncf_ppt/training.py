@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.als_start import start_from_als
 from ncf_ppt.binary_tables import rotate_tables
+from ncf_ppt.continuation import continue_from, refuse_other_start
 from ncf_ppt.device_sampler import DeviceSampler
 from ncf_ppt.histories import last_items
 from ncf_ppt.model import NCF, NCFConfig
@@ -43,6 +44,9 @@ from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant, batches_per_epoch
+
+if TYPE_CHECKING:
+    from ncf_ppt.trained import TrainedNCF
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -110,6 +114,7 @@ def fit_steps(
     device: str = "cpu",
     checkpoint_seconds: float = 60,
     world: World | None = None,
+    init: "TrainedNCF | None" = None,
 ) -> Iterator[core.Progress]:
     """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.runs.fit.fit`.
 
@@ -122,12 +127,16 @@ def fit_steps(
         device: where to train.
         checkpoint_seconds: least time between two checkpoints.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
+        init: a trained network to start from (`ncf_ppt.continuation.continue_from`), in the place of small random
+            weights; it stands in the run's config and in its result. There is no other warm start then.
 
     Raises `DataError` for an existing ``path`` without ``resume``, and ValueError for settings that do not fit
     the data or each other.
     """
     world = world or World(device=device)
     device = world.device
+    if init is not None:
+        config = replace(config, warm_start=None)
     settings = settings_of(data, model_config)
     task: core.Task
     if isinstance(model_config, TwoTowerConfig) and isinstance(config, TwoTowerTrainingConfig):
@@ -140,6 +149,12 @@ def fit_steps(
         task = _task(data, model_config, config, settings | choice.record, world)
     else:
         raise ValueError(f"a {type(config).__name__} does not train a network of {type(model_config).__name__}")
+    start = None if init is None else continue_from(init, task.model, data)
+    if resume:
+        refuse_other_start(path, start)
+    if start is not None:
+        record = {"init": start.to_dict()}
+        task = replace(task, settings=task.settings | record, result=task.result | record)
     steps = core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
     return _settled(steps, task.model)
 

@@ -50,8 +50,18 @@ def test_a_user_of_the_training_gets_the_same_list_by_history() -> None:
     assert not set(lists.item_ids[:4].tolist()) & {3, 1, 4, 0}
 
 
+def test_a_network_with_rows_of_users_makes_one_and_needs_no_times() -> None:
+    model = NCF(2, 9, NCFConfig(model="gmf", factors=2), seed=0)
+    people = people_of(DATA.item_ids, Ratings.from_ids(np.array([5, 5]), np.array([3, 1]), None), in_order=False)
+    assert people.train.items.tolist() == [1, 3]
+    found = recommend(scorer_of_people(model, people, DATA), people, k=9)
+    assert sorted(found.item_ids.tolist()) == [0, 2, 4, 5, 6, 7, 8]
+
+
 def test_what_cannot_be_known() -> None:
-    with pytest.raises(DataError, match="a gmf network has a row for each user"):
+    with pytest.raises(ValueError, match="rows for new users follow from those of the trained ones"):
         scorer_of_people(NCF(2, 9, NCFConfig(model="gmf", factors=2), seed=0), DATA)
+    with pytest.raises(DataError, match="the histories hold no times"):
+        people_of(DATA.item_ids, Ratings.from_ids(np.array([5, 5]), np.array([3, 1]), None))
     with pytest.raises(DataError, match="no item of the histories is in the catalogue"):
         people_of(DATA.item_ids, ratings([(1, 77, 5), (1, 78, 6)]))

@@ -37,7 +37,8 @@ from ppt_core.errors import DataError
 @click.option(
     "--history",
     type=EXISTING,
-    help="Ratings file of people whom training did not know, or who have done more since; for --recipe warm.",
+    help="Ratings file of people whom training did not know, or who have done more since: two towers read it, other "
+    "networks make rows of new users of it.",
 )
 @click.option("--items", type=EXISTING, help="File of item ids, as of --users: recommend only among these.")
 @click.option("--exclude", type=EXISTING, help="File of item ids, likewise: never recommend these.")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.options import CommandOfRecipes, training_options
-from ppt_commands.output import print_json, print_metrics, print_training
+from ppt_commands.options import FOLDER, CommandOfRecipes, training_options
+from ppt_commands.output import print_json, print_metrics, print_training, tell
 from ppt_commands.training import run_folder, say_what_is_trained
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ if TYPE_CHECKING:
 )
 @click.option("--als-alpha", type=float, help="Confidence of an interaction in --warm-start als.  [default: 5]")
 @click.option(
+    "--init",
+    type=FOLDER,
+    help="Start from this finished run, of last week's data say: rows of the users and items that both know are taken "
+    "over, and layers of the same shape.",
+)
+@click.option(
     "--optimizer",
     type=click.Choice(["row-adam", "adam"]),
     help="row-adam equals adam and touches only the rows of a batch.  [default: row-adam on a CPU]",
@@ -93,6 +99,7 @@ def train(
     resume: bool,
     device: str,
     as_json: bool,
+    init: Path | None,
     **options: Any,
 ) -> None:
     """Train an NCF network: first at full precision, then binarized.
@@ -103,26 +110,32 @@ def train(
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
       ppt-ncf train --data ml-1m --out run --recipe warm
+      ppt-ncf train --data next-week --out next-run --init run
       ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
     from data_prep.ratings.prepare import load_data
     from ncf_ppt.baselines import fit_baseline
+    from ncf_ppt.continuation import Continuation
     from ncf_ppt.evaluation import evaluate
     from ncf_ppt.fitting import fit
     from ppt_core.distributed import join_world
 
     world = click.get_current_context().with_resource(join_world(device))
     path = run_folder(out, world, resume=resume)
+    if init is not None and options["warm_start"] == "als":
+        raise ValueError("--init and --warm-start als are two starts; leave one out")
     recipe = configs(**options)
     prepared = load_data(data)
     say_what_is_trained(data, path)
-    trained = fit(prepared, out=path, recipe=recipe, resume=resume, world=world, progress=True)
+    trained = fit(prepared, out=path, recipe=recipe, resume=resume, world=world, init=init, progress=True)
     if not world.is_first:
         return
     popular = evaluate(fit_baseline("popular", prepared), prepared).ranks.metrics()
     if as_json:
         return print_json({"run": str(path), **trained.result, "popular": popular})
+    for line in () if init is None else Continuation.from_dict(trained.result["init"]).lines():
+        tell(line)
     print_training(path, trained.result, recipe.training.threshold)
     print_metrics({"this network": trained.result, "popularity": popular}, prepared.protocol_label)
 
