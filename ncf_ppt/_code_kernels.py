@@ -14,8 +14,8 @@ from numba import njit, prange
 
 from ppt_core.popcount import popcount
 
-BLOCK = 64  # items
-_TILE = 32 * BLOCK  # items that a task's users share while their words are in the second-level cache
+BLOCK = 256  # items: setting up the loops over a block costs as much as counting 64 of them
+_TILE = 8 * BLOCK  # items that a task's users share while their words are in the second-level cache
 _USERS_PER_TASK = 16
 
 
