@@ -54,10 +54,14 @@ def test_lists_are_those_of_the_obvious_way(n_bits: int, n_items: int) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 10, 100])
-def test_lists_are_those_of_catalogue_scores_on_any_threads(k: int, one_and_two_threads: Iterable[int]) -> None:
-    """Of enough items that tiles, blocks and bounds take part."""
+@pytest.mark.parametrize("n_bits", [6, 128])
+def test_lists_are_those_of_catalogue_scores_on_any_threads(
+    n_bits: int, k: int, one_and_two_threads: Iterable[int]
+) -> None:
+    """Of enough items that tiles, blocks and bounds take part; few bits and scales make many scores equal."""
     rng = np.random.default_rng(k)
-    users, items = codes(50, 128, 2), codes(9000, 128, 3, scales=rng.lognormal(0, 1, 9000))
+    scales = rng.lognormal(0, 1, 9000) if n_bits > 6 else rng.choice([0.5, 1.0], 9000)
+    users, items = codes(50, n_bits, 2), codes(9000, n_bits, 3, scales=scales)
     seen, numbers = some_seen(50, 9000), np.arange(50)
     search = CodeSearch(users=users, items=items, bias=-1.5)
     answers = set()
