@@ -10,7 +10,7 @@ does. Rows take turns on the same users; a figure is the median over the turns, 
 
   packed        scores all items
   search        finds the best 10 by the product of vectors in 32 bits, and scores nothing
-  two stages    finds the candidates by that search, and scores them
+  two stages    finds candidates, by that search or by 1-bit codes of the vectors, and scores them
 """
 
 import os
@@ -36,7 +36,8 @@ from data_prep.ratings.interactions import Interactions, PreparedData
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import PackedTable
 from ncf_ppt.recommendation import recommend
-from ncf_ppt.two_stages import RECALL, in_two_stages, searches_of
+from ncf_ppt.searches import searches_of
+from ncf_ppt.two_stages import RECALL, in_two_stages
 
 N_SEEN = 100  # items of each user
 

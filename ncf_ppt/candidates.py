@@ -24,8 +24,8 @@ By = Literal["product", "similarity"]
 _USERS = 256  # at a time
 
 
-class Search(Protocol):
-    """What finds candidates."""
+class Search(CatalogueScorer, Protocol):
+    """What finds candidates: the items that it scores highest."""
 
     def find(
         self, users: NDArray[np.int64], n: int, seen: Interactions, allowed: AllowedItems
@@ -67,16 +67,23 @@ class VectorSearch:
         self, users: NDArray[np.int64], n: int, seen: Interactions, allowed: AllowedItems
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """See `Search`."""
-        items, lengths = np.empty((len(users), n), np.int32), np.empty(len(users), np.int64)
-        for start in range(0, len(users), _USERS):
-            rows = slice(start, start + _USERS)
-            scores = allowed.of(self.score_catalogue(users[rows]))
-            items[rows], _, lengths[rows] = top_items(scores, n, seen, users[rows])
-        return items, lengths
+        return find_in_blocks(self, users, n, seen, allowed)
 
     @cached_property
     def _columns(self) -> NDArray[np.float32]:
         return np.ascontiguousarray(self.item_vectors.T)
+
+
+def find_in_blocks(
+    search: CatalogueScorer, users: NDArray[np.int64], n: int, seen: Interactions, allowed: AllowedItems
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """`Search.find` by the scores of whole catalogues, some users at a time."""
+    items, lengths = np.empty((len(users), n), np.int32), np.empty(len(users), np.int64)
+    for start in range(0, len(users), _USERS):
+        rows = slice(start, start + _USERS)
+        scores = allowed.of(search.score_catalogue(users[rows]))
+        items[rows], _, lengths[rows] = top_items(scores, n, seen, users[rows])
+    return items, lengths
 
 
 def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> VectorSearch:

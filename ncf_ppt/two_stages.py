@@ -13,21 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import Interactions, PreparedData
-from ncf_ppt.candidates import By, Rescorer, Search, VectorSearch, open_vectors, similarity_search
-from ncf_ppt.model import NCF
+from ncf_ppt.candidates import Rescorer, Search, open_vectors
 from ncf_ppt.networks import Network
 from ncf_ppt.original_ids import Ids
 from ncf_ppt.packed.network import COST_OF_GATHERING, PackedNCF
 from ncf_ppt.packed.tower import PackedNetwork
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import AllowedItems, choose_items, score_catalogue, top_items
-from ncf_ppt.serving import served
+from ncf_ppt.searches import Way, searches_of
 
 RECALL = 0.99
 N_CANDIDATES = 100  # that a folder's vectors find
 _N_USERS = 200  # to choose by, and as many to measure with
 _USERS = 64  # at a time
 _STEP = 16  # numbers of candidates are its multiples
+_WORTH_IT = 0.8  # of the cost of all items: a search must cost less
+_NAMES = {"product": "product of vectors", "similarity": "similarity of vectors", "codes": "1-bit codes of vectors"}
+
+_SEARCH_COSTS: dict[Way, float] = {"product": 0.15, "similarity": 0.15, "codes": 0.04}
+"""Of an item, in items that the packed network scores: from rates of 480, 480, 1,738 and 71 M items/s."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -35,7 +39,8 @@ class FirstStage:
     """How candidates are found, and what of the network's exact lists is among them.
 
     Attributes:
-        by: what finds them, see `ncf_ppt.candidates.open_vectors`; None if all items are scored.
+        by: what finds them: ``product`` or ``similarity`` of vectors, see `ncf_ppt.candidates.open_vectors`, or
+            ``codes``, the products of the vectors' signs; None if all items are scored.
         n_candidates: that the network scores for each user.
         n_items: in the catalogue.
         k: length of the exact lists.
@@ -45,7 +50,7 @@ class FirstStage:
         reason: why all items are scored, if they are.
     """
 
-    by: By | None
+    by: Way | None
     n_candidates: int
     n_items: int
     k: int
@@ -61,7 +66,7 @@ class FirstStage:
         if self.by is None:
             return f"candidates: all {self.n_items:,} items are scored, since {self.reason}"
         return (
-            f"candidates: {self.n_candidates:,} of {self.n_items:,} items, by {self.by} of vectors; they hold "
+            f"candidates: {self.n_candidates:,} of {self.n_items:,} items, by {_NAMES[self.by]}; they hold "
             f"{self.recall:.1%} of the exact top {self.k} of {self.n_users:,} users"
         )
 
@@ -160,7 +165,8 @@ def in_two_stages(
 ) -> tuple[Scorer, FirstStage]:
     """Put a search by the model's own vectors in front of it, if that is worth it.
 
-    Of the ways to search that the model has (`searches_of`) the one is taken that needs the fewest candidates.
+    Of the ways to search that the model has (`searches_of`) the one is taken that costs least with the candidates that
+    it needs.
 
     Args:
         model: whose vectors find candidates.
@@ -190,11 +196,11 @@ def in_two_stages(
     places = {by: _places(search, users, exact, seen, allowed) for by, search in searches.items()}
     chosen_by, measured = (users[::2], slice(1, None, 2)) if len(users) > 1 else (users, slice(None))
     needed = {by: _needed(found[: 2 * len(chosen_by) : 2], recall, k) for by, found in places.items()}
-    by = min(needed, key=lambda way: needed[way])
+    by = min(needed, key=lambda way: _cost(score, way, needed[way], data.n_items))
     n = min(needed[by] if n_candidates is None else n_candidates, data.n_items)
-    if n_candidates is None and not _is_worth_it(score, n, data.n_items):
+    if n_candidates is None and _cost(score, by, n, data.n_items) > _WORTH_IT * data.n_items:
         share = f"{recall:.0%} of the exact top {k}"
-        reason = f"a search by {by} of vectors needs {n:,} of them for {share}, which costs as much"
+        reason = f"a search by {_NAMES[by]} needs {n:,} of them for {share}, which costs as much"
         return score, FirstStage(**everything, n_users=0, reason=reason)  # type: ignore[arg-type]
     there = places[by][measured]
     found = FirstStage(
@@ -206,33 +212,6 @@ def in_two_stages(
         n_users=len(there),
     )
     return Rescorer(search=searches[by], score=score, seen=seen, n_candidates=n, allowed=allowed), found
-
-
-def searches_of(model: Network | PackedNetwork, data: PreparedData) -> dict[By, Search]:
-    """The ways in which a network's own vectors find candidates: none where its scores are products already.
-
-    ``product`` is that of its GMF half. Of its MLP, items alike: see `ncf_ppt.candidates.open_vectors`.
-    """
-    searches: dict[By, Search] = {}
-    if isinstance(model, PackedNCF):
-        users, items, features = model.user_factors[:], model.item_factors[:], model.item_features[:]
-        weights = model.last_weight[: model.user_factors.size]
-    elif isinstance(model, NCF) and model.config.model != "gmf":
-        network = served(model)
-        has_factors = network.config.model == "neumf"
-        nothing = np.empty((0, 0), np.float32)
-        users, items = (
-            (table.values().cpu().numpy() if has_factors else nothing)
-            for table in (network.tables()[:2] if has_factors else (network.mlp_user,) * 2)
-        )
-        features = network.mlp_item.values().cpu().numpy()
-        weights = network.last.weight[0, : users.shape[1]].detach().cpu().numpy()
-    else:
-        return searches
-    if users.shape[1]:
-        searches["product"] = VectorSearch(user_vectors=users * weights, item_vectors=items, bias=0)
-    searches["similarity"] = similarity_search(features, data)
-    return searches
 
 
 def _exact_lists(
@@ -255,15 +234,15 @@ def _places(
 
     -1 behind the end of a list.
     """
-    n_items = seen.n_items
     places = np.full(lists.shape, -1, np.int64)
     for start in range(0, len(users), _USERS):
-        rows = slice(start, start + _USERS)
-        items, lengths = search.find(users[rows], n_items, seen, allowed)
-        for row, length in enumerate(lengths.tolist()):
-            place_of = np.full(n_items + 1, -1, np.int64)  # one more, for no item
-            place_of[items[row, :length]] = np.arange(length)
-            places[start + row] = place_of[lists[start + row]]
+        block = users[start : start + _USERS]
+        for number, scores in enumerate(allowed.of(search.score_catalogue(block)), start):
+            scores[seen.items_of(int(users[number]))] = -np.inf
+            for place, item in enumerate(lists[number].tolist()):
+                if item >= 0:
+                    before = (scores > scores[item]).sum() + (scores[:item] == scores[item]).sum()
+                    places[number, place] = before
     return places
 
 
@@ -274,7 +253,8 @@ def _needed(places: NDArray[np.int64], recall: float, k: int) -> int:
     return -(-max(most, k) // _STEP) * _STEP
 
 
-def _is_worth_it(score: Scorer, n_candidates: int, n_items: int) -> bool:
-    """Whether candidates and the search for them cost less than all items."""
-    cost = COST_OF_GATHERING if isinstance(score, PackedNCF) else 1
-    return cost * n_candidates < 0.8 * n_items
+def _cost(score: Scorer, by: Way, n_candidates: int, n_items: int) -> float:
+    """What candidates and the search for them cost for a user, in items that ``score`` scores in a whole catalogue."""
+    if isinstance(score, PackedNCF):
+        return _SEARCH_COSTS[by] * n_items + COST_OF_GATHERING * n_candidates
+    return n_candidates  # beside which a search is nothing

@@ -14,9 +14,10 @@ from ncf_ppt.catalogue import rank_catalogue
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.packing import pack
-from ncf_ppt.recommendation import recommend
+from ncf_ppt.recommendation import AllowedItems, recommend, top_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.two_stages import in_two_stages, searches_of
+from ncf_ppt.searches import searches_of
+from ncf_ppt.two_stages import in_two_stages
 from ncf_ppt.two_tower import TwoTower, TwoTowerConfig
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryActivation, set_precision
@@ -127,6 +128,23 @@ def test_of_an_mlp_items_alike_are_searched(tiny_data: PreparedData) -> None:
     assert list(searches_of(model, tiny_data)) == ["similarity"]
     _, found = in_two_stages(model, scorer(model), tiny_data, seen=tiny_data.known(), n_candidates=20)
     assert (found.by, found.n_candidates) == ("similarity", 20)
+
+
+def test_codes_search_for_a_packed_network(tiny_data: PreparedData) -> None:
+    packed = packed_network(tiny_data, mlp=0.01)
+    searches = searches_of(packed, tiny_data)
+    assert list(searches) == ["product", "codes", "similarity"]
+    users, known = np.arange(0, 120, 7), tiny_data.known()
+    scores = searches["codes"].score_catalogue(users)
+    expected, _, lengths = top_items(scores, 20, known, users)
+    assert (lengths == 20).all()
+    np.testing.assert_array_equal(searches["codes"].find(users, 20, known, AllowedItems())[0], expected)
+    odd = AllowedItems(is_left_out=np.arange(150) % 2 == 0)
+    found, _ = searches["codes"].find(users, 10, known, odd)
+    assert (found % 2 == 1).all()
+    product = searches["product"].find(users, 20, known, AllowedItems())[0]
+    shared = np.mean([len(np.intersect1d(*rows)) for rows in zip(product, expected, strict=True)])
+    assert shared > 10  # a third of the items seen apart, chance is 3
 
 
 def search_of(data: PreparedData) -> VectorSearch:
