@@ -71,12 +71,12 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
     """
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
-    above, equal = np.empty(data.n_users, np.int64), np.empty(data.n_users, np.int64)
-    lists = np.empty((data.n_users, min(k, data.n_items)), np.int32)
+    above, equal = np.empty(data.n_tested, np.int64), np.empty(data.n_tested, np.int64)
+    lists = np.empty((data.n_tested, min(k, data.n_items)), np.int32)
     known = data.known()
     n_rows = max(1, memory // (4 * data.n_items))
-    for start in range(0, data.n_users, n_rows):
-        rows = slice(start, min(start + n_rows, data.n_users))
+    for start in range(0, data.n_tested, n_rows):
+        rows = slice(start, min(start + n_rows, data.n_tested))
         users = np.arange(rows.start, rows.stop)
         scores = np.ascontiguousarray(score_catalogue(score, users, data.n_items), np.float32)
         if scores.shape != (len(users), data.n_items):

@@ -50,7 +50,7 @@ class Evaluation:
     @property
     def n_users(self) -> int:
         """Number of users, each with one held-out item."""
-        return self.data.n_users
+        return self.data.n_tested
 
     @property
     def remark(self) -> str | None:

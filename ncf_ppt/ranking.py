@@ -139,8 +139,8 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
     """
     users_per_block = max(1, _PAIRS_PER_BLOCK // (1 + data.n_negatives))
     blocks = []
-    for start in range(0, data.n_users, users_per_block):
-        stop = min(start + users_per_block, data.n_users)
+    for start in range(0, data.n_tested, users_per_block):
+        stop = min(start + users_per_block, data.n_tested)
         positives, negatives = data.test_items[start:stop], data.test_negatives[start:stop]
         candidates = np.concatenate([positives[:, None], negatives], axis=1)
         scores = np.ascontiguousarray(score(np.arange(start, stop), candidates), np.float32)
@@ -159,7 +159,7 @@ def rank_columns(ranks: Ranks, data: PreparedData) -> dict[str, NDArray[Any]]:
     and int64 ``rank``, from 0, when the held-out item loses every tie.
     """
     return {
-        "user_id": data.user_ids,
+        "user_id": data.user_ids[: data.n_tested],
         "item_id": data.item_ids[data.test_items],
         "above": ranks.above,
         "equal": ranks.equal,

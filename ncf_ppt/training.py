@@ -227,7 +227,7 @@ def _task(
             "seed": config.seed,
             "global_batch_size": config.batch_size,
             "train_samples": sampler.samples_per_epoch,
-            "eval_samples": data.n_users * (1 + data.n_negatives),
+            "eval_samples": data.n_tested * (1 + data.n_negatives),
             "opt_name": "adam",
             "opt_base_learning_rate": config.learning_rate,
             "opt_adam_beta_1": BETAS[0],

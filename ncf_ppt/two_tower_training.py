@@ -179,7 +179,7 @@ def two_tower_task(
             "seed": config.seed,
             "global_batch_size": config.batch_size,
             "train_samples": len(data.train),
-            "eval_samples": data.n_users * (1 + data.n_negatives),
+            "eval_samples": data.n_tested * (1 + data.n_negatives),
             "opt_name": "adam",
             "opt_base_learning_rate": config.learning_rate,
         },

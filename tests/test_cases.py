@@ -476,6 +476,78 @@ def test_tables_of_other_libraries_come_through_arrow() -> None:
     ] == sum(int(row[2]) < 3 for row in rows)
 
 
+def test_a_split_of_ones_own(tmp_path: Path) -> None:
+    rows = base()
+    by_user: dict[str, Rows] = {}
+    for row in sorted(rows, key=lambda row: int(row[3])):
+        by_user.setdefault("u" + row[0], []).append(["u" + row[0], *row[1:]])
+    last = {user: own[-1] for user, own in by_user.items() if user != "u7"}
+    train = file(
+        tmp_path, text([row for user, own in by_user.items() for row in (own[:-1] if user in last else own)]), "a"
+    )
+    test = file(tmp_path, text([*last.values(), ["nobody", "1", "1", "1600000000"]]), "b")
+    data = prepared(train, test=str(test))
+    assert data.protocol_label == "own split, 99 negatives, strict"
+    assert (data.n_users, data.n_tested, data.user_ids[-1]) == (60, 59, "u7")
+    held_out = dict(zip(data.user_ids.tolist(), data.item_ids[data.test_items].tolist(), strict=False))
+    assert held_out == {user: int(row[1]) for user, row in last.items()}
+    assert len(data.train) == 1500 - 59
+    row = data.user_ids.tolist().index("u7")
+    assert data.history is not None
+    history = data.item_ids[data.history[data.train.offsets[row] : data.train.offsets[row + 1]]].tolist()
+    assert history == [int(each[1]) for each in by_user["u7"]]
+    assert data.manifest["users_dropped"] == {"without_train_rows": 1}
+    loaded = PreparedData.load(data.save(tmp_path / "out").path or "")
+    assert loaded.n_tested == 59
+
+    own = {user: [str(item) for item in range(301, 304)] for user in last}
+    lines = "".join(f"({user},{last[user][1]})\t" + "\t".join(items) + "\n" for user, items in own.items())
+    given = prepared(train, test=str(test), test_negatives=str(file(tmp_path, lines, "negatives")))
+    assert given.protocol_label == "own split, 3 negatives, published"
+    assert given.item_ids[given.test_negatives].tolist() == [[301, 302, 303]] * 59
+    with pytest.raises(DataError, match=r"has no line for user 'u\d+' \(58 lack one\)"):
+        prepared(train, test=str(test), test_negatives=str(file(tmp_path, lines.splitlines()[0], "short")))
+    with pytest.raises(DataError, match=r"leave out .* min_ratings"):
+        prepared(train, test=str(test), min_ratings=3)
+
+
+def test_one_moment_for_all(tmp_path: Path) -> None:
+    rows = [[u, i, r, str(1_600_000_000 + n * 60)] for n, (u, i, r, _) in enumerate(base())]
+    limit = 1_600_000_000 + 1200 * 60
+    path = file(tmp_path, text(rows))
+    moment = datetime.datetime.fromtimestamp(limit, datetime.timezone.utc)
+    data, same = prepared(path, split_time=limit), prepared(path, split_time=moment.strftime("%Y-%m-%d %H:%M:%S"))
+    assert data.test_items.tolist() == same.test_items.tolist()
+    assert data.protocol_label == f"split at {limit}, next item, 99 negatives, strict"
+    assert len(data.train) == sum(int(row[3]) < limit for row in rows)
+    later: dict[int, int] = {}
+    for user, item, _, time in rows:
+        if int(time) >= limit:
+            later.setdefault(int(user), int(item))
+    held_out = dict(zip(data.user_ids.tolist(), data.item_ids[data.test_items].tolist(), strict=False))
+    assert held_out == later
+    with pytest.raises(DataError, match="all rows are before it"):
+        prepared(path, split_time="2030-01-01")
+
+
+def test_users_without_a_test_row_are_trained_and_not_ranked(tmp_path: Path) -> None:
+    rows = base()
+    train = file(tmp_path, text([row for row in rows if int(row[1]) > 20 or int(row[0]) > 50]), "train.csv")
+    test = file(tmp_path, text([row for row in rows if int(row[1]) <= 20 and int(row[0]) <= 50]), "test.csv")
+    ncf, shape = CommandLine(main), ("--factors", 4, "--layers", "8,8,8,4", "--epochs", 1)
+    ncf.succeed("prepare", train, "--test", test, "--out", tmp_path / "data", "--negatives", 50)
+    n_tested = PreparedData.load(tmp_path / "data").n_tested
+    assert 0 < n_tested < 60
+    ncf.succeed("train", "--data", tmp_path / "data", "--out", tmp_path / "run", *shape)
+    for ranking in ("sampled", "full"):
+        found = ncf.succeed("evaluate", tmp_path / "run", "--ranking", ranking, "--per-user", tmp_path / ranking)
+        assert found["n_users"] == n_tested
+        assert len(pd.read_parquet(tmp_path / ranking)) == n_tested
+    ncf.succeed("pack", tmp_path / "run", "--out", tmp_path / "packed")
+    assert ncf.succeed("recommend", tmp_path / "run", "--user", 60)["recommendations"][0]["item_ids"]
+    ncf.succeed("baseline", "popular", "--data", tmp_path / "data")
+
+
 REAL: dict[str, tuple[list[str], int]] = {
     "user_artists.dat.gz": (
         ["--separator", "tab", "--user-column", "1", "--item-column", "2", "--rating-column", "3", "--skip-bad-rows"],
@@ -483,7 +555,7 @@ REAL: dict[str, tuple[list[str], int]] = {
     ),
     "BX-Book-Ratings.csv.gz": (["--min-rating", "1", "--min-ratings", "10"], 100_726),
     "Video.txt.gz": (["--separator", "space", "--user-column", "1", "--item-column", "2", "--order", "file"], 287_107),
-    "sample_train-item-views.csv.gz": (["--user-column", "session_id", "--min-ratings", "5"], 12_390),
+    "sample_train-item-views.csv.gz": (["--user-column", "session_id", "--min-ratings", "5"], 12_391),
 }
 
 

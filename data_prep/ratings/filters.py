@@ -117,14 +117,7 @@ def _only(kept: Kept, ratings: Ratings, chosen: NDArray[np.bool_]) -> Ratings:
     """Keep some of the rows that were left."""
     rows = np.flatnonzero(chosen)
     kept.rows = rows if isinstance(kept.rows, slice) else kept.rows[rows]
-    return Ratings(
-        users=ratings.users[rows],
-        items=ratings.items[rows],
-        times=ratings.times[rows],
-        user_ids=ratings.user_ids,
-        item_ids=ratings.item_ids,
-        has_times=ratings.has_times,
-    )
+    return ratings.only(rows)
 
 
 def _heavy_users(ratings: Ratings, n_negatives: int) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ A prepared set is a folder::
     offsets.npy          int64 (n_users + 1,): user u's train items are items[offsets[u]:offsets[u + 1]]
     items.npy            int32 (n_train,): ascending within each user
     history.npy          int32 (n_train,): the same items in the order of time; absent where no order is known
-    test_items.npy       int32 (n_users,): the held-out item of each user
+    test_items.npy       int32 (n_users,): the held-out item of each user; of the first users only, in an own split
     test_negatives.npy   int32 (n_users, n_negatives): ascending within each user
     users.parquet        one column user_id: row u holds the original id of user u
     items.parquet        one column item_id: row i holds the original id of item i
@@ -33,6 +33,7 @@ from ppt_core.runs.files import file_checksums, new_directory, read_json, verify
 
 FORMAT_VERSION = 2
 Protocol = Literal["strict", "mlperf", "published"]
+_SPLITS = {"own": "own split", "moment": "split at {}, next item"}
 _HELD_OUT = {"drawn": ", random item", "file": ", last row of the file", "ties drawn": ", equal times drawn"}
 _ARRAYS = ("offsets", "items", "test_items", "test_negatives")
 _VALIDATION_ARRAYS = ("validation_items", "validation_negatives")
@@ -159,11 +160,17 @@ class PreparedData:
             n_users=self.n_users,
             n_items=self.n_items,
             n_train=len(self.train),
+            n_tested=min(self.n_tested, self.n_users),
         )
 
     @property
+    def n_tested(self) -> int:
+        """Number of users with a held-out item: the first ones. All of them, but in a split of somebody's own."""
+        return len(self.test_items)
+
+    @property
     def n_users(self) -> int:
-        """Number of users; each has exactly one held-out item."""
+        """Number of users; each has one held-out item, see `n_tested`."""
         return self.train.n_users
 
     @property
@@ -189,6 +196,8 @@ class PreparedData:
     @property
     def split_label(self) -> str:
         """What is held out, for any metric."""
+        if self.manifest.get("held_out") in _SPLITS:
+            return _SPLITS[self.manifest["held_out"]].format(self.manifest.get("split_time"))
         chosen = _HELD_OUT.get(self.manifest.get("held_out", ""), "")
         before = "" if self.validation_items is None else ", the item before it held out too"
         return f"leave-one-out{chosen}{before}"

@@ -78,6 +78,11 @@ def unit_of(value: float) -> str | None:
     return next((unit for unit, n in _UNITS.items() if _EARLIEST * n <= value < _LATEST * n), None)
 
 
+def seconds_of(unit: str) -> float:
+    """Seconds in one step of a unit of times."""
+    return 1 / _UNITS[unit]
+
+
 def mixed_units(times: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, int]:
     """Number of times by unit, where a column holds times of several; nothing where it does not."""
     if not len(times) or times.max() < 900 * max(float(times.min()), 1):

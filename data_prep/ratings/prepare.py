@@ -16,6 +16,7 @@ from data_prep.ratings.in_memory import read_object
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.leave_one_out import leave_one_out, number, without_items
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
+from data_prep.ratings.own_split import prepare_own
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.reading import Reading
 from data_prep.ratings.remarks import warnings_of
@@ -187,6 +188,9 @@ def prepare_source(
     protocol: DrawnProtocol = "strict",
     seed: int = 0,
     order: Order | None = None,
+    test: Any = None,
+    test_negatives: Path | str | None = None,
+    split_time: str | float | None = None,
     source_file: Path | str | None = None,
     n_users: int | None = None,
     n_items: int | None = None,
@@ -219,6 +223,11 @@ def prepare_source(
         protocol: see `prepare`.
         seed: decides the negatives, synthetic data, and what is held out where the source has no times.
         order: see `prepare`.
+        test: the test rows of a split that was made already, of which ``source`` holds the train rows; any source. See
+            `data_prep.ratings.own_split.prepare_split`. No filter applies.
+        test_negatives: a file of the negatives of each test user (`data_prep.ratings.own_split.read_negatives`).
+        split_time: a date or a time: rows before it train, and of each user the first item after it is held out.
+            Leave-one-out lets other users' future into training; one moment for all does not.
         source_file: a copy at hand of the known data set, in any form that `read_ratings` reads. The manifest
             records its checksum and, as ``is_official``, whether the bytes are the published archive's.
         n_users: number of synthetic users; the built-in sample's by default, as for the next two.
@@ -254,7 +263,8 @@ def prepare_source(
     if name != SYNTHETIC and any(size is not None for size in sizes):
         raise DataError(f"n_users, n_items and n_interactions are for `synthetic` only; leave them out for {name!r}")
 
-    if name is not None and name not in (*KNOWN_DATASETS, SYNTHETIC) and is_ncf_train_file(Path(name)):
+    own = _own_split(test, test_negatives, split_time, filters, order, validation=validation)
+    if not own and name is not None and name not in (*KNOWN_DATASETS, SYNTHETIC) and is_ncf_train_file(Path(name)):
         said = (filters, n_negatives, protocol, seed, validation, order, options)
         if said != (Filters(), N_NEGATIVES, "strict", 0, False, None, ReadOptions()):
             raise DataError(
@@ -280,19 +290,32 @@ def prepare_source(
                 progress=progress,
             )
         found += [origin.pop("unlike_published")] if "unlike_published" in origin else []
-        data = prepare(
-            read.ratings,
-            min_ratings=min_ratings,
-            min_item_ratings=min_item_ratings,
-            heavy_users=heavy_users,
-            n_negatives=n_negatives,
-            protocol=protocol,
-            seed=seed,
-            order=order,
-            validation=validation,
-            source=origin,
-            reading=read.reading,
-        )
+        if own:
+            data = prepare_own(
+                read,
+                None if test is None else _read_test(test, options),
+                None if split_time is None else str(split_time),
+                filters,
+                negatives=None if test_negatives is None else Path(test_negatives),
+                n_negatives=n_negatives,
+                protocol=protocol,
+                seed=seed,
+                source=origin,
+            )
+        else:
+            data = prepare(
+                read.ratings,
+                min_ratings=min_ratings,
+                min_item_ratings=min_item_ratings,
+                heavy_users=heavy_users,
+                n_negatives=n_negatives,
+                protocol=protocol,
+                seed=seed,
+                order=order,
+                validation=validation,
+                source=origin,
+                reading=read.reading,
+            )
         if options.min_rating is not None or options.events:
             data.manifest.update(min_rating=options.min_rating, events=list(options.events))
     found += warnings_of(data.manifest, n_users=data.n_users)
@@ -301,6 +324,34 @@ def prepare_source(
     for sentence in found:
         warnings.warn(sentence, DataWarning, stacklevel=2)
     return data if out is None else data.save(out)
+
+
+def _own_split(
+    test: Any, test_negatives: Any, split_time: Any, filters: Filters, order: Order | None, *, validation: bool
+) -> bool:
+    """Whether the split is no leave-one-out. Raises `DataError` for arguments that do not go with one another."""
+    if test is None and split_time is None:
+        if test_negatives is not None:
+            raise DataError("test_negatives= belong to the test rows of a split of your own; name them with test=")
+        return False
+    if test is not None and split_time is not None:
+        raise DataError("test= is a split of its own; leave out split_time=")
+    if validation or order is not None or (test is not None and filters != Filters()):
+        raise DataError(
+            "a split of your own is taken as it is; leave out validation=, order=, min_ratings, min_item_ratings and "
+            "heavy_users"
+        )
+    return True
+
+
+def _read_test(test: Any, options: ReadOptions) -> tuple[Ratings, dict[str, Any]]:
+    """The test rows of a split, and where they came from."""
+    paths = _paths(test)
+    if not paths:
+        return read_object(test, options).ratings, {"name": type(test).__name__}
+    sizes = (SAMPLE_USERS, SAMPLE_ITEMS, SAMPLE_INTERACTIONS)
+    read, origin = read_source(paths, options, seed=0, source_file=None, sizes=sizes, cache=None, progress=False)
+    return read.ratings, origin
 
 
 def _paths(source: Any) -> list[str]:

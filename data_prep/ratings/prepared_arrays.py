@@ -28,6 +28,7 @@ def refuse_misfits(
     n_users: int,
     n_items: int,
     n_train: int,
+    n_tested: int,
 ) -> None:
     """Raise ValueError unless all arrays of a prepared set fit its train items: kernels check no bounds.
 
@@ -39,11 +40,13 @@ def refuse_misfits(
         n_users: rows of the train matrix.
         n_items: its columns.
         n_train: its entries.
+        n_tested: users with a held-out item, who are the first.
     """
     for name, array in arrays.items():
         if array is None:
             continue
-        n_rows, n_axes = (n_train if name == "history" else n_users), (2 if name.endswith("negatives") else 1)
+        n_rows = n_train if name == "history" else n_tested if name.startswith("test") else n_users
+        n_axes = 2 if name.endswith("negatives") else 1
         if array.dtype.kind != "i" or array.ndim != n_axes or len(array) != n_rows:
             raise ValueError(
                 f"{name} is {array.dtype} {array.shape}; it must hold integers, {_SHAPES[name]}, {n_rows} in all"

@@ -1,6 +1,6 @@
 """Raw ratings as they stand in a file: who, what and when, with the original ids beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class Ratings:
         user_ids: the original id of each user code; int64 (n_users,) or str objects (n_users,).
         item_ids: the original id of each item code; int64 (n_items,) or str objects (n_items,).
         has_times: False where the source has none; the times are then all 0.
+        time_unit: ``us`` where the times were dates, microseconds since 1970; None where only the source knows.
 
     Raises ValueError if the lengths differ or a time is not finite.
     """
@@ -31,6 +32,7 @@ class Ratings:
     user_ids: Ids
     item_ids: Ids
     has_times: bool = True
+    time_unit: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.users) == len(self.items) == len(self.times):
@@ -60,6 +62,10 @@ class Ratings:
             item_ids=item_ids,
             has_times=has_times,
         )
+
+    def only(self, rows: NDArray[np.int64]) -> "Ratings":
+        """Some of the rows, by their numbers; all users and items keep their codes."""
+        return replace(self, users=self.users[rows], items=self.items[rows], times=self.times[rows])
 
     def __len__(self) -> int:
         return len(self.users)

@@ -161,7 +161,15 @@ def count_positives(name: str, part: RoleTable, options: ReadOptions) -> ReadRat
     times, has_times, unit = _times(table)
     users, user_ids = number_column(table.column("user"))
     items, item_ids = number_column(table.column("item"))
-    ratings = Ratings(users=users, items=items, times=times, user_ids=user_ids, item_ids=item_ids, has_times=has_times)
+    ratings = Ratings(
+        users=users,
+        items=items,
+        times=times,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        has_times=has_times,
+        time_unit=unit,
+    )
     columns = {role: _column_reading(role, name, part.table.column(role), unit) for role, name in part.names.items()}
     if part.layout is not None and part.layout.unread_event is not None:
         event, example = part.layout.unread_event

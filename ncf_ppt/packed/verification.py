@@ -80,7 +80,7 @@ def verify_on_test_items(packed: PackedNetwork, model: Network, data: PreparedDa
         model: the same network.
         data: what it is evaluated on.
     """
-    n_users = min(data.n_users, max(1, _TEST_PAIRS // (1 + data.n_negatives)))
+    n_users = min(data.n_tested, max(1, _TEST_PAIRS // (1 + data.n_negatives)))
     candidates = np.concatenate([data.test_items[:n_users, None], data.test_negatives[:n_users]], axis=1)
     return verify(packed, model, np.arange(n_users), candidates)
 

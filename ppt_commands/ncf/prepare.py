@@ -51,6 +51,9 @@ def _words(_context: click.Context, _option: click.Parameter, text: str | None) 
     type=click.Choice(["file", "random"]),
     help="What orders a user's rows where times do not.  [default: the file; without times the seed]",
 )
+@click.option("--test", type=FOLDER, help="Test rows of a split of your own; SOURCE holds the train rows.")
+@click.option("--test-negatives", type=FOLDER, help="Negatives of each test user: a user and items a line.")
+@click.option("--split-time", help="One moment for all: train before it, hold out each user's next item.")
 @click.option("--negatives", "n_negatives", default=999, show_default=True, help="Test negatives of each user.")
 @click.option(
     "--protocol",
@@ -80,6 +83,7 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
       ppt-ncf prepare ml-1m --out ml-1m
       ppt-ncf prepare ratings.csv.gz --out mine --negatives 99
       ppt-ncf prepare clicks.tsv --no-header --user-column 1 --item-column 3 --out mine
+      ppt-ncf prepare train.csv --test test.csv --out own --negatives 99
       ppt-ncf prepare synthetic --users 1000 --items 2000 --interactions 80000 --out sample
     """
     from data_prep.ratings.prepare import prepare_source
