@@ -160,7 +160,7 @@ class PreparedData:
             n_users=self.n_users,
             n_items=self.n_items,
             n_train=len(self.train),
-            n_tested=min(self.n_tested, self.n_users),
+            n_tested=min(self.n_tested, self.n_users) if "n_tested_users" in self.manifest else self.n_users,
         )
 
     @property
