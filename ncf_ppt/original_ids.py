@@ -103,6 +103,8 @@ _REASONS = {
     "below_min_ratings": "`prepare --min-ratings {min_ratings}`",
     "one_item_only": "the rule that a user needs two items",
     "two_items_only": "the rule that a user needs three items",
+    "without_negatives": "`prepare --heavy-users drop`",
+    "without_train_rows": "the rule that a user needs train rows",
 }
 
 

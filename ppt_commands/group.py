@@ -58,6 +58,7 @@ def in_options(message: str, *commands: click.Command) -> str:
     """The library's message, which names arguments, with the options of commands that stand for them."""
     for option in (each for one in commands for each in one.params if isinstance(each, click.Option)):
         name, flag = str(option.name), max(option.opts, key=len)
+        message = re.sub(rf"(?<![\w.-]){name}='(\w+)'", rf"{flag} \1", message)
         message = re.sub(rf"(?<![\w.-]){name}=('[^']+')", rf"{flag} \1", message)  # as in "say order='file'"
         message = re.sub(rf"(?<![\w.-]){name}=(?!\w)", flag, message)  # as in "name it with data="
         message = re.sub(rf"^{name}(?= is )", flag, message)

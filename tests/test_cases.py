@@ -453,6 +453,10 @@ def test_what_prepare_says(tmp_path: Path) -> None:
     assert len(manifest["warnings"]) == done.stderr.count("warning: ")
     copy = CommandLine(main).call("prepare", "ml-100k", "--source", path, "--out", tmp_path / "copy", "--negatives", 99)
     assert "and the published ml-100k has 100,000 ratings of 943 users and 1,682 items, so this is not" in copy.stderr
+    days = file(tmp_path, text([[*row[:3], "1600000000" if int(row[0]) % 2 else row[3]] for row in base()]), "days")
+    tied = CommandLine(main).call("prepare", days, "--out", tmp_path / "days-out", "--negatives", 99)
+    assert "30 of 60 users is held out" in tied.stderr
+    assert "say --order random to draw among equal times, or --order file if" in tied.stderr
     failed = CommandLine(main).fail("prepare", file(tmp_path, text(rows, header=None)), "--out", tmp_path / "x")
     assert "name them with --user-column and --item-column" in failed
 
