@@ -86,6 +86,7 @@ def measure(
 @click.option("--model", default="neumf", show_default=True)
 @click.option("--epochs", default=4.0, show_default=True)
 @click.option("--split", default=0.5, show_default=True)
+@click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--factors", default=64, show_default=True)
 @click.option("--layers", default="256,256,128,64", show_default=True)
 @click.option("--binarize-embeddings", is_flag=True)
