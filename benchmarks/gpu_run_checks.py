@@ -130,7 +130,7 @@ def evaluated_and_packed(scale: Scale) -> Iterator[Check]:
             for _ in ncf.fit_steps(data, path, replace(NETWORK, model=model), config, device=scale.device):  # type: ignore[arg-type]
                 pass
             run = Run.open(path)
-            result = run.result()
+            result = run.result().to_dict()
             on_cpu, on_device = (ncf.load_model(run, device=device) for device in ("cpu", scale.device))
         ranks = [rank_test_items(scorer(network), data) for network in (on_cpu, on_device)]
         hits = [each.hit_ratio() for each in ranks]
@@ -155,7 +155,7 @@ def images_checked(scale: Scale) -> Iterator[Check]:
                 pass
             bytes_of.append((path / "model.safetensors").read_bytes())
             run = Run.open(path)
-            result = run.result()
+            result = run.result().to_dict()
             on_cpu, on_device = (vision.load_network(run, device=device) for device in ("cpu", scale.device))
     yield check_equal("--workers 2 beside the device", bytes_of[1], bytes_of[0])
     accuracies = [

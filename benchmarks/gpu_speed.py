@@ -257,6 +257,6 @@ def study(scale: Scale, file: Path | None) -> Iterator[Row]:
             network = NetworkConfig(n_classes=data.n_classes)
             for _ in vision.fit_steps(data, path, network, config, device=scale.device):
                 pass
-            result = Run.open(path).result()
+            result = Run.open(path).result().to_dict()
         kept = ("accuracy", "seconds", "samples_per_second", "epochs")
         yield {"row": f"split {split:g}, seed {seed}", **{key: result[key] for key in kept}}

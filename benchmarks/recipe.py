@@ -55,7 +55,7 @@ def main(paths: tuple[str, ...], name: str, seeds: str, held_out: float, as_json
 def recipe_and_als(data: PreparedData, name: str, seed: int) -> list[dict[str, Any]]:
     """The rows of one seed: the recipe's network, and ALS at the default settings."""
     trained = fit(data, recipe=recipe(name).with_settings(seed=seed, eval_every=0), progress=False)
-    network = measured(trained.scorer(), data, f"recipe {name}", seed, trained.result["seconds"])
+    network = measured(trained.scorer(), data, f"recipe {name}", seed, trained.result.seconds)
     start = time.perf_counter()
     als = fit_baseline(ALSConfig(), data, seed=seed)
     return [network, measured(als, data, "ALS", seed, time.perf_counter() - start)]
@@ -71,7 +71,7 @@ def new_users(data: PreparedData, name: str, seed: int, share: float) -> list[di
     for label, train_on in (("from their histories alone", others), ("trained with them", data)):
         trained = fit(train_on, recipe=chosen, progress=False)
         score = scorer_of_people(trained.network, people)
-        rows.append(measured(score, people, label, seed, trained.result["seconds"]))
+        rows.append(measured(score, people, label, seed, trained.result.seconds))
     return rows
 
 

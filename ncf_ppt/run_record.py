@@ -1,13 +1,10 @@
 """What a run records of its network and its data."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.networks import NetworkConfig
-from ppt_core.identity import copied_record, data_record
-
-_KEPT = ("iterations", "epochs", "split", "seed")
+from ppt_core.identity import data_record
 
 
 def settings_of(data: PreparedData, model_config: NetworkConfig) -> dict[str, Any]:
@@ -35,10 +32,3 @@ def result_of(data: PreparedData, arithmetic: str, measured: dict[str, float] | 
         "precision": arithmetic,
         **({"precision_measured": measured} if measured else {}),
     }
-
-
-def provenance_of(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a packed file keeps of the run it was made from: no place of this machine, no timing."""
-    data = {**copied_record(config["data"]), "is_sample": config["data"].get("path", "") is None}
-    kept = {key: result[key] for key in _KEPT}
-    return {"model": config["model"], "training": config["training"], "data": data, "result": kept}

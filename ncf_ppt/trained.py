@@ -28,7 +28,6 @@ from ncf_ppt.packed.tower import PackedNetwork
 from ncf_ppt.pair_scores import PairScores, score_pairs
 from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import NewUsers, recommend
-from ncf_ppt.run_record import provenance_of
 from ncf_ppt.scoring import scorer
 from ncf_ppt.similar_items import SimilarItems, item_vectors, similar_items
 from ncf_ppt.training import load_model
@@ -36,12 +35,12 @@ from ncf_ppt.two_stages import Candidates, LastStages
 from ppt_core.errors import DataError
 from ppt_core.identity import copied_record
 from ppt_core.runs.files import refuse_existing
+from ppt_core.runs.record import RunResult, TrainingRecord, provenance_of
 from ppt_core.runs.recorded_data import recorded_data
 from ppt_core.runs.run import Run
 
 Engine = Literal["torch", "packed"]
 
-_FROM_RUN = ("iterations", "epochs", "seconds", "split", "phases", "seed")
 METRICS = {"HR@10": "hit_ratio", "NDCG@10": "ndcg"}
 """Keys of a result by the titles that people read."""
 
@@ -51,23 +50,40 @@ class TrainedNCF:
 
     Attributes:
         name: of the run folder or the packed file, as errors and comparisons call it.
-        result: the last evaluation and how long training took; of a packed file what it keeps of them.
     """
 
     def __init__(
         self,
         name: str,
-        result: Mapping[str, Any],
-        record: Mapping[str, Any],
         *,
         run: Run | None = None,
         packed: PackedNetwork | None = None,
         device: str = "cpu",
         data: PreparedData | Path | str | None = None,
     ) -> None:
-        self.name, self.result, self._record = name, dict(result), dict(record)
+        self.name = name
+        self._result = None if run is None else run.result()
         self._run, self._packed, self._device, self._given = run, packed, device, data
         self._stages = LastStages()
+
+    @property
+    def _record(self) -> Mapping[str, Any]:
+        """What it keeps of its data."""
+        if self._packed is not None:
+            found: Mapping[str, Any] = self._packed.provenance.get("data", {})
+            return found
+        assert self._run is not None
+        return self._run.config.data
+
+    @property
+    def result(self) -> RunResult:
+        """The last evaluation of the run and how long training took.
+
+        Raises ValueError for a packed file, which keeps none.
+        """
+        if self._result is None:
+            raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
+        return self._result
 
     @property
     def is_packed(self) -> bool:
@@ -104,9 +120,12 @@ class TrainedNCF:
         return self._packed.protocol if self._packed is not None else str(self._record["protocol"])
 
     @property
-    def training(self) -> dict[str, Any]:
-        """How it was trained: iterations, epochs, phases and the like, as JSON values."""
-        return dict(self.result) if self.is_packed else {key: self.result[key] for key in _FROM_RUN}
+    def training(self) -> TrainingRecord | None:
+        """How it was trained; None for a packed file that was made from Python without saying so."""
+        if self._packed is None:
+            return self.result.training
+        kept = self._packed.provenance.get("result")
+        return TrainingRecord.from_dict(kept) if kept else None
 
     def engine(self, engine: Engine | None = None) -> Engine:
         """Return ``engine``, or the usual one. Raises ValueError for one that this network does not have."""
@@ -139,12 +158,13 @@ class TrainedNCF:
     def _pack(self, embeddings: Literal["float32", "int8"] | None) -> PackedNetwork:
         assert self._run is not None
         network, data = self.network, self.data
+        provenance = {"model": self._run.config.groups["model"], **provenance_of(self._run.config, self.result)}
         return pack(
             network,
             user_ids=data.user_ids,
             item_ids=data.item_ids,
             protocol=data.protocol_label,
-            provenance=provenance_of(self._run.config, self.result),
+            provenance=provenance,
             embeddings=embeddings,
         )
 
@@ -267,8 +287,10 @@ class TrainedNCF:
     def __repr__(self) -> str:
         if self._packed is not None:
             return f"TrainedNCF({self.name}, packed [{self.protocol}])"
-        values = ", ".join(f"{title} {self.result[key]:.4f}" for title, key in METRICS.items() if key in self.result)
-        return f"TrainedNCF({self.name}, {self.result['epochs']:.2f} epochs, {values} [{self.protocol}; ties lost])"
+        metrics = self.result.metrics
+        values = ", ".join(f"{title} {metrics[key]:.4f}" for title, key in METRICS.items() if key in metrics)
+        epochs = f"{self.result.training.epochs:.2f} epochs"
+        return f"TrainedNCF({self.name}, {epochs}, {values} [{self.protocol}; ties lost])"
 
 
 def load(path: Path | str, *, data: PreparedData | Path | str | None = None, device: str = "cpu") -> TrainedNCF:
@@ -287,13 +309,12 @@ def load(path: Path | str, *, data: PreparedData | Path | str | None = None, dev
         packed = load_packed(path)
         if device != "cpu":
             raise ValueError(f"device is {device!r}, but {path} is a packed network, which computes on a CPU")
-        provenance = packed.provenance
-        return TrainedNCF(str(path), provenance.get("result", {}), provenance.get("data", {}), packed=packed, data=data)
+        return TrainedNCF(str(path), packed=packed, data=data)
     run = Run.open(path)
     run.refuse_other_kind("ncf")
-    return TrainedNCF(str(path), run.result(), run.config["data"], run=run, device=device, data=data)
+    return TrainedNCF(str(path), run=run, device=device, data=data)
 
 
 def of_run(run: Run, name: str, data: PreparedData, device: str) -> TrainedNCF:
     """What a training into ``run`` made, with its data at hand."""
-    return TrainedNCF(name, run.result(), run.config["data"], run=run, device=device, data=data)
+    return TrainedNCF(name, run=run, device=device, data=data)

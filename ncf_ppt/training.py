@@ -331,9 +331,10 @@ def load_model(run: Run, *, device: str = "cpu") -> Network:
     """
     run.refuse_other_kind("ncf")
     run.result()
+    groups = run.config.groups
     tensors, metadata = load_tensors(run.model_path)
-    model = build_network(run.config["n_users"], run.config["n_items"], network_config(run.config["model"]), seed=0)
-    if run.config["training"]["split"] < 1:
+    model = build_network(groups["n_users"], groups["n_items"], network_config(groups["model"]), seed=0)
+    if run.config.training["split"] < 1:
         convert(model)
     if metadata["precision"] == "low":
         set_precision(model, "low")

@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ppt_core.json_text import json_text
+
+if TYPE_CHECKING:
+    from ppt_core.runs.record import RunResult
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -27,21 +30,21 @@ def print_metrics(rows: dict[str, dict[str, Any]], protocol: str) -> None:
         tell(remark)
 
 
-def print_training(path: Path, result: dict[str, Any], threshold: float | None) -> None:
+def print_training(path: Path, result: "RunResult", threshold: float | None) -> None:
     """Print what a finished training did, and for a ``threshold`` whether it was reached."""
     if threshold is not None:
-        phase = result.get("threshold_phase")  # runs that ended before it was recorded have none
-        where = f" in {phase} precision" if phase else ""
-        reached = f"reached{where}" if result["threshold_reached"] else "not reached"
+        where = f" in {result.threshold_phase} precision" if result.threshold_phase else ""
+        reached = f"reached{where}" if result.threshold_reached else "not reached"
         click.echo(f"threshold {threshold} on the test set (MLPerf's rule): {reached}")
-    trained = [phase for phase in result["phases"] if phase["precision"] in ("full", "low")]
-    phases = ", ".join(f"{phase['iterations']:,} {phase['precision']}" for phase in trained)
-    if len(trained) < len(result["phases"]):
-        start = result["phases"][0]
-        click.echo(f"started from {start['precision'].upper()}: {start['seconds']:.1f} of the seconds below")
+    training = result.training
+    trained = [phase for phase in training.phases if phase.precision in ("full", "low")]
+    phases = ", ".join(f"{phase.iterations:,} {phase.precision}" for phase in trained)
+    if len(trained) < len(training.phases):
+        start = training.phases[0]
+        click.echo(f"started from {start.precision.upper()}: {start.seconds:.1f} of the seconds below")
     click.echo(
-        f"{path}: {result['epochs']:.2f} epochs ({phases} iterations) in {result['seconds']:.1f} s, "
-        f"{result['samples_per_second']:,.0f} samples/s"
+        f"{path}: {training.epochs:.2f} epochs ({phases} iterations) in {training.seconds:.1f} s, "
+        f"{result.samples_per_second:,.0f} samples/s"
     )
 
 

@@ -93,14 +93,14 @@ def test_a_training_counts_its_start_and_resumes_behind_it(tiny_data: PreparedDa
     parts = train(tiny_data, tmp_path / "parts", settings(), resume=True)
     assert whole.model_path.read_bytes() == parts.model_path.read_bytes()
     for run in (whole, parts):
-        result = run.result()
+        result = run.result().to_dict()
         start, full, low = result["phases"]
         assert (start["precision"], start["iterations"], full["precision"]) == ("als", 0, "full")
         assert start["seconds"] > 0
         assert result["seconds"] == pytest.approx(sum(phase["seconds"] for phase in (start, full, low)))
         assert result["iterations"] == full["iterations"] + low["iterations"]
-        assert run.config["training"]["warm_start"] == {"regularization": 2.0, "alpha": 3.0, "iterations": 4}
-    assert rank_test_items(scorer(load_model(whole)), tiny_data).hit_ratio() == whole.result()["hit_ratio"]
+        assert run.config.training["warm_start"] == {"regularization": 2.0, "alpha": 3.0, "iterations": 4}
+    assert rank_test_items(scorer(load_model(whole)), tiny_data).hit_ratio() == whole.result().metrics["hit_ratio"]
 
 
 def test_threads_change_nothing(tiny_data: PreparedData) -> None:

@@ -98,18 +98,18 @@ def test_a_run_records_what_was_measured_and_a_resumed_one_keeps_the_choice(
     del steps
     assert choices == []  # so that another measurement would fail
     recorded = Run.open(tmp_path / "run").config
-    assert recorded["training"]["arithmetic"] == "bf16"
-    assert recorded["precision_measured"] == {"fp32_us": 2.0, "bf16_us": 1.0}
+    assert recorded.training["arithmetic"] == "bf16"
+    assert recorded.groups["precision_measured"] == {"fp32_us": 2.0, "bf16_us": 1.0}
     for _ in fit_steps(tiny_data, tmp_path / "run", SMALL, config, resume=True):
         pass
-    result = Run.open(tmp_path / "run").result()
+    result = Run.open(tmp_path / "run").result().to_dict()
     assert (result["precision"], result["precision_measured"]) == ("bf16", {"fp32_us": 2.0, "bf16_us": 1.0})
 
     for _ in fit_steps(tiny_data, tmp_path / "asked", SMALL, replace(config, arithmetic="bf16")):
         pass
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "asked")]
     assert models[0] == models[1]
-    assert "precision_measured" not in Run.open(tmp_path / "asked").result()
+    assert "precision_measured" not in Run.open(tmp_path / "asked").result().metrics
     with pytest.raises(DataError, match="arithmetic"):
         next(fit_steps(tiny_data, tmp_path / "run", SMALL, replace(config, arithmetic="fp32"), resume=True))
 
@@ -125,7 +125,7 @@ def test_every_network_has_a_product(tiny_data: PreparedData, tmp_path: Path, mo
     config = NCFTrainingConfig(iterations=2, batch_size=256, split=1, arithmetic="auto")
     for _ in fit_steps(tiny_data, tmp_path / "run", replace(SMALL, model=model), config):
         pass
-    measured = Run.open(tmp_path / "run").result()["precision_measured"]
+    measured = Run.open(tmp_path / "run").result().metrics["precision_measured"]
     assert measured["fp32_us"] > 0
     assert measured["bf16_us"] > 0
 

@@ -104,7 +104,7 @@ def test_trains_and_comes_back(tiny_data: PreparedData, tmp_path: Path) -> None:
         assert torch.equal(sizes.amin(1), sizes.amax(1))
         assert (latent_sizes.amin(1) < latent_sizes.amax(1)).all()
     ranks = rank_test_items(scorer(model), tiny_data)
-    assert ranks.hit_ratio() == run.result()["hit_ratio"]
+    assert ranks.hit_ratio() == run.result().metrics["hit_ratio"]
     chance = reference.guessed_hit_ratio(tiny_data.n_negatives)
     assert reference.above_chance(ranks.hit_ratio() * tiny_data.n_users, tiny_data.n_users, chance)
     scores = scorer(model)(np.arange(3), np.arange(30, dtype=np.int32).reshape(3, 10))

@@ -208,7 +208,7 @@ def test_one_process_goes_on_where_two_stopped(folder: Path) -> None:
     fit_ncf(PreparedData.load(folder / "data"), folder / "row-adam-part", "row-adam", resume=True)
     assert_close(folder / "row-adam-part", folder / "row-adam")
     fit_vision(folder / "vision-part", resume=True)
-    assert Run.open(folder / "vision-part").result()["iterations"] == VISION.iterations
+    assert Run.open(folder / "vision-part").result().training.iterations == VISION.iterations
 
 
 def test_the_first_process_writes_once(folder: Path) -> None:

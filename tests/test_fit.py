@@ -65,7 +65,7 @@ def learned(run: Run, data: PreparedData) -> bool:
 def test_learns_and_is_read_back(checkerboard: PreparedData, tmp_path: Path, split: float) -> None:
     train(checkerboard, tmp_path / "run", config(split=split, epochs=4))
     run = Run.open(tmp_path / "run")
-    result = run.result()
+    result = run.result().to_dict()
     assert learned(run, checkerboard)
     assert [phase["precision"] for phase in result["phases"]] == {1.0: ["full"], 0.5: ["full", "low"], 0.0: ["low"]}[
         split
@@ -253,12 +253,12 @@ def test_row_adam_and_dense_adam_reach_the_same_model(data: PreparedData, tmp_pa
 
 def test_threshold_stops_training(data: PreparedData, tmp_path: Path) -> None:
     train(data, tmp_path / "run", config(threshold=0.01, epochs=5, split=1))
-    result = Run.open(tmp_path / "run").result()
+    result = Run.open(tmp_path / "run").result().to_dict()
     assert result["threshold_reached"] is True
     assert result["threshold_phase"] == "full"
     assert result["epochs"] == 1
     train(data, tmp_path / "never", config(threshold=1.0, epochs=1))
-    result = Run.open(tmp_path / "never").result()
+    result = Run.open(tmp_path / "never").result().to_dict()
     assert result["threshold_reached"] is False
     assert result["threshold_phase"] is None
 
@@ -269,7 +269,7 @@ def test_a_threshold_counts_in_the_last_phase_only(data: PreparedData, tmp_path:
     run = Run.open(tmp_path / "run")
     assert [line["epochs"] for line in run.metrics()] == [1, 2, 3]
     assert [line["threshold_reached"] for line in run.metrics()] == [False, False, True]
-    assert run.result()["threshold_phase"] == "low"
+    assert run.result().threshold_phase == "low"
     assert load_tensors(run.model_path)[1]["precision"] == "low"
     log = (tmp_path / "run" / "mlperf.log").read_text()
     assert '"status": "success"' in log
@@ -295,7 +295,7 @@ def test_logs_mlperf_events(data: PreparedData, tmp_path: Path) -> None:
 def test_bf16_trains_and_says_so(checkerboard: PreparedData, tmp_path: Path) -> None:
     train(checkerboard, tmp_path / "run", config(arithmetic="bf16", epochs=4))
     run = Run.open(tmp_path / "run")
-    assert run.result()["precision"] == "bf16"
+    assert run.result().metrics["precision"] == "bf16"
     assert learned(run, checkerboard)
 
 
@@ -316,7 +316,7 @@ def test_refuses_to_resume_with_other_settings(data: PreparedData, tmp_path: Pat
     train(data, tmp_path / "binarized", config(epochs=1), model=binarized)
     with pytest.raises(DataError, match=r"was started with binarize_embeddings = all, not None"):
         train(data, tmp_path / "binarized", config(epochs=1), resume=True)
-    assert Run.open(tmp_path / "run").config["training"]["optimizer"] == "row-adam"  # what a device resumes with
+    assert Run.open(tmp_path / "run").config.training["optimizer"] == "row-adam"  # what a device resumes with
     with pytest.raises(DataError, match=r"was started with optimizer = row-adam, not adam"):
         train(data, tmp_path / "run", config(epochs=1, optimizer="adam"), resume=True)
     with pytest.raises(DataError, match="already exists"):

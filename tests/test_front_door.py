@@ -56,7 +56,7 @@ def test_images_have_the_same_door(tmp_path: Path) -> None:
     images = PreparedImages(train=array, test=array, class_names=("a", "b"), normalization=normalization, manifest={})
     settings: dict[str, Any] = {"network": "resnet20", "split": 0, "iterations": 2, "batch_size": 4}
     model = vision_ppt.fit(images, out=str(tmp_path / "run"), **settings)
-    assert vision_ppt.fit(images, **settings).result["accuracy"] == model.result["accuracy"]
+    assert vision_ppt.fit(images, **settings).result.metrics == model.result.metrics
     found = vision_ppt.load(str(tmp_path / "run"))
     assert found.data.path == tmp_path / "run.data"
     assert found.evaluate().accuracy == model.evaluate(engine="packed").accuracy

@@ -37,8 +37,8 @@ def data_of(run: Run, data: Path | None) -> PreparedData:
 
 def make_older(run: Run) -> Run:
     """As it was recorded before content was."""
-    config = {**run.config, "data": {key: value for key, value in run.config["data"].items() if key != "content"}}
-    write_json(run.path / "config.json", config)
+    data = {key: value for key, value in run.config.data.items() if key != "content"}
+    write_json(run.path / "config.json", {"format_version": 1, **run.config.to_dict(), "data": data})
     return Run.open(run.path)
 
 
@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_the_same_data_from_another_file(folder: Path, tmp_pa
 
 def test_an_older_run_goes_on_with_its_own_data(folder: Path, tmp_path: Path) -> None:
     run = make_older(train(folder / "plain", tmp_path / "run"))
-    assert "content" not in run.config["data"]
+    assert "content" not in run.config.data
     assert data_of(run, None).content == data_of(run, folder / "plain").content
     train(folder / "plain", tmp_path / "run", resume=True)
     load(run.path).compare(load(folder / "run"))

@@ -234,9 +234,9 @@ def test_trains_resumes_and_loads(tiny_data: PreparedData, tmp_path: Path) -> No
     parts = train(tiny_data, tmp_path / "parts", settings(), resume=True)
     assert whole.model_path.read_bytes() == parts.model_path.read_bytes()
     model = load_model(whole)
-    assert rank_test_items(scorer(model), tiny_data).hit_ratio() == whole.result()["hit_ratio"]
+    assert rank_test_items(scorer(model), tiny_data).hit_ratio() == whole.result().metrics["hit_ratio"]
     assert (model.last_items[:, 0] >= 0).all()
-    assert math.isfinite(whole.result()["loss"])
+    assert math.isfinite(whole.result().loss)
 
 
 def test_data_without_an_order_in_time_are_refused(tiny_data: PreparedData, tmp_path: Path) -> None:

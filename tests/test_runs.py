@@ -8,8 +8,26 @@ import pytest
 
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
+from ppt_core.runs.record import PhaseRecord, RunResult
 from ppt_core.runs.run import EventLog, Run, next_free
 
+RESULT = {
+    "hit_ratio": 0.5,
+    "validation": {"hit_ratio": 0.25},
+    "loss": 0.125,
+    "iterations": 6,
+    "epochs": 3.0,
+    "split": 0.5,
+    "seed": 1,
+    "seconds": 2.0,
+    "phases": [
+        {"precision": "full", "iterations": 2, "seconds": 1.5},
+        {"precision": "low", "iterations": 4, "seconds": 0.5},
+    ],
+    "samples_per_second": 300.0,
+    "threshold_reached": None,
+    "threshold_phase": None,
+}
 CONFIG = {"kind": "ncf", "training": {"split": 0.5, "iterations": None}}
 
 
@@ -31,9 +49,10 @@ def one_line(raised: pytest.ExceptionInfo[DataError]) -> str:
 def test_settings_come_back(run: Run) -> None:
     found = Run.open(run.path)
     assert found.path == run.path
-    assert {key: found.config[key] for key in CONFIG} == CONFIG
+    assert found.config.to_dict() == CONFIG
     assert found.config == run.config
-    assert found.config["format_version"] == 1
+    assert (found.config.kind, found.config.training) == ("ncf", CONFIG["training"])
+    assert repr(found) == f"Run({run.path}, ncf, not finished)"
     assert os.listdir(run.path) == ["config.json"]
 
 
@@ -120,7 +139,19 @@ def test_result_is_the_last_line_of_a_finished_run(run: Run) -> None:
         )
     run.model_path.touch()
     assert run.finished
-    assert run.result() == line(6)
+    with pytest.raises(DataError, match=r"is damaged \(its last line has no result: 'epochs'\); train again"):
+        run.result()
+    run.append_metrics(RESULT)
+    found = run.result()
+    assert found.to_dict() == RESULT
+    assert found.metrics == {"hit_ratio": 0.5, "validation": {"hit_ratio": 0.25}}
+    assert found.training.phases == (
+        PhaseRecord(precision="full", iterations=2, seconds=1.5),
+        PhaseRecord(precision="low", iterations=4, seconds=0.5),
+    )
+    assert found.training.to_dict(with_times=False) == {"iterations": 6, "epochs": 3.0, "split": 0.5, "seed": 1}
+    older = {key: value for key, value in RESULT.items() if not key.startswith("threshold")}
+    assert RunResult.from_dict(older) == found
 
 
 def test_full_disk_is_one_line_that_names_the_file(run: Run) -> None:

@@ -45,7 +45,7 @@ def train(data: PreparedData, path: Path, settings: TwoTowerTrainingConfig, **op
 def test_is_read_back_as_it_was_measured(data: PreparedData, tmp_path: Path, split: float) -> None:
     train(data, tmp_path / "run", config(split=split))
     run = Run.open(tmp_path / "run")
-    result, model = run.result(), load_model(run)
+    result, model = run.result().to_dict(), load_model(run)
     assert isinstance(model, TwoTower)
     ranks = rank_test_items(scorer(model), data)
     assert ranks.metrics() == {key: result[key] for key in ranks.metrics()}

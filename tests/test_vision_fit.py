@@ -63,7 +63,7 @@ def without_times(path: Path) -> list[dict[str, Any]]:
 def test_learns_and_is_read_back(data: PreparedImages, tmp_path: Path, split: float, precisions: list[str]) -> None:
     train(data, tmp_path / "run", config(split=split, epochs=12, eval_every=0))
     run = Run.open(tmp_path / "run")
-    result = run.result()
+    result = run.result().to_dict()
     assert reference.above_chance(result["accuracy"] * N_TEST, N_TEST, 1 / 3)
     assert [phase["precision"] for phase in result["phases"]] == precisions
     assert (result["iterations"], result["epochs"], result["n_images"]) == (48, 12, N_TEST)  # 50 images: 16, 16, 16, 2
@@ -103,13 +103,13 @@ def test_logs_what_mlperf_names(data: PreparedImages, tmp_path: Path) -> None:
     events = {event["key"]: event["value"] for event in (json.loads(line.removeprefix(":::MLLOG ")) for line in lines)}
     assert events["global_batch_size"] == 16
     assert events["sgd_opt_weight_decay"] == 1e-4
-    assert events["eval_accuracy"] == Run.open(tmp_path / "run").result()["accuracy"]
-    assert Run.open(tmp_path / "run").result()["threshold_reached"] is True
+    assert events["eval_accuracy"] == Run.open(tmp_path / "run").result().metrics["accuracy"]
+    assert Run.open(tmp_path / "run").result().threshold_reached is True
 
 
 def test_bf16_trains_and_says_so(data: PreparedImages, tmp_path: Path) -> None:
     train(data, tmp_path / "run", config(iterations=2, arithmetic="bf16"))
-    assert Run.open(tmp_path / "run").result()["precision"] == "bf16"
+    assert Run.open(tmp_path / "run").result().metrics["precision"] == "bf16"
 
 
 def test_a_diverged_training_is_an_error(data: PreparedImages, tmp_path: Path) -> None:

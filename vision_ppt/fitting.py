@@ -87,4 +87,4 @@ def _configured(
 
 
 def _of_run(run: Run, name: str, data: Data, device: str) -> TrainedImageNetwork:
-    return TrainedImageNetwork(name, run.result(), run.config, run=run, device=device, data=data)
+    return TrainedImageNetwork(name, run=run, device=device, data=data)

@@ -1,6 +1,5 @@
 """A trained image network as its users hold it: measured and packed, always on the images it belongs to."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,8 +9,8 @@ from data_prep.images.image_arrays import PreparedImages
 from data_prep.images.image_files import PreparedFolders
 from data_prep.images.prepared import load_data
 from ppt_core.errors import DataError
-from ppt_core.identity import copied_record
 from ppt_core.runs.files import refuse_existing
+from ppt_core.runs.record import RunConfig, RunResult, TrainingRecord, provenance_of
 from ppt_core.runs.recorded_data import recorded_data
 from ppt_core.runs.run import Run
 from vision_ppt.batches import evaluation_batches
@@ -29,8 +28,6 @@ Data = PreparedImages | PreparedFolders
 
 METRICS = {"accuracy": "accuracy"}
 """Keys of a result by the titles that people read."""
-_FROM_RUN = ("network", "iterations", "epochs", "seconds", "split", "phases", "seed")
-_FROM_FILE = ("iterations", "epochs", "split", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +94,11 @@ class TrainedImageNetwork:
 
     Attributes:
         name: of the run folder or the packed file, as errors call it.
-        result: the last evaluation and how long training took; of a packed file what it keeps of them.
     """
 
     def __init__(
         self,
         name: str,
-        result: Mapping[str, Any],
-        config: Mapping[str, Any],
         *,
         run: Run | None = None,
         packed: PackedImageNetwork | None = None,
@@ -113,9 +107,32 @@ class TrainedImageNetwork:
         root: Path | str | None = None,
     ) -> None:
         self.name = name
-        self.result = dict(result)
-        self._config, self._run, self._packed, self._device = dict(config), run, packed, device
+        self._result = None if run is None else run.result()
+        self._run, self._packed, self._device = run, packed, device
         self._given, self._root = data, root
+
+    @property
+    def _settings(self) -> RunConfig:
+        """What it was started with; a packed file keeps the group of the network elsewhere."""
+        if self._packed is not None:
+            return RunConfig(self._packed.provenance)
+        assert self._run is not None
+        return self._run.config
+
+    @property
+    def config(self) -> NetworkConfig:
+        """What the network is."""
+        return NetworkConfig(**self._settings.groups["network"]) if self._packed is None else self._packed.config
+
+    @property
+    def result(self) -> RunResult:
+        """The last evaluation of the run and how long training took.
+
+        Raises ValueError for a packed file, which keeps none.
+        """
+        if self._result is None:
+            raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
+        return self._result
 
     @property
     def is_packed(self) -> bool:
@@ -137,21 +154,21 @@ class TrainedImageNetwork:
         if self.is_packed:
             missing = f"{self.name} holds no images, so name the prepared data that it was trained on with data="
         opened = partial(load_data, root=self._root)
-        found = recorded_data(self._config["data"], self.name, self._given, opened, missing=missing)
+        found = recorded_data(self._settings.data, self.name, self._given, opened, missing=missing)
         assert isinstance(found, (PreparedImages, PreparedFolders))
         return found
 
     @property
-    def training(self) -> dict[str, Any]:
-        """How it was trained: network, iterations, epochs, phases and the like, as JSON values."""
-        if self._packed is not None:
-            return {"network": self._packed.config.network, **self.result}
-        return {key: self.result[key] for key in _FROM_RUN}
+    def training(self) -> TrainingRecord:
+        """How it was trained."""
+        if self._packed is None:
+            return self.result.training
+        return TrainingRecord.from_dict(self._packed.provenance["result"])
 
     @property
     def image_size(self) -> int:
         """Height and width of what image files are cropped to; arrays have their own."""
-        return int(self._config["training"]["image_size"])
+        return int(self._settings.training["image_size"])
 
     def engine(self, engine: Engine | None = None) -> Engine:
         """Return ``engine``, or the usual one. Raises ValueError for one that this network does not have."""
@@ -179,17 +196,15 @@ class TrainedImageNetwork:
             raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
         out = Path(out)
         refuse_existing(out)
-        data, config = self.data, self._config
+        data = self.data
         packed = pack(self.network)
         batch = next(iter(evaluation_batches(evaluation_sampler(data, image_size=self.image_size), n_images)))
         verification = verify(packed, self.network, data.normalization(batch.images))
-        record = {**copied_record(config["data"]), "is_sample": config["data"].get("path", "") is None}
-        result = {key: self.result[key] for key in _FROM_FILE}
         artefact = PackedImageNetwork(
             network=packed,
-            config=NetworkConfig(**config["network"]),
+            config=self.config,
             class_names=tuple(data.class_names),
-            provenance={"training": config["training"], "data": record, "result": result},
+            provenance=provenance_of(self._run.config, self.result),
         )
         save_packed(artefact, out)
         return PackReport(
@@ -202,8 +217,9 @@ class TrainedImageNetwork:
     def __repr__(self) -> str:
         if self._packed is not None:
             return f"TrainedImageNetwork({self.name}, packed {self._packed.config.network})"
-        accuracy = f"accuracy {self.result['accuracy']:.4f}"
-        return f"TrainedImageNetwork({self.name}, {self.result['network']}, {accuracy})"
+        return (
+            f"TrainedImageNetwork({self.name}, {self.config.network}, accuracy {self.result.metrics['accuracy']:.4f})"
+        )
 
 
 def load(
@@ -231,8 +247,7 @@ def load(
             raise ValueError(f"device is {device!r}, but {path} is a packed network, which computes on a CPU")
         if "data" not in packed.provenance:
             raise DataError(f"{path} does not say what it was trained on; pack the run again")
-        provenance = packed.provenance
-        return TrainedImageNetwork(str(path), provenance["result"], provenance, packed=packed, **places)  # type: ignore[arg-type]
+        return TrainedImageNetwork(str(path), packed=packed, **places)  # type: ignore[arg-type]
     run = Run.open(path)
     run.refuse_other_kind("vision")
-    return TrainedImageNetwork(str(path), run.result(), run.config, run=run, device=device, **places)  # type: ignore[arg-type]
+    return TrainedImageNetwork(str(path), run=run, device=device, **places)  # type: ignore[arg-type]

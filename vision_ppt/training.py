@@ -218,8 +218,8 @@ def load_network(run: Run, *, device: str = "cpu") -> ResNet | VGG:
     run.refuse_other_kind("vision")
     run.result()
     tensors, metadata = load_tensors(run.model_path)
-    network = build_network(NetworkConfig(**run.config["network"]), seed=0)
-    if run.config["training"]["split"] < 1:
+    network = build_network(NetworkConfig(**run.config.groups["network"]), seed=0)
+    if run.config.training["split"] < 1:
         convert(network)
     if metadata["precision"] == "low":
         set_precision(network, "low")

@@ -70,5 +70,6 @@ def evaluate(
         found.save(per_user)
     metrics = {**found.to_dict(), "run": str(path)}
     if as_json:
-        return print_json({**metrics, **trained.training})
+        training = {} if trained.training is None else trained.training.to_dict()
+        return print_json({**metrics, **training})
     print_metrics({str(path): metrics}, found.protocol)

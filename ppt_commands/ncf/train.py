@@ -131,13 +131,14 @@ def train(
     trained = fit(prepared, out=path, recipe=recipe, resume=resume, world=world, init=init, progress=True)
     if not world.is_first:
         return
+    result = trained.result
     popular = evaluate(fit_baseline("popular", prepared), prepared).ranks.metrics()
     if as_json:
-        return print_json({"run": str(path), **trained.result, "popular": popular})
-    for line in () if init is None else Continuation.from_dict(trained.result["init"]).lines():
+        return print_json({"run": str(path), **result.to_dict(), "popular": popular})
+    for line in () if init is None else Continuation.from_dict(result.metrics["init"]).lines():
         tell(line)
-    print_training(path, trained.result, recipe.training.threshold)
-    print_metrics({"this network": trained.result, "popularity": popular}, prepared.protocol_label)
+    print_training(path, result, recipe.training.threshold)
+    print_metrics({"this network": result.to_dict(), "popularity": popular}, prepared.protocol_label)
 
 
 def configs(

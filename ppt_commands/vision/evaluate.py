@@ -42,5 +42,7 @@ def evaluate(
     trained = load(path, data=data, root=root, device=device)
     found = trained.evaluate(engine=engine, workers=workers)
     if as_json:
-        return print_json({**found.to_dict(), "run": str(path), **trained.training})
+        return print_json(
+            {**found.to_dict(), "run": str(path), "network": trained.config.network, **trained.training.to_dict()}
+        )
     click.echo(f"{path}: accuracy {found.accuracy:.4f} [{found.protocol}; ties lost]")

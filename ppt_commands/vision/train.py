@@ -100,11 +100,12 @@ def train(
     )
     if not world.is_first:
         return
+    result = trained.result
     if as_json:
-        return print_json({"run": str(path), **trained.result})
-    print_training(path, trained.result, training.threshold)
-    n_images = trained.result["n_images"]
-    click.echo(f"accuracy {trained.result['accuracy']:.4f} [{n_images:,} test images, top-1; ties lost]")
+        return print_json({"run": str(path), **result.to_dict()})
+    print_training(path, result, training.threshold)
+    n_images = result.metrics["n_images"]
+    click.echo(f"accuracy {result.metrics['accuracy']:.4f} [{n_images:,} test images, top-1; ties lost]")
 
 
 def configs(

@@ -18,14 +18,16 @@ from ppt_core.errors import DataError
 from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
+from ppt_core.runs.record import RunConfig, RunResult
 
 FORMAT_VERSION = 1
+_OF_THE_FILE = ("format_version", "sha256")
 
 
 class Run:
     """One run folder. `create` makes it, `open` reads it; both give paths and append-only metrics."""
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+    def __init__(self, path: Path, config: RunConfig) -> None:
         self.path = path
         self.config = config
 
@@ -42,11 +44,12 @@ class Run:
         path = Path(path)
         if not (path / "config.json").exists():
             raise DataError(f"{path} is not a run folder (it holds no config.json); make one with `train --out {path}`")
-        return cls(path, read_json(path / "config.json", format_version=FORMAT_VERSION))
+        document = read_json(path / "config.json", format_version=FORMAT_VERSION)
+        return cls(path, RunConfig({key: value for key, value in document.items() if key not in _OF_THE_FILE}))
 
     def refuse_other_kind(self, kind: str) -> None:
         """Raise `DataError` unless this is a run of that kind, the middle of a program's name."""
-        found = self.config.get("kind")
+        found = self.config.kind
         if found != kind:
             raise DataError(f"{self.path} is a run of kind {found}, not {kind}; use the commands of `ppt-{found}`")
 
@@ -62,7 +65,7 @@ class Run:
 
     def refuse_other_settings(self, settings: dict[str, Any]) -> None:
         """Raise `DataError`, naming the first that differs, unless the run was started with these settings and data."""
-        for name, old, new in differences({group: self.config.get(group) for group in settings}, settings):
+        for name, old, new in differences({group: self.config.groups.get(group) for group in settings}, settings):
             raise DataError(
                 f"{self.path} was started {in_words(name, old, new)}; resume with the same settings and data, or "
                 "train into a new folder"
@@ -94,12 +97,21 @@ class Run:
         with replaced_file(self.path / "metrics.jsonl") as partial:
             partial.write_text("".join(json_text(line) + "\n" for line in kept), encoding="utf-8")
 
-    def result(self) -> dict[str, Any]:
-        """The last line of the metrics of a finished run. Raises `DataError` if it has not finished."""
+    def result(self) -> RunResult:
+        """The last line of the metrics of a finished run. Raises `DataError` if it has not finished or is damaged."""
         metrics = self.metrics()
         if not self.finished or not metrics:
             raise DataError(f"{self.path} has not finished training; go on with `train --out {self.path} --resume`")
-        return metrics[-1]
+        try:
+            return RunResult.from_dict(metrics[-1])
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path / 'metrics.jsonl'} is damaged (its last line has no result: {error}); "
+                "train again into a new folder"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"Run({self.path}, {self.config.kind}, {'finished' if self.finished else 'not finished'})"
 
 
 def next_free(folder: Path) -> Path:

@@ -33,7 +33,6 @@ with plain values.
 """
 
 _WARM_UP = 4
-_OF_A_RUN = ("format_version", "sha256")
 
 
 def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, threads: int) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
             _warm_up(train, config)
             for _ in train(config, path, resume=resume):
                 pass
-        result = Run.open(path).result()
+        result = Run.open(path).result().to_dict()
     except (DataError, ValueError) as error:  # some of them do not survive the way back from another process
         raise DataError(f"trial {trial.name}: {error}") from None
     record = {
@@ -102,7 +101,7 @@ def probe(train: Train, config: TrainingConfig) -> tuple[dict[str, Any], int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
         first = next(train(replace(config, epochs=1, iterations=None, **TO_THE_END), path))
-        settings = {key: value for key, value in Run.open(path).config.items() if key not in _OF_A_RUN}
+        settings = Run.open(path).config.to_dict()
     settings["training"] = {key: value for key, value in settings["training"].items() if key not in OF_A_TRIAL}
     return settings, first.iterations
 
