@@ -23,7 +23,10 @@ from data_prep.images.synthetic import synthesize_images
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt import training as ncf
+from ncf_ppt.batches import training_batches
+from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCF, NCFConfig
+from ncf_ppt.optimizers import optimizer_factory
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.verification import verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
@@ -55,10 +58,10 @@ def losses_of(device: str, optimizer: Any, split: float, n_steps: int) -> tuple[
     sampler = Sampler(interactions=data.train)
     steps = train_steps(
         model,
-        ncf.training_batches(sampler, config.batch_size, start=0, world=World(device=device)),
-        ncf.loss_function("fp32", device),
+        training_batches(sampler, config.batch_size, start=0, world=World(device=device)),
+        loss_function("fp32", device),
         PhaseSchedule.split(n_steps, split, Constant(config.learning_rate)),
-        ncf.optimizer_factory(config, device),
+        optimizer_factory(config.optimizer, config.learning_rate, device),
         world=World(device=device),
         record=True,
     )
@@ -156,7 +159,7 @@ def images_checked(scale: Scale) -> Iterator[Check]:
             bytes_of.append((path / "model.safetensors").read_bytes())
             run = Run.open(path)
             result = run.result().to_dict()
-            on_cpu, on_device = (vision.load_network(run, device=device) for device in ("cpu", scale.device))
+            on_cpu, on_device = (vision.load_model(run, device=device) for device in ("cpu", scale.device))
     yield check_equal("--workers 2 beside the device", bytes_of[1], bytes_of[0])
     accuracies = [
         vision.evaluate(n, data, device=d)["accuracy"] for n, d in ((on_cpu, "cpu"), (on_device, scale.device))

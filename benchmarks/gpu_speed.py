@@ -18,9 +18,12 @@ from data_prep.images.normalization import Normalization
 from data_prep.images.synthetic import synthesize_images
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
+from ncf_ppt.batches import training_batches
 from ncf_ppt.device_sampler import DeviceSampler
+from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.training import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
+from ncf_ppt.optimizers import optimizer_factory
+from ncf_ppt.training import NCFTrainingConfig, new_model
 from ppt_core.device import plain_operations
 from ppt_core.distributed import World
 from ppt_core.runs.run import Run
@@ -92,7 +95,7 @@ def ncf_steps(
         training_batches(sampler, config.batch_size, start=0, world=World(device=scale.device)),
         lambda model, batch: loss(forward, batch),
         PhaseSchedule.split(_ENDLESS, config.split, Constant(config.learning_rate)),
-        optimizer_factory(config, scale.device),
+        optimizer_factory(config.optimizer, config.learning_rate, scale.device),
         world=World(device=scale.device),
         record=record,
     )
@@ -180,7 +183,7 @@ def vision_steps(
     compiled: bool,
 ) -> Iterator[TrainStep]:
     """Steps of ResNet-20 at one precision, without end, as `vision_ppt.training.fit_steps` takes them."""
-    network = vision.new_network(data, NetworkConfig(n_classes=data.n_classes), config, device=scale.device)
+    network = vision.new_model(data, NetworkConfig(n_classes=data.n_classes), config, device=scale.device)
     loss = vision.loss_function(data.normalization, config.arithmetic, scale.device)
     recipe = config.compressible_recipe()
     called: nn.Module = compile_network(network, scale) if compiled else network

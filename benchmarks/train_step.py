@@ -36,9 +36,12 @@ from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare
 from data_prep.ratings.sampling import Sampler
 from data_prep.ratings.synthetic import synthesize
+from ncf_ppt.batches import training_batches
+from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.optimizers import optimizer_factory
 from ncf_ppt.recent import RecentItems
-from ncf_ppt.training import NCFTrainingConfig, loss_function, new_model, optimizer_factory, training_batches
+from ncf_ppt.training import NCFTrainingConfig, new_model
 from ppt_core.layers import clamp_alphas, set_precision
 
 Batch = tuple[Tensor, ...]
@@ -148,7 +151,7 @@ def make_stepper(
         model = new_model(data, NCFConfig(n_recent=n_recent), config)
         if precision == "low":
             set_precision(model, "low")
-        optimizers = [optimizer_factory(config, "cpu")(model)]
+        optimizers = [optimizer_factory(config.optimizer, config.learning_rate, "cpu")(model)]
         loss = loss_function(arithmetic, "cpu")
         recent = RecentItems(data, n_recent) if n_recent else None
         batches = training_batches(Sampler(interactions=data.train), batch_size, start=0, recent=recent)

@@ -37,7 +37,7 @@ from ppt_core.layers import alpha_penalty, clamp_alphas, set_precision
 from vision_ppt.batches import training_batches
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.sampling import ImageBatch, training_sampler
-from vision_ppt.training import VisionTrainingConfig, loss_function, new_network
+from vision_ppt.training import VisionTrainingConfig, loss_function, new_model
 
 ROWS = ("plain full", "plain low", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16")
 
@@ -78,7 +78,7 @@ def make_stepper(row: str, data: PreparedImages, batch_size: int, workers: int) 
     config = VisionTrainingConfig(batch_size=batch_size, arithmetic="bf16" if row.endswith("bf16") else "fp32")
     batches: Iterator[Sequence[Tensor]]
     loss: Callable[[nn.Module, Sequence[Tensor]], Tensor]
-    model = new_network(data, NetworkConfig(), config)
+    model = new_model(data, NetworkConfig(), config)
     if " low" in row:
         set_precision(model, "low")
     if row.startswith("plain"):

@@ -123,7 +123,7 @@ def continue_from(source: "TrainedNCF", model: nn.Module, data: PreparedData) ->
 
 def refuse_other_start(path: Path | str, start: Continuation | None) -> None:
     """Raise `DataError` unless the run ``path`` took over the same, or nothing if ``start`` is None."""
-    recorded = Run.open(path).config.get("init")
+    recorded = Run.open(path).config.groups.get("init")
     if (recorded or {}) | {"path": ""} != (start.to_dict() if start else {}) | {"path": ""}:
         was = f"from {recorded['path']}" if recorded else "anew"
         given = f"from {start.path} as it is now" if start else "without it"

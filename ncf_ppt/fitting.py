@@ -1,6 +1,6 @@
 """Training to the end, in one call."""
 
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,7 @@ from ncf_ppt.recipes import Recipe
 from ncf_ppt.recipes import recipe as find_recipe
 from ncf_ppt.trained import METRICS, TrainedNCF, load, of_run
 from ncf_ppt.training import fit_steps
-from ppt_core.runs.files import refuse_existing
-from ppt_core.runs.progress import follow
-from ppt_core.runs.run import Run
+from ppt_core.runs.door import fit_run
 
 if TYPE_CHECKING:
     from ppt_core.distributed import World
@@ -62,28 +60,15 @@ def fit(
         raise ValueError("binarize_embeddings has no effect at split 1, where nothing is binarized; leave it out")
     if isinstance(init, (str, Path)):
         init = load(init)
-    if out is None:
-        if resume:
-            raise ValueError("resume needs out=, the run folder to go on with")
-        with tempfile.TemporaryDirectory(prefix="ppt-ncf-") as folder:
-            run = Path(folder) / "run"
-            options: dict[str, Any] = {
-                "device": device,
-                "checkpoint_seconds": float("inf"),
-                "world": world,
-                "init": init,
-            }
-            follow(fit_steps(data, run, network, training, **options), METRICS, shown=progress)
-            trained = of_run(Run.open(run), "the network", data, device)
-            _ = trained.network  # before the folder goes
-        return trained
-    out = Path(out)
-    if data.path is None and not data.is_sample:
-        if resume:
-            raise ValueError(f"resume needs the data that the run saved: load_data({f'{out}.data'!r})")
-        refuse_existing(out)
-        data = data.save(f"{out}.data")
-    options = {"device": device, "checkpoint_seconds": checkpoint_seconds, "world": world, "init": init}
-    shown = progress if world is None or world.is_first else False
-    follow(fit_steps(data, out, network, training, resume=resume, **options), METRICS, shown=shown)
-    return of_run(Run.open(out), str(out), data, device)
+    steps = partial(fit_steps, model_config=network, config=training, device=device, world=world, init=init)
+    return fit_run(
+        data,
+        out,
+        steps,
+        partial(of_run, device=device),
+        metrics=METRICS,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        progress=progress,
+        world=world,
+    )

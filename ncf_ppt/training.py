@@ -1,35 +1,35 @@
 """Train an NCF network on a prepared set into a run folder, and read it back."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.als_start import start_from_als
+from ncf_ppt.batches import training_batches
 from ncf_ppt.binary_tables import rotate_tables
 from ncf_ppt.continuation import continue_from, refuse_other_start
-from ncf_ppt.device_sampler import DeviceSampler
 from ncf_ppt.histories import last_items
+from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.networks import Network, NetworkConfig, build_network, network_config
+from ncf_ppt.optimizers import BETAS, EPS, optimizer_factory, usual_optimizer
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recent import RecentItems
-from ncf_ppt.row_adam import RowAdam, RowEmbedding
+from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.run_record import result_of, settings_of
 from ncf_ppt.scoring import scorer
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig, two_tower_task
 from ncf_ppt.warm_start import ALSStart
 from ppt_core.distributed import World
-from ppt_core.layers import alpha_penalty, check_finite, set_precision
 from ppt_core.mapped import release_pages
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
@@ -40,7 +40,7 @@ from ppt_core.runs.arithmetic import (
     linear_product,
     settle_arithmetic,
 )
-from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.checkpoint import load_trained
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant, batches_per_epoch
@@ -48,11 +48,7 @@ from ppt_core.schedule import Constant, batches_per_epoch
 if TYPE_CHECKING:
     from ncf_ppt.trained import TrainedNCF
 
-BETAS = (0.9, 0.999)
-EPS = 1e-8
 _FREE_OF_THREADS = 1 << 15  # samples; PyTorch adds up a larger batch in an order that depends on threads
-_SAMPLES_PER_DRAW = 1 << 16  # a call of the sampler has a price of its own
-_SAMPLES_PER_DEVICE_DRAW = 1 << 22  # some 300 operations, each of which a GPU does in no less than 5 us
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +206,7 @@ def _task(
         model=network,
         batches=lambda start: training_batches(sampler, config.batch_size, start=start, recent=recent, world=world),
         loss=loss_function(config.arithmetic, device, config.regularization),
-        make_optimizer=optimizer_factory(config, device, world=world),
+        make_optimizer=optimizer_factory(config.optimizer, config.learning_rate, device, world=world),
         learning_rate=Constant(config.learning_rate),
         evaluate=evaluate,
         validate=None if data.validation_items is None else validate,
@@ -237,75 +233,6 @@ def _task(
     )
 
 
-def training_batches(
-    sampler: Sampler,
-    batch_size: int,
-    *,
-    start: int,
-    recent: RecentItems | None = None,
-    world: World = World(),  # noqa: B008 (frozen)
-) -> Iterator[tuple[Tensor, ...]]:
-    """Yield (users, items, labels) of iteration ``start`` and all later ones, without end.
-
-    With ``recent`` they are (users, items, recent items, labels): of a negative those of the positive that it was drawn
-    for. Of several processes each gets its share of every batch of ``batch_size``, on its device.
-    """
-    n_batches = batches_per_epoch(sampler.samples_per_epoch, batch_size)
-    draw, samples_per_draw = _drawing(sampler, recent, world.device)
-    batches_per_draw = max(1, samples_per_draw // batch_size)
-    iteration = start
-    while True:
-        epoch, batch = divmod(iteration, n_batches)
-        last = min(batch + batches_per_draw, n_batches)
-        stop = last * batch_size if last < n_batches else sampler.samples_per_epoch
-        drawn = draw(epoch, batch * batch_size, stop)  # in each process all of it: it takes less than a step
-        for number in range(last - batch):
-            rows = slice(number * batch_size, None if batch + number + 1 == n_batches else (number + 1) * batch_size)
-            own = world.share(len(drawn[-1][rows]))
-            yield tuple(tensor[rows][own] for tensor in drawn)
-        iteration += last - batch
-
-
-def _drawing(
-    sampler: Sampler, recent: RecentItems | None, device: str
-) -> tuple[Callable[[int, int, int], tuple[Tensor, ...]], int]:
-    """What draws samples as tensors on a device, and how many it should draw at a time."""
-    on_device = DeviceSampler(sampler, device) if _draws_on(device) else None
-
-    def draw(epoch: int, start: int, stop: int) -> tuple[Tensor, ...]:
-        if on_device is not None:
-            users, items, labels, positives = on_device.draw_with_positives(epoch, start, stop)
-        elif recent is None:
-            users, items, labels = map(torch.from_numpy, sampler.draw(epoch, start, stop))
-        else:
-            samples, places = sampler.draw_with_positives(epoch, start, stop)
-            users, items, labels, positives = map(torch.from_numpy, (*samples, places))
-        return (users, items, labels) if recent is None else (users, items, recent(users, positives), labels)
-
-    return draw, _SAMPLES_PER_DRAW if on_device is None else _SAMPLES_PER_DEVICE_DRAW
-
-
-def _draws_on(device: str) -> bool:
-    """Whether samples are drawn by the device itself, which would otherwise wait for them."""
-    return torch.device(device).type != "cpu"
-
-
-def loss(model: nn.Module, batch: tuple[Tensor, ...], regularization: float = 0) -> Tensor:
-    """Mean binary cross-entropy of the logits, and the penalties on a batch's vectors and, in low precision, on alpha.
-
-    The former is ``regularization`` times the sum of squares of all that `NCF.vectors` gives, divided by the samples.
-    """
-    *pairs, labels = batch
-    if not regularization:
-        return F.binary_cross_entropy_with_logits(model(*pairs).float(), labels) + alpha_penalty(model)
-    assert isinstance(model, NCF)
-    vectors = model.vectors(*pairs)
-    logits = model.logits(vectors, pairs[1]).float()
-    squares = torch.stack([rows.square().sum() for rows in vectors.values()]).sum()
-    penalty = regularization / len(labels) * squares
-    return F.binary_cross_entropy_with_logits(logits, labels) + penalty + alpha_penalty(model)
-
-
 def new_model(data: PreparedData, model_config: NCFConfig, config: NCFTrainingConfig, *, device: str = "cpu") -> NCF:
     """Build the network with its initial weights, switchable unless it trains at full precision throughout.
 
@@ -325,75 +252,15 @@ def new_model(data: PreparedData, model_config: NCFConfig, config: NCFTrainingCo
 
 
 def load_model(run: Run, *, device: str = "cpu") -> Network:
-    """Load the trained model of a finished run, in evaluation mode and in the precision it ended in.
-
-    Raises `DataError` if the run has not finished or its files were changed.
-    """
-    run.refuse_other_kind("ncf")
-    run.result()
-    groups = run.config.groups
-    tensors, metadata = load_tensors(run.model_path)
-    model = build_network(groups["n_users"], groups["n_items"], network_config(groups["model"]), seed=0)
-    if run.config.training["split"] < 1:
-        convert(model)
-    if metadata["precision"] == "low":
-        set_precision(model, "low")
-    model.load_state_dict(tensors)
-    check_finite(model)
-    return model.to(device).eval()
+    """Load the trained network of a finished run; see `ppt_core.runs.checkpoint.load_trained`."""
+    return load_trained(run, "ncf", _built, device=device)
 
 
-def loss_function(
-    arithmetic: str, device: str, regularization: float = 0
-) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
-    """`loss`, under autocast if ``arithmetic`` is bf16."""
-    if arithmetic == "fp32":
-        return partial(loss, regularization=regularization)
-
-    def autocast_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-            return loss(model, batch, regularization)
-
-    return autocast_loss
+def _built(groups: Mapping[str, Any]) -> Network:
+    return build_network(groups["n_users"], groups["n_items"], network_config(groups["model"]), seed=0)
 
 
 def faster_arithmetic(model_config: NCFConfig, config: NCFTrainingConfig, device: str) -> ArithmeticChoice:
     """What ``config`` asks for, or for ``auto`` the faster by a product of the first layer, see `choose_arithmetic`."""
     n_in, n_out = (model_config.factors, 1) if model_config.model == "gmf" else model_config.layers[:2]
     return choose_arithmetic(config.arithmetic, device, linear_product(config.batch_size, n_in, n_out, device))
-
-
-def usual_optimizer(device: str) -> Literal["row-adam", "adam"]:
-    """The faster one on a device."""
-    return "row-adam" if torch.device(device).type == "cpu" else "adam"
-
-
-def optimizer_factory(
-    config: NCFTrainingConfig,
-    device: str,
-    *,
-    world: World = World(),  # noqa: B008 (frozen)
-) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """What builds the optimizer of a phase from the model."""
-    name = config.optimizer or usual_optimizer(device)
-
-    def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        if name == "adam":
-            return torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=BETAS, eps=EPS, fused=True)
-        assert isinstance(model, NCF)
-        tables = model.tables()
-        weights = {table.weight for table in tables}
-        others = [parameter for parameter in model.parameters() if parameter not in weights]
-        optimizer = RowAdam(tables, others, lr=config.learning_rate, betas=BETAS, eps=EPS)
-        if world.size > 1:
-            optimizer.register_step_pre_hook(lambda *_: _catch_up_gradient_rows(tables))
-        return optimizer
-
-    return make_optimizer
-
-
-def _catch_up_gradient_rows(tables: list[RowEmbedding]) -> None:
-    """Bring the rows that only other processes have read up to date, before the step that moves them."""
-    for table in tables:
-        if table.weight.grad is not None:
-            table.catch_up(table.weight.grad._indices()[0])

@@ -117,7 +117,7 @@ def test_resumed_it_ends_with_the_same_bytes(kind: Any, which: Any, tiny_data: P
     training = NCFTrainingConfig(epochs=1, batch_size=512, learning_rate=0.01)
     list(fit_steps(tiny_data, tmp_path / "whole", config, training))
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
-    n_steps = Run.open(tmp_path / "whole").result()["iterations"]
+    n_steps = Run.open(tmp_path / "whole").result().training.iterations
     for stop in (n_steps // 2 - 1, n_steps // 2, n_steps - 2):
         path = tmp_path / f"stopped {stop}"
         steps = fit_steps(tiny_data, path, config, training, checkpoint_seconds=0)

@@ -90,9 +90,9 @@ def test_two_towers(checkerboard: PreparedData) -> None:
     source = ncf_ppt.fit(checkerboard, **settings)
     again = ncf_ppt.fit(checkerboard, init=source, **settings)
     assert isinstance(again.network, TwoTower)
-    assert again.result["init"]["tables"] == ["recent", "item", "item_bias"]
-    assert [phase["precision"] for phase in source.result["phases"]] == ["als", "low"]
-    assert [phase["precision"] for phase in again.result["phases"]] == ["low"]
+    assert again.result.metrics["init"]["tables"] == ["recent", "item", "item_bias"]
+    assert [phase.precision for phase in source.result.training.phases] == ["als", "low"]
+    assert [phase.precision for phase in again.result.training.phases] == ["low"]
     assert len([each for each in again.network.modules() if isinstance(each, RowEmbedding)]) == 3
 
 
@@ -101,8 +101,8 @@ def test_it_is_recorded_and_resumed_to_the_same_bytes(
 ) -> None:
     data = next_week.save(tmp_path / "data")
     whole = ncf_ppt.fit(data, out=tmp_path / "whole", init=last_week, **SMALL)
-    record = Run.open(tmp_path / "whole").config["init"]
-    assert record == whole.result["init"]
+    record = Run.open(tmp_path / "whole").config.groups["init"]
+    assert record == whole.result.metrics["init"]
     assert record["users"] == {"taken": 80, "fresh": 40, "left": 40}
     network, training = NCFConfig(factors=4, layers=(8, 8, 8, 4)), ncf_ppt.NCFTrainingConfig(batch_size=512, epochs=1)
     steps = ncf_ppt.fit_steps(data, tmp_path / "half", network, training, init=last_week, checkpoint_seconds=0)

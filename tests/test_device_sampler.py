@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_prep.ratings import _kernels
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.sampling import Sampler
-from ncf_ppt import training
+from ncf_ppt import batches
 from ncf_ppt.device_sampler import DeviceSampler, permute_words, random_words
 from ncf_ppt.recent import RecentItems
 from tests import reference
@@ -79,9 +79,9 @@ def test_training_batches_are_the_same_wherever_they_are_drawn(
 ) -> None:
     sampler = Sampler(interactions=tiny_data.train, seed=1)
     recent = RecentItems(tiny_data, n_recent) if n_recent else None
-    drawn = list(itertools.islice(training.training_batches(sampler, 1000, start=7, recent=recent), 25))
-    monkeypatch.setattr(training, "_draws_on", lambda device: True)  # the CPU stands in for a GPU
-    on_device = itertools.islice(training.training_batches(sampler, 1000, start=7, recent=recent), 25)
+    drawn = list(itertools.islice(batches.training_batches(sampler, 1000, start=7, recent=recent), 25))
+    monkeypatch.setattr(batches, "_draws_on", lambda device: True)  # the CPU stands in for a GPU
+    on_device = itertools.islice(batches.training_batches(sampler, 1000, start=7, recent=recent), 25)
     for expected, found in zip(drawn, on_device, strict=True):
         assert len(expected) == len(found) == 3 + (n_recent > 0)
         assert all(map(torch.equal, expected, found))

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import ncf_ppt.batches
 import ncf_ppt.training
 import vision_ppt.training
 from data_prep.images.image_arrays import PreparedImages
@@ -29,7 +30,7 @@ from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from ppt_core.runs.fit import Progress
 from ppt_core.runs.run import Run
-from tests.test_vision_fit import NETWORK, colored
+from tests.test_vision_training import NETWORK, colored
 from vision_ppt.batches import training_batches
 from vision_ppt.sampling import training_sampler
 from vision_ppt.training import VisionTrainingConfig
@@ -78,7 +79,7 @@ def samples(data: PreparedData, world: World) -> dict[str, Tensor]:
     """What a process draws, batch by batch."""
     config = ncf_config(data, "row-adam")
     sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
-    ncf = ncf_ppt.training.training_batches(sampler, config.batch_size, start=0, world=world)
+    ncf = ncf_ppt.batches.training_batches(sampler, config.batch_size, start=0, world=world)
     vision = training_batches(training_sampler(images(), seed=0), VISION.batch_size, world=world)
     found = {f"ncf {n}": torch.stack([t.float() for t in batch]).T for n, batch in enumerate(islice(ncf, N_STEPS))}
     found |= {f"vision {n}": batch.images for n, batch in enumerate(islice(vision, 4))}
@@ -121,7 +122,7 @@ def keeping(networks: list[nn.Module], build: Callable[..., nn.Module]) -> Calla
 def work(folder: Path) -> None:
     """What each of the two processes does: whole trainings, and trainings that end early."""
     networks: list[nn.Module] = []
-    for module, name in ((ncf_ppt.training, "new_model"), (vision_ppt.training, "new_network")):
+    for module, name in ((ncf_ppt.training, "new_model"), (vision_ppt.training, "new_model")):
         setattr(module, name, keeping(networks, getattr(module, name)))
     data = PreparedData.load(folder / "data")
     with join_world("cpu") as world:

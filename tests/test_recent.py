@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
+from ncf_ppt.batches import training_batches
 from ncf_ppt.candidates import verify_export
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.onnx_file import export_onnx
 from ncf_ppt.histories import places_in_history, recent_items
 from ncf_ppt.inspection import inspect_network
+from ncf_ppt.losses import loss
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.packing import pack
@@ -26,7 +28,7 @@ from ncf_ppt.recent import MeanEmbedding, RecentItems
 from ncf_ppt.row_adam import RowAdam
 from ncf_ppt.scoring import scorer
 from ncf_ppt.serving import served
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, loss, new_model, training_batches
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, new_model
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert

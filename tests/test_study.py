@@ -32,7 +32,7 @@ from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
 from ppt_core.study.summary import method_speed_up, point_of, summarize
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
-from tests.test_study_curves import cell
+from tests.test_curves import cell
 from vision_ppt.training import VisionTrainingConfig
 
 TINY = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--learning-rate", "0.01"]

@@ -1,12 +1,11 @@
 """Training to the end, in one call."""
 
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.images.prepared import refuse_for_arrays
-from ppt_core.runs.files import refuse_existing
-from ppt_core.runs.progress import follow
+from ppt_core.runs.door import fit_run
 from ppt_core.runs.run import Run
 from ppt_core.runs.settings import with_settings
 from vision_ppt.networks import NetworkConfig
@@ -53,26 +52,18 @@ def fit(
     """
     refuse_for_arrays(data, "image_size", settings.get("image_size"))
     of_network, of_training = _configured(data, network, training, settings)
-    options: dict[str, Any] = {"device": device, "workers": workers, "world": world}
-    if out is None:
-        if resume:
-            raise ValueError("resume needs out=, the run folder to go on with")
-        with tempfile.TemporaryDirectory(prefix="ppt-vision-") as folder:
-            path = Path(folder) / "run"
-            steps = fit_steps(data, path, of_network, of_training, checkpoint_seconds=float("inf"), **options)
-            follow(steps, METRICS, shown=progress)
-            trained = _of_run(Run.open(path), "the network", data, device)
-            _ = trained.network  # before the folder goes
-        return trained
-    if data.path is None and not data.is_sample:
-        if resume:
-            raise ValueError(f"resume needs the data that the run saved: load_data({f'{out}.data'!r})")
-        refuse_existing(Path(out))
-        data = data.save(f"{out}.data")
-    options |= {"resume": resume, "checkpoint_seconds": checkpoint_seconds}
-    shown = progress if world is None or world.is_first else False
-    follow(fit_steps(data, out, of_network, of_training, **options), METRICS, shown=shown)
-    return _of_run(Run.open(out), str(out), data, device)
+    chosen: dict[str, Any] = {"network_config": of_network, "config": of_training, "device": device, "workers": workers}
+    return fit_run(
+        data,
+        out,
+        partial(fit_steps, **chosen, world=world),
+        partial(_of_run, device=device),
+        metrics=METRICS,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        progress=progress,
+        world=world,
+    )
 
 
 def _configured(

@@ -20,7 +20,7 @@ from vision_ppt.packed.packing import pack
 from vision_ppt.packed.verification import Verification, verify
 from vision_ppt.resnet import ResNet
 from vision_ppt.sampling import evaluation_sampler
-from vision_ppt.training import evaluate, load_network
+from vision_ppt.training import evaluate, load_model
 from vision_ppt.vgg import VGG
 
 Engine = Literal["torch", "packed"]
@@ -145,7 +145,7 @@ class TrainedImageNetwork:
         if self._packed is not None:
             return self._packed.network
         assert self._run is not None
-        return load_network(self._run, device=self._device)
+        return load_model(self._run, device=self._device)
 
     @cached_property
     def data(self) -> Data:

@@ -1,7 +1,7 @@
 """Train an image network on a prepared set into a run folder, and read it back."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from data_prep.images.image_files import PreparedFolders
 from data_prep.images.normalization import Normalization
 from ppt_core.distributed import World
 from ppt_core.identity import data_record
-from ppt_core.layers import alpha_penalty, check_finite, set_precision
+from ppt_core.layers import alpha_penalty
 from ppt_core.plan import convert
 from ppt_core.runs import fit as core
 from ppt_core.runs.arithmetic import (
@@ -26,7 +26,7 @@ from ppt_core.runs.arithmetic import (
     convolution_product,
     settle_arithmetic,
 )
-from ppt_core.runs.checkpoint import load_tensors
+from ppt_core.runs.checkpoint import load_trained
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.run import Run
 from ppt_core.schedule import batches_per_epoch
@@ -120,7 +120,7 @@ def fit_steps(
     """
     world = world or World(device=device)
     device = world.device
-    network = new_network(data, network_config, config, device=device)
+    network = new_model(data, network_config, config, device=device)
     choose = partial(faster_arithmetic, data, network, config, device)
     choice = settle_arithmetic(config.arithmetic, Path(path), world, choose, resume=resume)
     config = replace(config, arithmetic=choice.arithmetic)  # one run has one, wherever resumed
@@ -188,7 +188,7 @@ def evaluate(
     return measure_accuracy(network, batches, data.normalization, device=device)
 
 
-def new_network(
+def new_model(
     data: PreparedImages | PreparedFolders,
     network_config: NetworkConfig,
     config: VisionTrainingConfig,
@@ -210,22 +210,13 @@ def new_network(
     return network.to(device)
 
 
-def load_network(run: Run, *, device: str = "cpu") -> ResNet | VGG:
-    """Load the trained network of a finished run, in evaluation mode and in the precision it ended in.
+def load_model(run: Run, *, device: str = "cpu") -> ResNet | VGG:
+    """Load the trained network of a finished run; see `ppt_core.runs.checkpoint.load_trained`."""
+    return load_trained(run, "vision", _built, device=device)
 
-    Raises `DataError` if the run has not finished, is not of an image network, or its files were changed.
-    """
-    run.refuse_other_kind("vision")
-    run.result()
-    tensors, metadata = load_tensors(run.model_path)
-    network = build_network(NetworkConfig(**run.config.groups["network"]), seed=0)
-    if run.config.training["split"] < 1:
-        convert(network)
-    if metadata["precision"] == "low":
-        set_precision(network, "low")
-    network.load_state_dict(tensors)
-    check_finite(network)
-    return network.to(device).eval()
+
+def _built(groups: Mapping[str, Any]) -> ResNet | VGG:
+    return build_network(NetworkConfig(**groups["network"]), seed=0)
 
 
 def loss_function(

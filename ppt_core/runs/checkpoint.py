@@ -8,17 +8,22 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
+from ppt_core.layers import check_finite, set_precision
+from ppt_core.plan import convert
 from ppt_core.runs.files import NO_DIGEST, check_seal, chunks, reading, replaced_file
+from ppt_core.runs.run import Run
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT_VERSION = 1
 
@@ -185,3 +190,27 @@ def restore_training_state(tensors: Mapping[str, Tensor], model: nn.Module, opti
             _, number, key = name.split(".", 2)
             state.setdefault(int(number), {})[key] = tensors[name]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_trained(run: Run, kind: str, build: Callable[[Mapping[str, Any]], Network], *, device: str = "cpu") -> Network:
+    """Load the network of a finished run, in evaluation mode and in the precision it ended in.
+
+    Args:
+        run: its folder.
+        kind: what the run must be of, see `ppt_core.runs.record.RunConfig`.
+        build: makes the network from the groups of the run's settings.
+        device: where it computes.
+
+    Raises `DataError` if the run has not finished, is of another kind, or its files were changed.
+    """
+    run.refuse_other_kind(kind)
+    run.result()
+    tensors, metadata = load_tensors(run.model_path)
+    network = build(run.config.groups)
+    if run.config.training["split"] < 1:
+        convert(network)
+    if metadata["precision"] == "low":
+        set_precision(network, "low")
+    network.load_state_dict(tensors)
+    check_finite(network)
+    return network.to(device).eval()

@@ -17,7 +17,7 @@ from vision_ppt.accuracy import measure_accuracy
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.recipes import RecipeName
 from vision_ppt.sampling import ImageBatch
-from vision_ppt.training import VisionTrainingConfig, evaluate, fit_steps, load_network, new_network
+from vision_ppt.training import VisionTrainingConfig, evaluate, fit_steps, load_model, new_model
 
 TIMES = ("seconds", "samples_per_second", "phases")
 NETWORK = NetworkConfig(network="resnet20", n_classes=3)
@@ -67,7 +67,7 @@ def test_learns_and_is_read_back(data: PreparedImages, tmp_path: Path, split: fl
     assert reference.above_chance(result["accuracy"] * N_TEST, N_TEST, 1 / 3)
     assert [phase["precision"] for phase in result["phases"]] == precisions
     assert (result["iterations"], result["epochs"], result["n_images"]) == (48, 12, N_TEST)  # 50 images: 16, 16, 16, 2
-    network = load_network(run)
+    network = load_model(run)
     assert evaluate(network, data)["accuracy"] == result["accuracy"]
     low = {module.precision for module in network.modules() if isinstance(module, BinaryActivation)}
     assert low == (set() if split == 1 else {"low"})
@@ -146,9 +146,9 @@ def test_refuses_settings_in_one_line(bad: dict[str, Any]) -> None:
 
 def test_refuses_networks_that_do_not_fit(data: PreparedImages) -> None:
     with pytest.raises(ValueError, match="n_classes is 10 and the images have 3 classes"):
-        new_network(data, NetworkConfig(), config())
+        new_model(data, NetworkConfig(), config())
     with pytest.raises(ValueError, match="the images have a side of 8; vgg16 needs 32 or more"):
-        new_network(data, NetworkConfig(network="vgg16", n_classes=3), config())
+        new_model(data, NetworkConfig(network="vgg16", n_classes=3), config())
 
 
 class _Fixed(torch.nn.Module):

@@ -19,10 +19,13 @@ import torch
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
+from ncf_ppt.batches import training_batches
+from ncf_ppt.losses import loss
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.optimizers import optimizer_factory
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, loss, optimizer_factory, training_batches
+from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ppt_core.errors import DataError
 from ppt_core.runs import fit as core_fit
 from ppt_core.runs.checkpoint import load_tensors
