@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ppt_core.runs.machine import cpu_name, found_version
 from ppt_core.threads import threads_in_use, usable_cores
 
 _PACKAGES = ("ppt-ncf", "torch", "numba", "numpy", "implicit", "faiss-cpu", "onnxruntime")
@@ -14,6 +13,8 @@ _PACKAGES = ("ppt-ncf", "torch", "numba", "numpy", "implicit", "faiss-cpu", "onn
 
 def provenance() -> dict[str, Any]:
     """The command, the commit, the processor, cores and threads, and the versions of packages, as JSON values."""
+    from ppt_core.runs.machine import cpu_name, found_version  # imports torch, for which some scripts set up first
+
     git = ["git", "describe", "--always", "--dirty"]
     here = Path(__file__).parent
     commit = subprocess.run(git, cwd=here, capture_output=True, text=True, check=False).stdout.strip()

@@ -8,16 +8,18 @@ where a page and the results differ.
 """
 
 import argparse
+import functools
 import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+from benchmarks.result_files import RESULTS, Row, machine, report, rows, share, spread, table
+from benchmarks.speed_tables import MEASURED, SPEED_TABLES
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 TECHNIQUES = {1.0: "full precision", 0.5: "partial pre-training", 0.0: "low precision"}
 BASELINES = {"popular": "popularity", "item-knn": "item-kNN", "bpr": "BPR", "als": "ALS"}
 IN_ORDER = {"recent-item-knn": "item-kNN by recency", "markov": "Markov chain"}
@@ -34,37 +36,6 @@ STUDIES = {
 }
 
 _MARKED = re.compile(r"(<!-- result: ([\w-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
-
-Row = dict[str, Any]
-
-
-def rows(name: str) -> list[Row]:
-    """The lines of a ``.jsonl`` file of results."""
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
-
-
-def report(study: str) -> Row:
-    """The report of a study."""
-    found: Row = json.loads((RESULTS / f"study-{study}" / "report.json").read_text())
-    return found
-
-
-def share(value: float) -> str:
-    """Write a share to three places: .725."""
-    return f"{value:.3f}".removeprefix("0")
-
-
-def spread(values: Iterable[float], form: Callable[[float], str] = share) -> str:
-    """Write a median [lowest, highest], or the one value alone."""
-    values = sorted(values)
-    middle = form(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} [{form(values[0])}, {form(values[-1])}]"
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table between blank lines."""
-    lines = ["| " + " | ".join(line) + " |" for line in (head, *body)]
-    return "\n\n" + "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]).replace("|  |", "| |") + "\n\n"
 
 
 def _of(results: list[Row], split: float, epochs: float, key: str) -> list[float]:
@@ -287,38 +258,11 @@ def speed_up_of_images() -> str:
     return f"{found['factor']:.1f} times as soon, between {share(found['lowest'])} and {share(found['highest'])}"
 
 
-def measured(name: str) -> list[Row]:
-    """The rows of a benchmark's ``--json``."""
-    found: list[Row] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
-    return found
-
-
-def machine(name: str) -> str:
-    """Where a benchmark's rows come from."""
-    about = json.loads((RESULTS / f"{name}.json").read_text())["about"]
-    versions = f"torch {about['versions']['torch']}, commit {about['commit']}"
-    return (
-        f"`{about['command'].removesuffix(' --json')}`, {about['cores']} cores of an {about['processor']}, {versions}"
-    )
-
-
-def contention() -> str:
-    """Samples a second beside busy processes, and of the fair share."""
-    found = measured("contention")
-    names = list(dict.fromkeys(row["threads"] for row in found))
-    cells = {(row["neighbours"], row["threads"]): row for row in found}
-    body = []
-    for count in dict.fromkeys(row["neighbours"] for row in found):
-        row = [cells[count, name] for name in names]
-        body.append([str(count), *(f"{r['samples_per_second']:,.0f} ({share(r['of_fair_share'])})" for r in row)])
-    return table(["busy neighbours", *names], body)
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "best-and-honest": best_and_honest,
     "recipe-warm": recipe_warm,
-    "contention": contention,
-    "contention-machine": lambda: machine("contention"),
+    **SPEED_TABLES,
+    **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED},
     "gpu-neumf": gpu_neumf,
     "gpu-resnet": gpu_resnet,
     "quality": quality,

@@ -6,6 +6,7 @@ The rows take turns, and every figure is the median over the turns of the mean o
 network (factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic interactions:
 
   mlperf   the MLPerf v0.5 recipe: a DataLoader with per-sample rejection sampling, dense gradients, torch.optim.Adam
+  fused    the same network and optimizer as well as they go: vectorized sampling, torch.optim.Adam(fused=True)
   stock    the best that stock PyTorch gives: vectorized sampling, sparse gradients, SparseAdam and fused Adam
   ppt      this project, full and low precision, fp32 and bf16; with `recent` it reads the user's last 10 items, too
 """
@@ -46,7 +47,16 @@ from ppt_core.layers import clamp_alphas, set_precision
 
 Batch = tuple[Tensor, ...]
 PARTS = ("sampling", "forward+backward", "optimizer")
-ROWS = ("mlperf", "stock", "ppt full fp32", "ppt low fp32", "ppt full bf16", "ppt low bf16", "ppt full fp32 recent")
+ROWS = (
+    "mlperf",
+    "fused",
+    "stock",
+    "ppt full fp32",
+    "ppt low fp32",
+    "ppt full bf16",
+    "ppt low bf16",
+    "ppt full fp32 recent",
+)
 
 
 class PlainNeuMF(nn.Module):
@@ -125,7 +135,7 @@ def make_stepper(
     model: nn.Module
     loss: Callable[[nn.Module, Batch], Tensor]
     batches: Iterator[Batch]
-    if row in ("mlperf", "stock"):
+    if row in ("mlperf", "fused", "stock"):
         model = PlainNeuMF(data.n_users, data.n_items, sparse=row == "stock")
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
         others = [parameter for parameter in model.parameters() if all(parameter is not table for table in tables)]
@@ -137,6 +147,9 @@ def make_stepper(
             )
             batches = iter(loader)
             optimizers = [torch.optim.Adam(model.parameters(), lr=5e-4)]
+        elif row == "fused":
+            batches = vectorized_batches(data, batch_size)
+            optimizers = [torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)]
         else:
             batches = vectorized_batches(data, batch_size)
             optimizers = [torch.optim.SparseAdam(tables, lr=5e-4), torch.optim.Adam(others, lr=5e-4, fused=True)]
@@ -189,7 +202,9 @@ def peak_memory() -> float:
 @click.command()
 @click.option("--batch-size", default=2048, show_default=True)
 @click.option("--turns", default=5, show_default=True)
-@click.option("--steps", default=32, show_default=True, help="Steps of a row in each turn; of mlperf, an eighth.")
+@click.option(
+    "--steps", default=32, show_default=True, help="Steps of a row in each turn; of mlperf and fused, an eighth."
+)
 @click.option("--rows", default=",".join(ROWS), show_default=True)
 @click.option("--scale", default=1.0, show_default=True, help="Part of MovieLens-20M's size.")
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="Prepared folder in place of synthetic data.")
@@ -227,7 +242,7 @@ def measure(
     seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for turn in range(turns + 1):
         for name, step in steppers.items():
-            taken = [step() for _ in range(max(1, steps // 8) if name == "mlperf" else steps)]
+            taken = [step() for _ in range(max(1, steps // 8) if name in ("mlperf", "fused") else steps)]
             if turn:  # the first compiles and fills caches
                 # The mean: this project draws the samples of 32 such batches at once.
                 seconds[name].append(tuple(statistics.fmean(part) for part in zip(*taken, strict=True)))

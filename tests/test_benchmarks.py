@@ -55,7 +55,7 @@ def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: Prepared
 
 
 def test_train_step_prints_every_row() -> None:
-    rows = "mlperf,stock,ppt full fp32,ppt low fp32,ppt full fp32 recent"
+    rows = "mlperf,fused,stock,ppt full fp32,ppt low fp32,ppt full fp32 recent"
     options = ["--scale", "0.002", "--turns", "1", "--steps", "1", "--batch-size", "64", "--no-memory", "--json"]
     results = rows_of(run(train_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
@@ -102,7 +102,7 @@ def test_vision_step_prints_every_row() -> None:
 
 @pytest.mark.slow
 def test_evaluate_and_prepare_print_a_ratio() -> None:
-    assert len(rows_of(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 3
+    assert len(rows_of(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 4
     assert "ratio" in run(prepare.main, "--scale", "0.002")
 
 

@@ -1,0 +1,57 @@
+"""What lies in `benchmarks/results`, and how its figures are written."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+Row = dict[str, Any]
+
+
+def rows(name: str) -> list[Row]:
+    """The lines of a ``.jsonl`` file of results."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def report(study: str) -> Row:
+    """The report of a study."""
+    found: Row = json.loads((RESULTS / f"study-{study}" / "report.json").read_text())
+    return found
+
+
+def share(value: float) -> str:
+    """Write a share to three places: .725."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def spread(values: Iterable[float], form: Callable[[float], str] = share) -> str:
+    """Write a median [lowest, highest], or the one value alone."""
+    values = sorted(values)
+    middle = form(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} [{form(values[0])}, {form(values[-1])}]"
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table between blank lines."""
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *body)]
+    text = "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+    return "\n\n" + re.sub(r"\|  (?=\|)", "| ", text) + "\n\n"
+
+
+def measured(name: str) -> Any:
+    """The rows of a benchmark's ``--json``."""
+    found: Any = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return found
+
+
+def machine(name: str) -> str:
+    """Where a benchmark's rows come from."""
+    about = json.loads((RESULTS / f"{name}.json").read_text())["about"]
+    versions = f"torch {about['versions']['torch']}, commit {about['commit']}"
+    return (
+        f"`{about['command'].removesuffix(' --json')}`, {about['cores']} cores of an {about['processor']}, {versions}"
+    )

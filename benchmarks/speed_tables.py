@@ -1,0 +1,143 @@
+"""Tables of speed, from the ``--json`` of the benchmarks that `MEASURED` names."""
+
+from collections.abc import Callable
+
+from benchmarks.result_files import measured, share, table
+
+MEASURED = ("contention", "train-step", "score", "evaluate", "prepare", "sampling", "conv", "vision-step")
+STEPS = {
+    "mlperf": "MLPerf v0.5's recipe as it is",
+    "fused": "the same, vectorized sampling and fused Adam",
+    "stock": "sparse gradients: SparseAdam (another optimizer) and fused Adam",
+    "ppt full fp32": "**ppt, full precision**",
+    "ppt low fp32": "**ppt, low precision**",
+    "ppt full fp32 recent": "**ppt, full precision, with the last 10 items**",
+}
+SCORERS = {
+    "fp32": "PyTorch fp32 as a person would write it",
+    "fp32 split": "PyTorch fp32, first layer split",
+    "fp32 folded": "the same, BatchNorm folded",
+    "int8 split": "int8 (`torch._int_mm`), first layer split",
+    "onnxruntime": "ONNX Runtime, split and folded",
+    "packed": "**packed**",
+    "inner product": "an inner product of 64 factors, as of ALS or two towers: another network",
+}
+
+
+def contention() -> str:
+    """Samples a second beside busy processes, and of the fair share."""
+    found = measured("contention")
+    names = list(dict.fromkeys(row["threads"] for row in found))
+    cells = {(row["neighbours"], row["threads"]): row for row in found}
+    body = []
+    for count in dict.fromkeys(row["neighbours"] for row in found):
+        row = [cells[count, name] for name in names]
+        body.append([str(count), *(f"{r['samples_per_second']:,.0f} ({share(r['of_fair_share'])})" for r in row)])
+    return table(["busy neighbours", *names], body)
+
+
+def train_step() -> str:
+    """Samples a second of a training step, by part, against the rivals."""
+    found = {row["row"]: row for row in measured("train-step")}
+    parts = [key for key in found["stock"] if key.endswith(" ms")]
+    body = []
+    for row, name in STEPS.items():
+        speed = found[row]["samples_per_second"]
+        against = (speed / found[rival]["samples_per_second"] for rival in ("mlperf", "fused", "stock"))
+        times = (f"{found[row][part]:.1f}" for part in parts)
+        ratios = (f"{ratio:.2f}" for ratio in against)
+        body.append([name, f"{speed:,.0f}", *times, f"{found[row]['peak MB']:,.0f}", *ratios])
+    head = ["", "samples/s", *parts, "peak MB", "against mlperf", "against fused", "against stock"]
+    return table(head, body)
+
+
+def scoring() -> str:
+    """Million pairs a second of scoring a catalogue."""
+    found = {(row["row"], row["users"], row["threads"]): row for row in measured("score")["throughput"]}
+    cells = sorted({key[1:] for key in found}, key=lambda cell: cell[::-1])
+    head = ["M pairs/s (packed is faster by)", *(f"{n} user{'s'[: n > 1]}, {t} thread{'s'[: t > 1]}" for n, t in cells)]
+    body = []
+    for row, name in SCORERS.items():
+        entries = [found.get((row, *cell)) for cell in cells]
+        texts = (f"{e['pairs_per_second'] / 1e6:.2f} ({e['packed_is_faster']:.2g})" if e else "" for e in entries)
+        body.append([name, *texts])
+    return table(head, body)
+
+
+def one_user() -> str:
+    """What one user's top 10 takes."""
+    found = measured("score")["latency"]
+    return ", ".join(f"of {row['n_items']:,} items {row['milliseconds']:.2g} ms" for row in found)
+
+
+def by_row(name: str, key: str, unit: str, scale: float = 1) -> str:
+    """A benchmark's rows: a figure and its ratio."""
+    body = [[row["row"], f"{row[key] * scale:,.2f}", f"{row['ratio']:.1f}"] for row in measured(name)]
+    return table(["", unit, "ratio"], body)
+
+
+def sampling() -> str:
+    """Million negatives a second."""
+    found = measured("sampling")
+    return table(
+        ["", "threads", "M negatives/s"],
+        [[row["row"], str(row["threads"]), f"{row['negatives_per_second'] / 1e6:.1f}"] for row in found],
+    )
+
+
+def convolutions() -> str:
+    """Microseconds of packed convolutions and of PyTorch's."""
+    found = measured("conv")
+    keys = list(found[0])
+    return table(keys, [[f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found])
+
+
+def vision_step() -> str:
+    """Images a second of training ResNet-20."""
+    found = measured("vision-step")
+    keys = list(found[0])
+    return table(keys, [[f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found])
+
+
+def speed() -> str:
+    """The strongest rival of each measure, and the recipe as it is published."""
+    steps = {row["row"]: row["samples_per_second"] for row in measured("train-step")}
+    ours = steps["ppt full fp32"]
+    scores = [row for row in measured("score")["throughput"] if row["threads"] == 2]
+    best = {row["row"]: max(r["pairs_per_second"] for r in scores if r["row"] == row["row"]) for row in scores}
+    packed, product = best.pop("packed"), best.pop("inner product")
+    rival = max(best, key=lambda row: best[row])
+    ranks = {row["row"]: row["pairs_per_second"] for row in measured("evaluate")}
+    prepared = {row["row"]: row["seconds"] for row in measured("prepare")}
+    mask = prepared["pandas and NumPy, boolean mask"]
+    body = [
+        ["training NeuMF at MovieLens-20M's size, samples/s", f"{ours:,.0f}",
+         f"PyTorch at its best (sparse gradients, SparseAdam): {steps['stock']:,.0f}", f"{ours / steps['stock']:.1f}x"],
+        ["", "", f"the same optimizer, fused: {steps['fused']:,.0f}", f"{ours / steps['fused']:.1f}x"],
+        ["", "", f"MLPerf v0.5's recipe as it is: {steps['mlperf']:,.0f}", f"{ours / steps['mlperf']:.0f}x"],
+        ["its low-precision steps, samples/s", f"{steps['ppt low fp32']:,.0f}",
+         f"its full-precision steps: {ours:,.0f}", f"{steps['ppt low fp32'] / ours:.2f}x"],
+        ["scoring a catalogue, packed on bits, M pairs/s", f"{packed / 1e6:.1f}",
+         f"{SCORERS[rival]}: {best[rival] / 1e6:.1f}", f"{packed / best[rival]:.1f}x"],
+        ["", "", f"an inner product of 64 factors, another network: {product / 1e6:,.0f}", f"{packed / product:.2f}x"],
+        ["sampled evaluation, M pairs/s", f"{ranks['ppt full precision'] / 1e6:.1f}",
+         f"PyTorch at its best: {ranks['PyTorch, folded'] / 1e6:.1f}",
+         f"{ranks['ppt full precision'] / ranks['PyTorch, folded']:.1f}x"],
+        ["preparing 20 million ratings, s", f"{prepared['ppt-ncf prepare']:.0f}",
+         f"pandas and NumPy at their best: {mask:.0f}", f"{mask / prepared['ppt-ncf prepare']:.1f}x"],
+    ]  # fmt: skip
+    return table(["what", "this project", "against", "ratio"], body)
+
+
+SPEED_TABLES: dict[str, Callable[[], str]] = {
+    "contention": contention,
+    "speed": speed,
+    "train-step": train_step,
+    "scoring": scoring,
+    "one-user": one_user,
+    "evaluate": lambda: by_row("evaluate", "pairs_per_second", "M pairs/s", 1e-6),
+    "prepare": lambda: by_row("prepare", "seconds", "s"),
+    "sampling": sampling,
+    "conv": convolutions,
+    "vision-step": vision_step,
+}
