@@ -17,11 +17,11 @@ ratios within a turn.
 
 import os
 
+from benchmarks.provenance import document
 from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -156,8 +156,7 @@ def main(turns: int, users: int, items: int, factors: int, spread: float, thread
     for count in map(int, threads.split(",")):
         results += measure(rows, users * items, min(count, numba.config.NUMBA_NUM_THREADS), turns)
     if as_json:
-        settings = {"users": users, "items": items, "factors": factors, "spread": spread, "k": K, "turns": turns}
-        return click.echo(json.dumps({**settings, "rows": results}))
+        return click.echo(document(results))
     click.echo("| row | threads | M pairs/s | against the fastest fp32 |\n|---|---|---|---|")
     for result in results:
         rate, ratio = result["pairs_per_second"] / 1e6, result["against_fastest_fp32"]

@@ -4,7 +4,18 @@ from collections.abc import Callable
 
 from benchmarks.result_files import measured, share, table
 
-MEASURED = ("contention", "train-step", "score", "evaluate", "prepare", "sampling", "conv", "vision-step")
+MEASURED = (
+    "contention",
+    "train-step",
+    "score",
+    "evaluate",
+    "prepare",
+    "sampling",
+    "conv",
+    "vision-step",
+    "retrieval",
+    "two-stage",
+)
 STEPS = {
     "mlperf": "MLPerf v0.5's recipe as it is",
     "fused": "the same, vectorized sampling and fused Adam",
@@ -88,8 +99,37 @@ def sampling() -> str:
 def convolutions() -> str:
     """Microseconds of packed convolutions and of PyTorch's."""
     found = measured("conv")
-    keys = list(found[0])
-    return table(keys, [[f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found])
+    kinds = list(found[0]["microseconds"])
+    head = ["channels, size", "batch", *(f"{kind}, us" for kind in kinds), "ratio to the faster"]
+    body = []
+    for row in found:
+        times = (f"{row['microseconds'][kind]:,.0f}" for kind in kinds)
+        shape = f"{row['channels']}, {row['size']}x{row['size']}"
+        body.append([shape, str(row["batch_size"]), *times, f"{row['ratio']:.1f}"])
+    return table(head, body)
+
+
+def retrieval() -> str:
+    """Million pairs a second of searching a catalogue."""
+    found = {(row["row"], row["threads"]): row for row in measured("retrieval")}
+    threads = sorted({key[1] for key in found})
+    head = ["M pairs/s (against the fastest fp32)", *(f"{n} thread{'s'[: n > 1]}" for n in threads)]
+    body = []
+    for name in dict.fromkeys(key[0] for key in found):
+        entries = (found[name, n] for n in threads)
+        texts = (f"{e['pairs_per_second'] / 1e6:,.0f} ({e['against_fastest_fp32']:.2f})" for e in entries)
+        body.append([name, *texts])
+    return table(head, body)
+
+
+def two_stages() -> str:
+    """Users a second of top-10 lists."""
+    found = measured("two-stage")
+    body = [
+        [row["row"], str(row["threads"]), f"{row['users_per_second']:,.0f}", f"{row['against_packed']:.2f}"]
+        for row in found
+    ]
+    return table(["", "threads", "users/s", "against packed"], body)
 
 
 def vision_step() -> str:
@@ -139,5 +179,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "prepare": lambda: by_row("prepare", "seconds", "s"),
     "sampling": sampling,
     "conv": convolutions,
+    "retrieval": retrieval,
+    "two-stage": two_stages,
     "vision-step": vision_step,
 }
