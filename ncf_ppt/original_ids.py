@@ -1,6 +1,5 @@
 """Users and items by their original ids: found, refused, or explained."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from ncf_ppt.side_files import Entries, read_ids
 from ppt_core.errors import DataError
+from ppt_core.json_text import json_text
 
 Kind = Literal["user", "item"]
 Ids = Sequence[int | str] | NDArray[Any] | Path | str | Entries
@@ -85,7 +85,7 @@ def entries_of(ids: Ids, kind: Kind) -> Entries:
 def written(each: Any) -> str:
     """An id on a line of several: as it is, or as a JSON string if it holds what separates them."""
     text = str(each)
-    return json.dumps(text, ensure_ascii=False) if _AMBIGUOUS.search(text) else text
+    return json_text(text, ensure_ascii=False) if _AMBIGUOUS.search(text) else text
 
 
 def _as_integer(kind: Kind, entries: Entries, number: int) -> int:

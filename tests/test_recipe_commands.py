@@ -37,7 +37,8 @@ def test_every_command_takes_the_run(folder: Path, tmp_path: Path) -> None:
     assert NCF.succeed("evaluate", run, "--ranking", "full")["n_users"] > 0
     NCF.succeed("export-embeddings", run, "--out", tmp_path / "vectors", "--verify")
     NCF.succeed("inspect", run)
-    assert "need no packing" in NCF.fail("pack", run, "--out", tmp_path / "file")
+    NCF.succeed("pack", run, "--out", tmp_path / "file")
+    assert NCF.succeed("evaluate", tmp_path / "file", "--data", folder / "data")["engine"] == "packed"
 
 
 def test_somebody_new_gets_a_list_from_a_history(folder: Path, tmp_path: Path) -> None:

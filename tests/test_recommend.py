@@ -186,8 +186,8 @@ def test_users_of_a_file_and_the_line_at_fault(tmp_path: Path) -> None:
     path = tmp_path / "users.csv"
     path.write_text("user_id,country\n27,x\n7,y\n27,z\n")
     assert recommend(table_score, DATA, path, k=1).user_ids.tolist() == [27, 7]
-    path.write_text("customer\n7\n")
-    with pytest.raises(DataError, match=r"user 'customer' \(.*users.csv, line 1\) cannot be an id of these data"):
+    path.write_text("who\n7\n")
+    with pytest.raises(DataError, match=r"user 'who' \(.*users.csv, line 1\) cannot be an id of these data"):
         recommend(table_score, DATA, str(path))
     path.write_text("7\n\n8\n")
     with pytest.raises(DataError, match=r"user 8 is unknown \(.*users.csv, line 3\): the training data"):
