@@ -31,7 +31,7 @@ def train(data: Path, split: float, seed: int, epochs: float, arithmetic: str, k
 
     import ncf_ppt
 
-    class RoundedProducts(TorchDispatchMode):
+    class RoundedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Compute the products of bf16 matrices in fp32."""
 
         def __torch_dispatch__(
@@ -42,7 +42,8 @@ def train(data: Path, split: float, seed: int, epochs: float, arithmetic: str, k
                 return function(*(x.float() for x in args), **(kwargs or {})).bfloat16()
             return function(*args, **(kwargs or {}))
 
-    with RoundedProducts() if kind == "rounded" and arithmetic == "bf16" else nullcontext():
+    is_rounded = kind == "rounded" and arithmetic == "bf16"
+    with RoundedProducts() if is_rounded else nullcontext():  # type: ignore[no-untyped-call]
         settings: dict[str, Any] = {"split": split, "epochs": epochs, "seed": seed, "arithmetic": arithmetic}
         model = ncf_ppt.fit(ncf_ppt.load_data(data), eval_every=0, progress=False, **settings)
     result = model.evaluate()

@@ -75,7 +75,7 @@ def folded_ranks(model: NCF) -> Callable[[Array, Array], Array]:
     size = model.first.x_features
     user_half = F.linear(model.mlp_user.weight, first[:, :size], bias)
     item_half = F.linear(model.mlp_item.weight, first[:, size:])
-    gmf_weight, mlp_weight = model.last.weight[0].split([model.config.factors, model.config.layers[-1]])
+    gmf_weight, mlp_weight = torch.split(model.last.weight[0], [model.config.factors, model.config.layers[-1]])
     user_factors, item_factors = model.gmf_user.weight * gmf_weight, model.gmf_item.weight
 
     def ranks(users: Array, candidates: Array) -> Array:

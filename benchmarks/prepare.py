@@ -92,7 +92,7 @@ def main(scale: float, repeats: int, beginner: bool, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         source, out = Path(name) / "ratings.csv", Path(name)
         n_rows = write_csv(source, scale)
-        taken: dict[str, list[tuple[float, float]]] = {"ppt-ncf prepare": []} | {row: [] for row in programs}
+        taken: dict[str, list[tuple[float, float]]] = {row: [] for row in ("ppt-ncf prepare", *programs)}
         for turn in range(repeats):
             command = [sys.executable, "-m", "ppt_commands", "prepare", str(source), "--out", str(out / str(turn))]
             taken["ppt-ncf prepare"].append(measure(command))

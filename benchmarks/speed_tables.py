@@ -27,7 +27,7 @@ STEPS = {
 SCORERS = {
     "fp32": "PyTorch fp32 as a person would write it",
     "fp32 split": "PyTorch fp32, first layer split",
-    "fp32 folded": "the same, BatchNorm folded",
+    "fp32 folded": "PyTorch fp32, first layer split, BatchNorm folded",
     "int8 split": "int8 (`torch._int_mm`), first layer split",
     "onnxruntime": "ONNX Runtime, split and folded",
     "packed": "**packed**",

@@ -1,6 +1,6 @@
 """Exported vectors as the first stage of recommending: they find candidates, and the network rescores them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -257,11 +257,11 @@ def compare_search(
     )
 
 
-def verify_export(folder: Path, model: Network, data: PreparedData) -> dict[str, dict[str, Any]]:
+def verify_export(folder: Path, model: Network, data: PreparedData) -> dict[str, SearchReport]:
     """Search in an exported folder, every way its tables allow, and compare with the network it was exported from.
 
     Returns:
-        A `SearchReport` as JSON values for ``product``, ``similarity`` or both.
+        A report for ``product``, ``similarity`` or both.
 
     Raises `DataError` if inner products are the network's logits, at 32 bits, and a list differs beyond ties.
     """
@@ -271,7 +271,7 @@ def verify_export(folder: Path, model: Network, data: PreparedData) -> dict[str,
     for by, table in (("product", "gmf_items"), ("similarity", "mlp_items")):
         if table in manifest["tables"]:
             report = compare_search(open_vectors(folder, data, by=by), score, data)  # type: ignore[arg-type]
-            reports[by] = asdict(report)
+            reports[by] = report
             is_exact = manifest["model"] == "gmf" and manifest["dtype"] == "float32"
             if is_exact and report.n_equal < report.n_users:
                 raise DataError(

@@ -77,6 +77,8 @@ def entries_of(ids: Ids, kind: Kind) -> Entries:
     """The ids as values with their places, read from a file if ``ids`` names one."""
     if isinstance(ids, Entries):
         return ids
+    if isinstance(ids, str) and not Path(ids).exists():
+        raise DataError(f"{ids} does not exist; one {kind} alone is a list, [{ids!r}], and text names a file of them")
     if isinstance(ids, (str, Path)):
         return read_ids(Path(ids), kind)
     return Entries(values=tuple(ids.tolist() if isinstance(ids, np.ndarray) else ids))

@@ -10,11 +10,13 @@ import numpy as np
 
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import load_data
+from ncf_ppt.candidates import verify_export
 from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
 from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.encodings import Dtype
 from ncf_ppt.export.onnx_file import export_onnx
+from ncf_ppt.export.results import ExportedEmbeddings, ExportedOnnx
 from ncf_ppt.export.vector_files import Format
 from ncf_ppt.inspection import Inspection, inspect_trained
 from ncf_ppt.item_lists import Recommendations
@@ -258,14 +260,21 @@ class TrainedNCF:
         return write_packed(self._pack(embeddings), self.network, self.data, out)
 
     def export_embeddings(
-        self, out: Path | str, *, format: Format = "parquet", dtype: Dtype = "float32"
-    ) -> dict[str, Any]:
-        """Write the vectors of users and items; see `ncf_ppt.export.embeddings.export_embeddings`."""
-        return export_embeddings(self.network, self.data, Path(out), format=format, dtype=dtype)
+        self, out: Path | str, *, format: Format = "parquet", dtype: Dtype = "float32", verify: bool = False
+    ) -> ExportedEmbeddings:
+        """Write the vectors of users and items; see `ncf_ppt.export.embeddings.export_embeddings`.
 
-    def export_onnx(self, out: Path | str) -> dict[str, Any]:
+        With ``verify``, and always for ``binary``, the files are searched for the network's own top items
+        (`ncf_ppt.candidates.verify_export`).
+        """
+        manifest = export_embeddings(self.network, self.data, Path(out), format=format, dtype=dtype)
+        searched = verify_export(Path(out), self.network, self.data) if verify or dtype == "binary" else {}
+        return ExportedEmbeddings(path=Path(out), manifest=manifest, searches=searched)
+
+    def export_onnx(self, out: Path | str) -> ExportedOnnx:
         """Write the network as an ONNX file; see `ncf_ppt.export.onnx_file.export_onnx`."""
-        return export_onnx(self.network, self.data, Path(out))
+        compared = export_onnx(self.network, self.data, Path(out))
+        return ExportedOnnx(path=Path(out), n_bytes=Path(out).stat().st_size, **compared)
 
     def inspect(self) -> Inspection:
         """List its layers, their bytes and the operations that score a pair."""

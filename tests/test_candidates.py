@@ -82,7 +82,7 @@ def test_the_inner_product_of_gmf_ranks_as_the_network(tmp_path: Path, tiny_data
     model = network(tiny_data, "gmf")
     export_embeddings(model, tiny_data, tmp_path / "out", format=format)
     (report,) = verify_export(tmp_path / "out", model, tiny_data).values()
-    assert report["n_equal"] == report["n_users"] == 120
+    assert report.n_equal == report.n_users == 120
     search = open_vectors(tmp_path / "out", tiny_data)
     expected, found = recommend(scorer(model), tiny_data), recommend(search, tiny_data)
     assert found.item_ids.tolist() == expected.item_ids.tolist()

@@ -1,5 +1,6 @@
 """Recipes by name, and what departs from them."""
 
+import numpy as np
 import pytest
 
 from ncf_ppt.model import NCFConfig
@@ -26,3 +27,22 @@ def test_what_is_no_recipe_or_setting() -> None:
         recipe("warm").with_settings(optimizer="adam")
     with pytest.raises(ValueError, match="factors is 0"):
         recipe("published").with_settings(factors=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": "2"}, "epochs is '2', a str; it must be a number"),
+        ({"batch_size": 2048.0}, "batch_size is 2048.0, a float; it must be an integer"),
+        ({"factors": True}, "factors is True, a bool; it must be an integer"),
+        ({"threshold": "high"}, "threshold is 'high', a str; it must be a number"),
+    ],
+)
+def test_a_setting_of_another_type(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        recipe("mlperf").with_settings(**setting)
+
+
+def test_numbers_of_numpy_and_none_are_settings() -> None:
+    changed = recipe("mlperf").with_settings(epochs=np.float32(2), seed=np.int64(3), threshold=None)
+    assert (changed.training.epochs, changed.training.seed, changed.training.threshold) == (2, 3, None)

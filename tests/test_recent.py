@@ -206,7 +206,7 @@ def test_an_inner_product_of_exported_vectors_is_gmfs_logit(tiny_data: PreparedD
     manifest = export_embeddings(model, tiny_data, tmp_path / "vectors", format="npy")
     assert manifest["tables"]["gmf_items"]["dimension"] == 13
     report = verify_export(tmp_path / "vectors", model, tiny_data)["product"]
-    assert report["n_equal"] == report["n_users"]
+    assert report.n_equal == report.n_users
     export_embeddings(trained(tiny_data, "mlp"), tiny_data, tmp_path / "mlp", format="npy")
 
 

@@ -43,19 +43,7 @@ def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_
       ppt-ncf export-embeddings run --out codes --format npy --dtype binary
       ppt-ncf export-embeddings run --out index --format faiss --verify
     """
-    from ncf_ppt.candidates import verify_export
     from ncf_ppt.trained import load
 
-    trained = load(run, data=data)
-    manifest = trained.export_embeddings(out, **encoding)
-    verify = verify or encoding["dtype"] == "binary"
-    reports = verify_export(out, trained.network, trained.data) if verify else {}
-    if as_json:
-        return print_json({"out": str(out), **manifest, **({"verification": reports} if verify else {})})
-    click.echo(f"{out}: {manifest['n_users']:,} users, {manifest['n_items']:,} items, {manifest['meaning']}")
-    for by, report in reports.items():
-        click.echo(
-            f"by {by}: of the network's top {report['k']}, {report['recall_of_top_k']:.1%} in the search's top "
-            f"{report['k']} and {report['recall_of_candidates']:.1%} in its top {report['n_candidates']} "
-            f"({report['n_users']} users)"
-        )
+    exported = load(run, data=data).export_embeddings(out, verify=verify, **encoding)
+    print_json(exported.to_dict()) if as_json else click.echo(exported)

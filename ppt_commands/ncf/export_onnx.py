@@ -25,11 +25,5 @@ def export_onnx(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
     """
     from ncf_ppt.trained import load
 
-    report = load(run, data=data).export_onnx(out)
-    document = {"out": str(out), "bytes": out.stat().st_size, **report}
-    if as_json:
-        return print_json(document)
-    click.echo(
-        f"{out}: {document['bytes']:,} bytes; of {report['n_pairs']:,} pairs {report['n_differing']} have other logits "
-        f"than in PyTorch, all others within {report['largest_difference']:.1g}"
-    )
+    exported = load(run, data=data).export_onnx(out)
+    print_json(exported.to_dict()) if as_json else click.echo(exported)

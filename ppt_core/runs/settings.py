@@ -1,10 +1,14 @@
 """Settings by name, for configs that are dataclasses."""
 
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 First = TypeVar("First")
 Second = TypeVar("Second")
+
+_NUMBERS: dict[Any, tuple[type, str]] = {int: (Integral, "an integer"), float: (Real, "a number")}
 
 
 def with_settings(first: First, second: Second, settings: dict[str, Any], *, owner: str) -> tuple[First, Second]:
@@ -12,7 +16,8 @@ def with_settings(first: First, second: Second, settings: dict[str, Any], *, own
 
     ``owner`` is what an error calls the two.
 
-    Raises TypeError, naming all that there are, for a setting that neither has, and what the configs raise for values.
+    Raises TypeError, naming all that there are, for a setting that neither has, and for what is no number where one is
+    wanted; and what the configs raise for values.
     """
     names = [{field.name for field in fields(each)} for each in (first, second)]  # type: ignore[arg-type]
     unknown = sorted(set(settings) - names[0] - names[1])
@@ -20,4 +25,18 @@ def with_settings(first: First, second: Second, settings: dict[str, Any], *, own
         known = ", ".join(sorted(names[0] | names[1]))
         raise TypeError(f"there is no setting {unknown[0]!r} for {owner}; it has {known}")
     chosen = [{name: value for name, value in settings.items() if name in each} for each in names]
+    for config, values in zip((first, second), chosen, strict=True):
+        hints = get_type_hints(type(config))
+        for name, value in values.items():
+            _refuse_other_type(name, value, hints[name])
     return replace(first, **chosen[0]), replace(second, **chosen[1])  # type: ignore[type-var]
+
+
+def _refuse_other_type(name: str, value: Any, hint: Any) -> None:
+    wanted = [_NUMBERS[kind] for kind in _alternatives(hint) if kind in _NUMBERS]
+    if wanted and value is not None and (isinstance(value, bool) or not isinstance(value, wanted[0][0])):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; it must be {wanted[0][1]}")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
