@@ -36,7 +36,7 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
         (line for line in comments if line.number < first.number and _header(line.text.lstrip("#% "), options)), None
     )
     if header is not None:
-        header = replace_text(header, header.text.lstrip("#% "))
+        header = header._replace(text=header.text.lstrip("#% "))
     elif _is_header(source, lines, options):
         header, lines = first, lines[1:]
     separator = _header(header.text, options) if header else _separator(source, lines, options)
@@ -77,11 +77,6 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
         unread_event=_mention(names, positions, cells) if "event" in positions and "event" not in kinds else None,
         with_ratings=options.wants("rating"),
     )
-
-
-def replace_text(line: _Line, text: str) -> _Line:
-    """The same line with another text."""
-    return line._replace(text=text)
 
 
 def without_ratings(layout: TextLayout) -> TextLayout:

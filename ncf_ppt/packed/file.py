@@ -21,9 +21,13 @@ from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.parts import (
     check_array,
+    check_hidden,
     check_signs,
     check_table,
     check_thresholds,
+    hidden_from_tensors,
+    hidden_to_json,
+    hidden_to_tensors,
     table_from_tensors,
     table_to_tensors,
     thresholds_from_tensors,
@@ -32,7 +36,7 @@ from ncf_ppt.packed.parts import (
 from ncf_ppt.packed.table import PackedTable
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
 from ppt_core.errors import DataError
-from ppt_core.packed.linear import PackedLinear, PackedReLULinear
+from ppt_core.packed.linear import PackedReLULinear
 from ppt_core.pair_linear import PairLinear
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from ppt_core.runs.files import refuse_existing
@@ -63,9 +67,7 @@ def _write(packed: PackedNCF) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors |= table_to_tensors(name, table)
     tensors |= {f"first.{name}": tensor for name, tensor in packed.first.state_dict().items()}
     tensors |= thresholds_to_tensors("first", packed.first_thresholds)
-    for number, layer in enumerate(packed.hidden):
-        tensors[f"hidden.{number}.signs"] = torch.from_numpy(layer.signs.view(np.int64))
-        tensors |= thresholds_to_tensors(f"hidden.{number}", layer.thresholds)
+    tensors |= hidden_to_tensors(packed.hidden)
     tensors["units.signs"] = torch.from_numpy(packed.units.signs.view(np.int64))
     tensors["units.gains"] = torch.from_numpy(packed.units.gains)
     tensors["units.offsets"] = torch.from_numpy(packed.units.offsets)
@@ -78,7 +80,7 @@ def _write(packed: PackedNCF) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "embeddings": packed.embeddings,
         "sizes": {name: table.size for name, table in packed.tables.items()},
         "first": {"name": packed.first_name, "x_features": packed.first.x_features},
-        "hidden": [{"name": layer.name, "in_features": layer.in_features} for layer in packed.hidden],
+        "hidden": hidden_to_json(packed.hidden),
         "units": {"name": packed.units.name, "in_features": packed.units.in_features},
         "last_bias": packed.last_bias,
         "protocol": packed.protocol,
@@ -137,15 +139,7 @@ def _read(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> PackedNCF:
         first=first,
         first_name=metadata["first"]["name"],
         first_thresholds=thresholds_from_tensors("first", tensors),
-        hidden=tuple(
-            PackedLinear(
-                name=layer["name"],
-                in_features=layer["in_features"],
-                signs=tensors[f"hidden.{number}.signs"].numpy().view(np.uint64),
-                thresholds=thresholds_from_tensors(f"hidden.{number}", tensors),
-            )
-            for number, layer in enumerate(metadata["hidden"])
-        ),
+        hidden=hidden_from_tensors(tensors, metadata["hidden"]),
         units=PackedReLULinear(
             name=units["name"],
             in_features=units["in_features"],
@@ -173,10 +167,7 @@ def _check_shapes(packed: PackedNCF) -> None:
     check_array("first.weight", packed.first.weight.detach().numpy(), np.float32, packed.first.weight.shape)
     width = packed.first.out_features
     check_thresholds("first", packed.first_thresholds, np.float32, width)
-    for layer in packed.hidden:
-        check_signs(layer, width, MAX_WIDTH)
-        width = layer.out_features
-        check_thresholds(layer.name, layer.thresholds, np.int32, width)
+    width = check_hidden(packed.hidden, width, MAX_WIDTH)
     check_signs(packed.units, width, MAX_WIDTH)
     n_units = packed.units.out_features
     check_array("units.gains", packed.units.gains, np.float32, (n_units,))

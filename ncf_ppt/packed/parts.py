@@ -1,5 +1,6 @@
 """The parts of which packed files consist: as tensors by name, and checked before a kernel reads them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,47 @@ def check_table(name: str, table: PackedTable, embeddings: Embeddings, shape: tu
             check_array(f"{name}.scales", table.scales, scale_dtype, (n,))
 
 
+def hidden_to_tensors(hidden: Sequence[PackedLinear]) -> dict[str, Tensor]:
+    """The arrays of 1-bit layers by their names in a file."""
+    tensors = {}
+    for number, layer in enumerate(hidden):
+        tensors[f"hidden.{number}.signs"] = torch.from_numpy(layer.signs.view(np.int64))
+        tensors |= thresholds_to_tensors(f"hidden.{number}", layer.thresholds)
+    return tensors
+
+
+def hidden_to_json(hidden: Sequence[PackedLinear]) -> list[dict[str, Any]]:
+    """What a file says of 1-bit layers beside their arrays."""
+    return [{"name": layer.name, "in_features": layer.in_features} for layer in hidden]
+
+
+def hidden_from_tensors(
+    tensors: Mapping[str, Tensor], described: Sequence[Mapping[str, Any]]
+) -> tuple[PackedLinear, ...]:
+    """Read what `hidden_to_tensors` and `hidden_to_json` gave."""
+    return tuple(
+        PackedLinear(
+            name=layer["name"],
+            in_features=layer["in_features"],
+            signs=tensors[f"hidden.{number}.signs"].numpy().view(np.uint64),
+            thresholds=thresholds_from_tensors(f"hidden.{number}", tensors),
+        )
+        for number, layer in enumerate(described)
+    )
+
+
+def check_hidden(hidden: Sequence[PackedLinear], width: int, max_width: int) -> int:
+    """Raise ValueError unless each 1-bit layer fits the one before it; return the last one's outputs.
+
+    ``width`` bits come to the first; without a layer they are returned.
+    """
+    for layer in hidden:
+        check_signs(layer, width, max_width)
+        width = layer.out_features
+        check_thresholds(layer.name, layer.thresholds, np.int32, width)
+    return width
+
+
 def check_signs(layer: PackedLinear | PackedReLULinear | PackedUnits, width: int, max_width: int) -> None:
     """Raise ValueError unless a layer reads ``width`` bits, of ``max_width`` at most, and holds a sign for each."""
     if layer.in_features != width or not 1 <= width <= max_width:
@@ -74,6 +116,6 @@ def thresholds_to_tensors(prefix: str, thresholds: Thresholds) -> dict[str, Tens
     }
 
 
-def thresholds_from_tensors(prefix: str, tensors: dict[str, Tensor]) -> Thresholds:
+def thresholds_from_tensors(prefix: str, tensors: Mapping[str, Tensor]) -> Thresholds:
     """Read what `thresholds_to_tensors` gave."""
     return Thresholds(tensors[f"{prefix}.thresholds"].numpy(), tensors[f"{prefix}.flipped"].numpy())

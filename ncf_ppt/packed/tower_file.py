@@ -9,16 +9,20 @@ from torch import Tensor, nn
 from ncf_ppt.packed.ids import ids_from_tensors, ids_to_tensors
 from ncf_ppt.packed.parts import (
     check_array,
+    check_hidden,
     check_signs,
     check_table,
     check_thresholds,
+    hidden_from_tensors,
+    hidden_to_json,
+    hidden_to_tensors,
     table_from_tensors,
     table_to_tensors,
     thresholds_from_tensors,
     thresholds_to_tensors,
 )
 from ncf_ppt.packed.tower import PackedTwoTower
-from ppt_core.packed.linear import PackedLinear, PackedUnits
+from ppt_core.packed.linear import PackedUnits
 
 KIND = "packed two-tower network"
 FORMAT_VERSION = 1
@@ -33,9 +37,7 @@ def write(packed: PackedTwoTower) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, linear in (("first", packed.first), ("last", packed.last)):
         tensors |= {f"{name}.{part}": tensor for part, tensor in linear.state_dict().items()}
     tensors |= thresholds_to_tensors("first", packed.first_thresholds)
-    for number, layer in enumerate(packed.hidden):
-        tensors[f"hidden.{number}.signs"] = torch.from_numpy(layer.signs.view(np.int64))
-        tensors |= thresholds_to_tensors(f"hidden.{number}", layer.thresholds)
+    tensors |= hidden_to_tensors(packed.hidden)
     units = packed.units
     tensors["units.signs"] = torch.from_numpy(units.signs.view(np.int64))
     tensors |= {f"units.{name}": torch.from_numpy(getattr(units, name)) for name in ("offsets", "factors", "shifts")}
@@ -50,7 +52,7 @@ def write(packed: PackedTwoTower) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "embeddings": packed.embeddings,
         "factors": packed.items.size,
         "first_name": packed.first_name,
-        "hidden": [{"name": layer.name, "in_features": layer.in_features} for layer in packed.hidden],
+        "hidden": hidden_to_json(packed.hidden),
         "units": {"name": units.name, "in_features": units.in_features, "scale": units.scale},
         "protocol": packed.protocol,
         "provenance": packed.provenance,
@@ -73,15 +75,7 @@ def read(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> PackedTwoTower
         first=_linear("first", tensors),
         first_name=metadata["first_name"],
         first_thresholds=thresholds_from_tensors("first", tensors),
-        hidden=tuple(
-            PackedLinear(
-                name=layer["name"],
-                in_features=layer["in_features"],
-                signs=tensors[f"hidden.{number}.signs"].numpy().view(np.uint64),
-                thresholds=thresholds_from_tensors(f"hidden.{number}", tensors),
-            )
-            for number, layer in enumerate(metadata["hidden"])
-        ),
+        hidden=hidden_from_tensors(tensors, metadata["hidden"]),
         units=PackedUnits(
             name=units["name"],
             in_features=units["in_features"],
@@ -121,10 +115,7 @@ def _check_shapes(packed: PackedTwoTower) -> None:
     width = packed.first.out_features
     _check_linear("first", packed.first, (width, factors))
     check_thresholds("first", packed.first_thresholds, np.float32, width)
-    for layer in packed.hidden:
-        check_signs(layer, width, _MAX_WIDTH)
-        width = layer.out_features
-        check_thresholds(layer.name, layer.thresholds, np.int32, width)
+    width = check_hidden(packed.hidden, width, _MAX_WIDTH)
     check_signs(packed.units, width, _MAX_WIDTH)
     n_units = packed.units.out_features
     for name in ("offsets", "factors", "shifts"):
