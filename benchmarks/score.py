@@ -241,7 +241,9 @@ def random_packed(n_users: int, n_items: int) -> PackedNCF:
             model(
                 torch.randint(n_users, (256,), generator=generator), torch.randint(n_items, (256,), generator=generator)
             )
-    return pack(model, user_ids=np.arange(n_users), item_ids=np.arange(n_items), protocol="none")
+    packed = pack(model, user_ids=np.arange(n_users), item_ids=np.arange(n_items), protocol="none")
+    assert isinstance(packed, PackedNCF)
+    return packed
 
 
 def set_threads(n: int) -> None:

@@ -72,7 +72,9 @@ def network(config: NCFConfig, *, seed: int = 0) -> NCF:
 
 def packed_network(model: NCF, **keywords: Any) -> PackedNCF:
     ids = {"user_ids": np.arange(N_USERS) * 3 + 1, "item_ids": np.arange(N_ITEMS) + 10}
-    return pack(model, protocol="leave-one-out, 9 negatives, strict", **(ids | keywords))
+    packed = pack(model, protocol="leave-one-out, 9 negatives, strict", **(ids | keywords))
+    assert isinstance(packed, PackedNCF)
+    return packed
 
 
 def candidates(n_users: int, n: int, seed: int = 0) -> NDArray[np.int32]:

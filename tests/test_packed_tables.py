@@ -46,7 +46,8 @@ def network(*, binary: bool = False, model: Any = "neumf") -> NCF:
 
 def packed_network(model: NCF, **options: Any) -> PackedNCF:
     ids: dict[str, Any] = {"user_ids": np.arange(N_USERS), "item_ids": np.arange(N_ITEMS)}
-    packed: PackedNCF = pack(model, protocol="none", **ids, **options)
+    packed = pack(model, protocol="none", **ids, **options)
+    assert isinstance(packed, PackedNCF)
     return packed
 
 

@@ -47,7 +47,9 @@ def network(data: PreparedData, *, mlp: float = 0.05, n_recent: int = 0) -> NCF:
 
 
 def packed_network(data: PreparedData, **settings: Any) -> PackedNCF:
-    return pack(network(data, **settings), user_ids=data.user_ids, item_ids=data.item_ids, protocol="")
+    packed = pack(network(data, **settings), user_ids=data.user_ids, item_ids=data.item_ids, protocol="")
+    assert isinstance(packed, PackedNCF)
+    return packed
 
 
 @dataclass(frozen=True)

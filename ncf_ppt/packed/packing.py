@@ -1,6 +1,6 @@
 """Pack a trained NCF network in low precision."""
 
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 from torch import nn
@@ -20,30 +20,6 @@ from ppt_core.layers import check_finite
 from ppt_core.packed.linear import PackedLinear, pack_linear, pack_relu_linear
 from ppt_core.packed.thresholds import float_thresholds
 from ppt_core.pair_linear import PairLinear
-
-
-@overload
-def pack(
-    model: NCF,
-    *,
-    user_ids: NDArray[Any],
-    item_ids: NDArray[Any],
-    protocol: str,
-    provenance: dict[str, Any] | None = None,
-    embeddings: Literal["float32", "int8"] | None = None,
-) -> PackedNCF: ...
-
-
-@overload
-def pack(
-    model: Network,
-    *,
-    user_ids: NDArray[Any],
-    item_ids: NDArray[Any],
-    protocol: str,
-    provenance: dict[str, Any] | None = None,
-    embeddings: Literal["float32", "int8"] | None = None,
-) -> PackedNetwork: ...
 
 
 def pack(
