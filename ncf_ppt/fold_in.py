@@ -7,8 +7,9 @@ packed network can do it too) and draws nothing.
 
 Steps of Adam from there, on the training's own loss over a user's items and drawn negatives, were tried. On
 MovieLens-1M (NeuMF, 2 epochs, 604 users held out whole) they took 40 to 90 ms a user and ranked the validation items no
-better: HR@10 .584 to .604 after 5 to 10 steps, .613 before them. On the test items such rows reached .649 there; with
-8 factors and 3 epochs .616, where training with these users gave .647 and popularity .457 (standard error .02).
+better: HR@10 .584 to .604 after 5 to 10 steps, .613 before them. On the test items, with 8 factors and 3 epochs, such
+rows reached .636 where training with these users gave .659 and popularity .455 (`benchmarks.fold_in`; standard error
+.02).
 """
 
 import copy
