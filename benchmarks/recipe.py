@@ -20,8 +20,8 @@ import click
 import numpy as np
 
 from benchmarks.provenance import provenance
+from data_prep.ratings.any_source import load_data
 from data_prep.ratings.interactions import Interactions, PreparedData
-from data_prep.ratings.prepare import load_data
 from ncf_ppt.baselines import ALSConfig, fit_baseline
 from ncf_ppt.evaluation import evaluate
 from ncf_ppt.fitting import fit

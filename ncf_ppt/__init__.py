@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from ppt_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from data_prep.ratings.any_source import load_data as load_data
+    from data_prep.ratings.any_source import prepare_source as prepare
     from data_prep.ratings.interactions import PreparedData as PreparedData
-    from data_prep.ratings.prepare import load_data as load_data
-    from data_prep.ratings.prepare import prepare_source as prepare
     from ncf_ppt.baselines import ALSConfig as ALSConfig
     from ncf_ppt.baselines import BPRConfig as BPRConfig
     from ncf_ppt.baselines import PopularConfig as PopularConfig
@@ -73,8 +73,8 @@ _HOMES = {
     "fit_baseline": "ncf_ppt.baselines",
     "fit_steps": "ncf_ppt.training",
     "load": "ncf_ppt.trained",
-    "load_data": "data_prep.ratings.prepare",
-    "prepare": "data_prep.ratings.prepare:prepare_source",
+    "load_data": "data_prep.ratings.any_source",
+    "prepare": "data_prep.ratings.any_source:prepare_source",
     "recommend": "ncf_ppt.recommendation",
     "set_environment": "ppt_core.environment",
 }

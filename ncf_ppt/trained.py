@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_prep.ratings.any_source import load_data
 from data_prep.ratings.interactions import PreparedData
-from data_prep.ratings.prepare import load_data
 from ncf_ppt.candidates import verify_export
 from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
 from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
@@ -215,8 +215,9 @@ class TrainedNCF:
             include_seen: recommend what a user has, too.
             new_users: what an unknown user gets: ``error``, or what is most ``popular``.
             history: what people did whom training did not know, or who have done more since: a file, a DataFrame or
-                whatever `data_prep.ratings.prepare.prepare_source` reads. ``users`` are then among them, None is all.
-                Two towers read it (packed, without ``data``); others make rows of it (`ncf_ppt.fold_in.fold_in`).
+                whatever `data_prep.ratings.any_source.prepare_source` reads. ``users`` are then among them, None is
+                all. Two towers read it (packed, without ``data``); others make rows of it
+                (`ncf_ppt.fold_in.fold_in`).
             candidates: what finds the items that the network scores, see `ncf_ppt.two_stages.Candidates`: ``auto``, its
                 own vectors; or a folder of `export_embeddings`.
             n_candidates: how many it scores for each user: 100 by default, chosen by ``recall`` with ``auto``.

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli import main
+from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.interactions import PreparedData
-from data_prep.ratings.prepare import prepare_source
 from data_prep.ratings.readers import read_files
 from ppt_core.errors import DataError, DataWarning
 from tests.command_line import CommandLine

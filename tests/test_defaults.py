@@ -9,7 +9,7 @@ import click
 import pytest
 
 from data_prep.images.image_folders import prepare_image_folders
-from data_prep.ratings.prepare import prepare_source
+from data_prep.ratings.any_source import prepare_source
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.evaluation import evaluate
 from ncf_ppt.model import NCFConfig

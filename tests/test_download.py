@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.ratings import download
+from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.download import KNOWN_DATASETS, KnownDataset, fetch
-from data_prep.ratings.prepare import prepare_source
 from ppt_core.errors import DataError
 
 CONTENT = bytes(range(256)) * 1000

@@ -16,9 +16,10 @@ import ncf_ppt
 import vision_ppt
 from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Normalization
+from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.in_memory import read_memory
 from data_prep.ratings.interactions import PreparedData
-from data_prep.ratings.prepare import prepare, prepare_source
+from data_prep.ratings.prepare import prepare
 from data_prep.ratings.raw_ratings import Ratings
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer

@@ -9,8 +9,8 @@ import pytest
 
 from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Normalization
+from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.interactions import PreparedData
-from data_prep.ratings.prepare import prepare_source
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.trained import load
 from ncf_ppt.training import NCFTrainingConfig, fit_steps

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.ratings import sources
+from data_prep.ratings.any_source import prepare_source, sample
 from data_prep.ratings.download import KnownDataset
 from data_prep.ratings.interactions import PreparedData
-from data_prep.ratings.prepare import TIE_RULE, prepare, prepare_source, sample
+from data_prep.ratings.prepare import TIE_RULE, prepare
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.readers import read_ratings
 from ncf_ppt.ranking import rank_test_items

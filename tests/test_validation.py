@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.interactions import PreparedData
-from data_prep.ratings.prepare import prepare, prepare_source
+from data_prep.ratings.prepare import prepare
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.catalogue import rank_catalogue
 from ncf_ppt.evaluation import evaluate

@@ -41,7 +41,7 @@ def baseline(
     """
     import time
 
-    from data_prep.ratings.prepare import load_data
+    from data_prep.ratings.any_source import load_data
     from ncf_ppt.baselines import fit_baseline
     from ncf_ppt.evaluation import evaluate
     from ppt_core.runs.files import refuse_existing

@@ -86,7 +86,7 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
       ppt-ncf prepare train.csv --test test.csv --out own --negatives 99
       ppt-ncf prepare synthetic --users 1000 --items 2000 --interactions 80000 --out sample
     """
-    from data_prep.ratings.prepare import prepare_source
+    from data_prep.ratings.any_source import prepare_source
     from ppt_core.errors import DataWarning
 
     with warnings.catch_warnings():

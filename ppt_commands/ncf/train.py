@@ -114,7 +114,7 @@ def train(
       ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
     """
-    from data_prep.ratings.prepare import load_data
+    from data_prep.ratings.any_source import load_data
     from ncf_ppt.baselines import fit_baseline
     from ncf_ppt.continuation import Continuation
     from ncf_ppt.evaluation import evaluate
