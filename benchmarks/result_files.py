@@ -51,7 +51,5 @@ def measured(name: str) -> Any:
 def machine(name: str) -> str:
     """Where a benchmark's rows come from."""
     about = json.loads((RESULTS / f"{name}.json").read_text())["about"]
-    versions = f"torch {about['versions']['torch']}, commit {about['commit']}"
-    return (
-        f"`{about['command'].removesuffix(' --json')}`, {about['cores']} cores of an {about['processor']}, {versions}"
-    )
+    command, cores = about["command"].replace(" --json", ""), f"{about['cores']} cores of an {about['processor']}"
+    return f"`{command}`, {cores}, torch {about['versions']['torch']}, commit {about['commit']}"
