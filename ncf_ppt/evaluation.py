@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.catalogue import CatalogueRanks, rank_catalogue
-from ncf_ppt.ranking import Ranks, Scorer, rank_columns, rank_test_items, save_ranks
+from ncf_ppt.rank_files import RanksOfUsers
+from ncf_ppt.ranking import Ranks, Scorer, rank_test_items
+from ppt_core.identity import copied_record, data_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,11 +91,23 @@ class Evaluation:
         """One row for each user, see `save`."""
         import pandas as pd
 
-        return pd.DataFrame(rank_columns(self.ranks, self.data))
+        return pd.DataFrame(self.of_users().columns())
 
     def save(self, path: Path | str) -> None:
-        """Write one row for each user to a new Parquet file, see `ncf_ppt.ranking.save_ranks`."""
-        save_ranks(self.ranks, self.data, Path(path), protocol=self.protocol)
+        """Write one row for each user to a new Parquet file, see `ncf_ppt.rank_files`."""
+        self.of_users().save(Path(path))
+
+    def of_users(self) -> RanksOfUsers:
+        """The ranks with original ids, and what they mean."""
+        n_negatives = None if self.ranking == "full" else self.data.n_negatives
+        data = copied_record(data_record(self.data))
+        return RanksOfUsers(
+            ranks=self.ranks,
+            user_ids=self.data.user_ids[: self.data.n_tested],
+            item_ids=self.data.item_ids[self.data.test_items],
+            protocol=self.protocol,
+            about={"ranking": self.ranking, "n_negatives": n_negatives, "engine": self.engine, "data": data},
+        )
 
     def __repr__(self) -> str:
         values = f"HR@{self.k} {self.hit_ratio():.4f}, NDCG@{self.k} {self.ndcg():.4f}"

@@ -6,17 +6,15 @@ there is a tie", the MLPerf rules), and the expected ones average over all order
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.ratings.interactions import PreparedData, id_column
+from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import _kernels
 from ppt_core.errors import DataError
 from ppt_core.mapped import release_pages
-from ppt_core.runs.files import refuse_existing, replaced_file
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float32]]
 """Maps users (n,) and their candidate items (n, m) to scores (n, m); higher is better."""
@@ -150,33 +148,3 @@ def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
         above=np.concatenate([block.above for block in blocks]),
         equal=np.concatenate([block.equal for block in blocks]),
     )
-
-
-def rank_columns(ranks: Ranks, data: PreparedData) -> dict[str, NDArray[Any]]:
-    """One element for each user in each column.
-
-    ``user_id`` and ``item_id`` (of the held-out item) as in the source, int64 ``above`` and ``equal`` as in `Ranks`,
-    and int64 ``rank``, from 0, when the held-out item loses every tie.
-    """
-    return {
-        "user_id": data.user_ids[: data.n_tested],
-        "item_id": data.item_ids[data.test_items],
-        "above": ranks.above,
-        "equal": ranks.equal,
-        "rank": ranks.pessimistic,
-    }
-
-
-def save_ranks(ranks: Ranks, data: PreparedData, path: Path, *, protocol: str) -> None:
-    """Write `rank_columns` to the new Parquet file ``path``, and ``protocol`` into its metadata.
-
-    Raises `DataError` if ``path`` exists.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    refuse_existing(path)
-    columns = rank_columns(ranks, data)
-    table = pa.table({name: id_column(column) if name.endswith("_id") else column for name, column in columns.items()})
-    with replaced_file(path) as partial:
-        pq.write_table(table.replace_schema_metadata({"protocol": protocol}), partial)

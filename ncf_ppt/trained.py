@@ -1,17 +1,16 @@
 """A trained network as its users hold it: measured, asked, packed and exported, always on the data it belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from data_prep.ratings.any_source import load_data
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.candidates import verify_export
-from ncf_ppt.comparison import Comparison, compare, refuse_incomparable
 from ncf_ppt.evaluation import MEMORY, Evaluation, Ranking, evaluate
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.encodings import Dtype
@@ -40,6 +39,9 @@ from ppt_core.runs.files import refuse_existing
 from ppt_core.runs.record import RunResult, TrainingRecord, provenance_of
 from ppt_core.runs.recorded_data import recorded_data
 from ppt_core.runs.run import Run
+
+if TYPE_CHECKING:
+    from ncf_ppt.comparison import Comparison
 
 Engine = Literal["torch", "packed"]
 
@@ -76,6 +78,17 @@ class TrainedNCF:
             return found
         assert self._run is not None
         return self._run.config.data
+
+    @property
+    def data_record(self) -> dict[str, Any]:
+        """Which data it was trained on, and not where: see `ppt_core.identity.copied_record`."""
+        return copied_record(self._record)
+
+    def seed_and_settings(self) -> tuple[int | None, dict[str, Any]]:
+        """The seed of its training, and all else that was set: what several seeds of one thing share."""
+        kept = self._run.config.groups if self._run is not None else self._packed_engine.provenance
+        settings = {key: dict(kept.get(key, {})) for key in ("model", "training")}
+        return settings["training"].pop("seed", None), settings
 
     @property
     def result(self) -> RunResult:
@@ -282,17 +295,22 @@ class TrainedNCF:
         path = Path(self.name) if self._run is None else self._run.model_path
         return inspect_trained(self._packed or self.network, name=self.name, path=path, protocol=self.protocol)
 
-    def compare(self, *others: "TrainedNCF", ranking: Ranking = "sampled", k: int = 10, seed: int = 0) -> Comparison:
+    def compare(
+        self,
+        *others: "TrainedNCF | Path | str | Sequence[TrainedNCF | Path | str]",
+        ranking: Ranking = "sampled",
+        k: int = 10,
+        seed: int = 0,
+    ) -> "Comparison":
         """Compare others with this one, user by user; all must belong to the same data.
 
-        ``seed`` is of the resamples, see `ncf_ppt.comparison.paired_difference`.
+        Another is a trained network, or whatever `ncf_ppt.contenders.contenders` opens: the name of a baseline, say, or
+        a list of seeds. ``seed`` is of the resamples, see `ncf_ppt.comparison.compare`.
         """
-        everyone = [self, *others]
-        if others:
-            records = [{**copied_record(each._record), "protocol": each.protocol} for each in everyone]
-            refuse_incomparable(list(zip([each.name for each in everyone], records, strict=True)))
-        evaluations = [each.evaluate(ranking=ranking, k=k) for each in everyone]
-        return compare([each.name for each in everyone], evaluations, seed=seed)
+        from ncf_ppt.comparison import compare  # which opens trained networks itself
+        from ncf_ppt.contenders import contenders
+
+        return compare(contenders([self, *others], ranking=ranking, k=k), k=k, seed=seed)
 
     def __repr__(self) -> str:
         if self._packed is not None:

@@ -2,6 +2,8 @@
 
 import re
 import sys
+import warnings
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -9,7 +11,7 @@ import click
 from ppt_commands.output import tell
 from ppt_commands.streams import open_standard_streams
 from ppt_core.environment import set_environment
-from ppt_core.errors import DataError
+from ppt_core.errors import DataError, DataWarning
 
 RENAMED = {"rescore": "rerank", "schedule": "lr-schedule"}
 """Options by the names that they had before; these are taken for one more release, with a line of notice."""
@@ -38,7 +40,10 @@ class CommandGroup(click.Group):
         """Run a command; turn what the library raises into one line."""
         try:
             set_environment(tell)
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", DataWarning)
+                warnings.showwarning = partial(self._tell_warning, ctx, warnings.showwarning)
+                return super().invoke(ctx)
         except DataError as error:
             _fail(self._in_options(ctx, str(error)), 1)
         except UnicodeEncodeError as error:
@@ -46,6 +51,12 @@ class CommandGroup(click.Group):
             _fail(f"{text} cannot be written in {error.encoding}; set PYTHONIOENCODING=utf-8", 1)
         except ValueError as error:
             _fail(self._in_options(ctx, str(error)), 2)
+
+    def _tell_warning(self, ctx: click.Context, others: Any, message: Any, category: Any, *where: Any) -> None:
+        """Print what the library warns of as one line; a warning of another kind goes where it always does."""
+        if issubclass(category, DataWarning):
+            return tell(f"warning: {self._in_options(ctx, str(message))}")
+        others(message, category, *where)
 
     def _in_options(self, ctx: click.Context, message: str) -> str:
         """The library's message, which names arguments, with the options of the command that stand for them."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -230,3 +231,26 @@ def top_codes(
         score = np.float32(np.float32(np.float32(count * scales[item]) * np.float32(user_scale)) + np.float32(bias))
         scores.append((-score, item))
     return [(item, -negated) for negated, item in sorted(scores) if item not in seen][:k]
+
+
+def bootstrap_interval(differences: list[float], n_resamples: int, seed: int) -> tuple[float, float]:
+    """Draw as many users as there are, with replacement, again and again: the middle 95% of the means."""
+    rng = random.Random(seed)
+    means = sorted(sum(rng.choices(differences, k=len(differences))) / len(differences) for _ in range(n_resamples))
+    return means[round(0.025 * n_resamples)], means[round(0.975 * n_resamples) - 1]
+
+
+def sign_flip_p_value(differences: list[float]) -> float:
+    """Share of all ways to give each difference a sign whose mean is at least as far from 0."""
+    found = abs(sum(differences))
+    signs = itertools.product([-1, 1], repeat=len(differences))
+    sums = [sum(sign * each for sign, each in zip(row, differences, strict=True)) for row in signs]
+    return sum(abs(each) >= found - 1e-12 for each in sums) / len(sums)
+
+
+def corrected_together(p_values: list[float]) -> list[float]:
+    """Holm's correction as a closed test: a hypothesis falls if each set that holds it falls by Bonferroni."""
+    numbers = range(len(p_values))
+    subsets = [[n for n in numbers if chosen >> n & 1] for chosen in range(1, 1 << len(p_values))]
+    worst = {tuple(subset): min(1.0, len(subset) * min(p_values[n] for n in subset)) for subset in subsets}
+    return [max(p for subset, p in worst.items() if n in subset) for n in numbers]

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import FORMAT_VERSION, Interactions, PreparedData
 from data_prep.ratings.sampling import Sampler
-from ncf_ppt.ranking import Ranks, save_ranks
+from ncf_ppt.evaluation import Evaluation
+from ncf_ppt.rank_files import read_ranks
+from ncf_ppt.ranking import Ranks
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256, write_json
 
@@ -212,7 +214,8 @@ def test_saving_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None
 
 def test_ranks_of_every_user_carry_the_original_ids(tmp_path: Path) -> None:
     ranks = Ranks(above=np.array([0, 1, 2]), equal=np.array([0, 2, 0]))
-    save_ranks(ranks, prepared(STRING_IDS), tmp_path / "ranks.parquet", protocol="leave-one-out, whole catalogue")
+    found = Evaluation(ranks=ranks, data=prepared(STRING_IDS), ranking="full", engine="torch")
+    found.save(tmp_path / "ranks.parquet")
     table = pq.read_table(tmp_path / "ranks.parquet")
     assert table.to_pydict() == {
         "user_id": STRING_IDS.tolist(),
@@ -221,9 +224,14 @@ def test_ranks_of_every_user_carry_the_original_ids(tmp_path: Path) -> None:
         "equal": [0, 2, 0],
         "rank": [0, 3, 2],
     }
-    assert table.schema.metadata == {b"protocol": b"leave-one-out, whole catalogue"}
+    read = read_ranks(tmp_path / "ranks.parquet")
+    assert read.protocol == found.protocol == table.schema.metadata[b"protocol"].decode()
+    data = {"sha256": None, "content": None}
+    assert read.about == {"ranking": "full", "n_negatives": None, "engine": "torch", "data": data}
+    for name, column in read.columns().items():
+        assert column.tolist() == table[name].to_pylist()
     with pytest.raises(DataError, match="already exists"):
-        save_ranks(ranks, prepared(), tmp_path / "ranks.parquet", protocol="")
+        found.save(tmp_path / "ranks.parquet")
 
 
 def reseal(folder: Path, **changes: Any) -> None:

@@ -8,7 +8,6 @@ import click
 from ppt_commands.options import (
     DATA_OPTION,
     DEVICE_OPTION,
-    FOLDER,
     JSON_OPTION,
     K_OPTION,
     RANKING_OPTION,
@@ -18,7 +17,7 @@ from ppt_commands.output import print_json
 
 
 @click.command()
-@click.argument("paths", metavar="RUN|FILE RUN|FILE ...", type=FOLDER, nargs=-1, required=True)
+@click.argument("entries", metavar="RUN|FILE|BASELINE ...", nargs=-1, required=True)
 @RANKING_OPTION
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
@@ -28,7 +27,7 @@ from ppt_commands.output import print_json
 @THREADS_OPTION
 @JSON_OPTION
 def compare(
-    paths: tuple[Path, ...],
+    entries: tuple[str, ...],
     ranking: Literal["sampled", "full"],
     seed: int,
     markdown: bool,
@@ -37,18 +36,24 @@ def compare(
     device: str,
     as_json: bool,
 ) -> None:
-    """Compare finished runs or packed files, user by user: each with the first, by a bootstrap interval and a
-    permutation test.
+    """Compare runs, packed files, baselines and files of `--per-user`, user by user: each with the first, by a
+    bootstrap interval and a permutation test, p values corrected by Holm. A sentence says what is better than what.
+
+    Several seeds of one thing stand as RUN,RUN,RUN, or as a folder that holds them. NAME= before either names it.
 
     \b
     Examples:
       ppt-ncf compare run-full run-ppt run-low
-      ppt-ncf compare run-a run-b --markdown
+      ppt-ncf compare als item-knn run network.packed
+      ppt-ncf compare als ppt=run-0,run-1,run-2 low=low-runs --ranking full
+      ppt-ncf compare ranks.parquet run --markdown
     """
-    from ncf_ppt.trained import load
+    from ncf_ppt.comparison import compare as compare_contenders
+    from ncf_ppt.contenders import contenders
 
-    first, *others = (load(path, data=data, device=device) for path in paths)
-    found = first.compare(*others, ranking=ranking, k=k, seed=seed)
+    measured = contenders(entries, ranking=ranking, k=k, data=data, device=device)
+    found = compare_contenders(measured, k=k, seed=seed)
     if as_json:
         return print_json(found.to_dict())
-    click.echo(f"{found.title}\n\n{found.to_markdown()}" if markdown else str(found))
+    said = "\n".join(found.verdicts)
+    click.echo(f"{found.title}\n\n{found.to_markdown()}\n\n{said}" if markdown else str(found))

@@ -1,15 +1,13 @@
 """`ppt-ncf prepare`."""
 
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.group import in_options
 from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json, tell
+from ppt_commands.output import print_json
 
 if TYPE_CHECKING:
     from data_prep.ratings.interactions import PreparedData
@@ -87,14 +85,9 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
       ppt-ncf prepare synthetic --users 1000 --items 2000 --interactions 80000 --out sample
     """
     from data_prep.ratings.any_source import prepare_source
-    from ppt_core.errors import DataWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # told below, in options' words
-        source = sources[0] if len(sources) == 1 else list(sources)
-        data = prepare_source(source, out, progress=sys.stderr.isatty(), **options)
-    for sentence in data.warnings:
-        tell(f"warning: {in_options(sentence, click.get_current_context().command)}")
+    source = sources[0] if len(sources) == 1 else list(sources)
+    data = prepare_source(source, out, progress=sys.stderr.isatty(), **options)
     if as_json:
         return print_json({"out": str(out), **_counts(data), "manifest": data.manifest})
     click.echo(f"{out}: {data.n_users:,} users x {data.n_items:,} items, {len(data.train):,} train positives")

@@ -19,6 +19,8 @@ from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_
 from ppt_core.runs.clock import PhaseClock
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.locks import sole_writer
+from ppt_core.runs.provenance import provenance, warn_of_other_code
+from ppt_core.runs.record import PROVENANCE
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.runs.stopping import Stopping
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
@@ -120,7 +122,8 @@ def fit(
         task: the model, its data and its measure.
         path: a new run folder; with ``resume`` an existing one, whose settings must equal these.
         config: the recipe.
-        resume: go on from the last checkpoint of ``path``; a finished run is left as it is.
+        resume: go on from the last checkpoint of ``path``; a finished run is left as it is. By other code than the run
+            was started by it goes on with a `DataWarning`, and the run keeps that it did.
         checkpoint_seconds: least time between two checkpoints.
         world: the processes that train together, each in this function. The first evaluates, with its own running
             statistics of BatchNorm, and writes; ``path`` must be a folder that all see. A run may go on with
@@ -150,11 +153,13 @@ def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: boo
     If it has not, ``stack`` keeps other processes out of the folder.
     """
     if not resume:
-        Run.create(path, settings)
+        Run.create(path, {**settings, PROVENANCE: provenance()})
     run = Run.open(path)
     run.refuse_other_settings(settings)
     if not run.finished:
         stack.enter_context(sole_writer(path))
+        if resume and warn_of_other_code(str(path), run.config.provenance, now := provenance()):
+            run.note_resumed_by(now)
     return run.finished  # by now: it may have ended between the two
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from ppt_core.identity import copied_record
 
+PROVENANCE, RESUMED_BY = "provenance", "resumed_by"
+"""The groups of ``config.json`` that say by what a training was started, and by what other code it was gone on with."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -34,6 +37,16 @@ class RunConfig:
         """How, see `ppt_core.runs.config.TrainingConfig`."""
         found: Mapping[str, Any] = self.groups["training"]
         return found
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """By what it was started, see `ppt_core.runs.provenance.provenance`; empty in runs that are older than this."""
+        found: Mapping[str, Any] = self.groups.get(PROVENANCE, {})
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """The groups but those that say by what the training was done: what another training must share."""
+        return {key: value for key, value in self.groups.items() if key not in (PROVENANCE, RESUMED_BY)}
 
     def to_dict(self) -> dict[str, Any]:
         """The groups."""

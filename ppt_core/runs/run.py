@@ -2,7 +2,7 @@
 
 ::
 
-    config.json             format version, every setting, what it was trained on
+    config.json             format version, every setting, what it was trained on, by what code and where
     metrics.jsonl           one JSON object for each evaluation, the last one with the result
     mlperf.log              ``:::MLLOG`` events (package mlperf-logging)
     checkpoint.safetensors  the last complete training state; ``--resume`` goes on from it
@@ -18,7 +18,7 @@ from ppt_core.errors import DataError
 from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
-from ppt_core.runs.record import RunConfig, RunResult
+from ppt_core.runs.record import RESUMED_BY, RunConfig, RunResult
 
 FORMAT_VERSION = 1
 _OF_THE_FILE = ("format_version", "sha256")
@@ -52,6 +52,15 @@ class Run:
         found = self.config.kind
         if found != kind:
             raise DataError(f"{self.path} is a run of kind {found}, not {kind}; use the commands of `ppt-{found}`")
+
+    def note_resumed_by(self, provenance: dict[str, Any]) -> None:
+        """Keep that the training goes on by other code than it was started by, or elsewhere; once for each in a row."""
+        groups = self.config.to_dict()
+        before = groups.get(RESUMED_BY, [])
+        if before[-1:] != [provenance]:
+            groups |= {RESUMED_BY: [*before, provenance]}
+            write_json(self.path / "config.json", {"format_version": FORMAT_VERSION, **groups})
+            self.config = RunConfig(groups)
 
     @property
     def checkpoint_path(self) -> Path:

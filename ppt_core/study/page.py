@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, refuse_existing
+from ppt_core.runs.provenance import in_words
 from ppt_core.study.curves import LOWEST_SHARE, N_TARGETS
 from ppt_core.study.figures import NARROW, WIDE, draw, save, to_svg
 from ppt_core.study.report import COST_NAMES, MethodSpeedUp, Point, StudyReport
@@ -242,12 +243,7 @@ def _origin(report: StudyReport) -> Iterator[str]:
     yield '<h2>How it was measured</h2><ul class="about">'
     yield f"<li>Wall clock: {escape(report.wall_clock)}.</li>"
     for entry in report.provenance:
-        gpu = f", {entry['gpu']}" if entry["gpu"] else ""
-        yield (
-            f"<li>{entry['n_trials']} trials: {escape(entry['cpu'])}{escape(gpu)}, {entry['threads']} of "
-            f"{entry['cores']} cores each; ppt-ncf {entry['version']}, torch {entry['torch']}, numba {entry['numba']}, "
-            f"Python {entry['python']}.</li>"
-        )
+        yield f"<li>{entry['n_trials']} trials: {escape(in_words(entry))}.</li>"
     if len({(entry["cpu"], entry["gpu"], entry["threads"]) for entry in report.provenance}) > 1:
         yield "<li><strong>The trials ran on different machines or threads: their seconds do not compare.</strong></li>"
     if report.n_resumed:

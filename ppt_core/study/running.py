@@ -1,12 +1,9 @@
 """Run one trial of a study, and say where and how it ran."""
 
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,11 @@ from ppt_core.errors import DataError
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.files import write_json
 from ppt_core.runs.fit import Progress
-from ppt_core.runs.machine import cpu_name
+from ppt_core.runs.provenance import provenance
 from ppt_core.runs.run import Run
 from ppt_core.schedule import Constant
 from ppt_core.study.trials import OF_A_TRIAL, TO_THE_END, Trial
-from ppt_core.threads import limited_threads, usable_cores
+from ppt_core.threads import limited_threads
 
 FORMAT_VERSION = 1
 WALL_CLOCK = (
@@ -65,8 +62,8 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
         **result,
         "wall_clock": WALL_CLOCK,
         "resumed": resume,
-        "threads": threads,
         **provenance(),
+        "threads": threads,
     }
     write_json(path / "trial.json", record)
     return record
@@ -101,7 +98,7 @@ def probe(train: Train, config: TrainingConfig) -> tuple[dict[str, Any], int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
         first = next(train(replace(config, epochs=1, iterations=None, **TO_THE_END), path))
-        settings = Run.open(path).config.to_dict()
+        settings = Run.open(path).config.settings()
     settings["training"] = {key: value for key, value in settings["training"].items() if key not in OF_A_TRIAL}
     return settings, first.iterations
 
@@ -125,19 +122,3 @@ def _warm_up(train: Train, config: TrainingConfig) -> None:
     split = config.split if config.split in (0, 1) else 0.5
     for _ in step_seconds(train, replace(config, split=split), _WARM_UP):
         pass
-
-
-def provenance() -> dict[str, Any]:
-    """Versions and machine of this process."""
-    import torch
-
-    return {
-        "version": version("ppt-ncf"),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numba", "numpy")},
-        "system": platform.system(),
-        "cpu": cpu_name(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cores": usable_cores(),
-        "mkl_cbwr": os.environ.get("MKL_CBWR"),
-    }

@@ -8,8 +8,9 @@ from typing import Any
 
 from ppt_core.device import plain_operations
 from ppt_core.runs.config import TrainingConfig
+from ppt_core.runs.provenance import provenance
 from ppt_core.study.rates import Rates, Speed
-from ppt_core.study.running import Train, provenance, step_seconds
+from ppt_core.study.running import Train, step_seconds
 from ppt_core.threads import limited_threads
 
 EPOCHS = 5
@@ -50,8 +51,8 @@ def measure_speed(
         "batch_size": config.batch_size,
         "iterations_per_epoch": iterations_per_epoch,
         "rule": RULE,
-        "threads": threads,
         **provenance(),
+        "threads": threads,
     }
     return Speed(**_means(rates["kernels"]), plain=Rates(**_means(rates["plain"])), origin=origin)
 

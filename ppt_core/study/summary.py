@@ -24,6 +24,7 @@ from ppt_core.study.report import COST_NAMES, BestSplit, MethodCurve, MethodSpee
 from ppt_core.study.study import Study
 
 _PROVENANCE = ("version", "torch", "numba", "numpy", "python", "system", "cpu", "gpu", "cores", "threads", "mkl_cbwr")
+_OF_LATER = ("source", "commit")  # older trials do not name them
 
 
 def summarize(study: Study) -> StudyReport:
@@ -117,7 +118,7 @@ def _distinct(records: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """The different machines and versions that trials ran on, with how many each."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
-        where = {key: record[key] for key in _PROVENANCE}
+        where = {key: record[key] for key in _PROVENANCE} | {key: record[key] for key in _OF_LATER if key in record}
         entry = found.setdefault(repr(where), {**where, "n_trials": 0})
         entry["n_trials"] += 1
     return tuple(found.values())
