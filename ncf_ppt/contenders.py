@@ -91,9 +91,7 @@ def contenders(
         raise ValueError("a comparison needs two networks at least, or baselines; name them one after the other")
     named = [_named(entry) for entry in entries]
     words = [word for _, group in named for word in group]
-    if isinstance(data, (str, Path)):
-        data = load_data(data)
-    shared = data if data is not None or not any(map(_needs_data, words)) else _data_of_first_run(words)
+    shared = _shared_data(words, data) if any(map(_needs_data, words)) else None
     opened = [(name, [_opened(word, shared, data, device) for word in group]) for name, group in named]
     trained = [each for _, group in opened for each in group if isinstance(each, TrainedNCF)]
     refuse_incomparable([(each.name, each.data_record | {"protocol": each.protocol}) for each in trained])
@@ -176,7 +174,10 @@ def _needs_data(word: One) -> bool:
     return Path(word).is_file() and not is_rank_file(Path(word))
 
 
-def _data_of_first_run(words: Iterable[One]) -> PreparedData | None:
+def _shared_data(words: Iterable[One], data: PreparedData | Path | str | None) -> PreparedData | None:
+    """``data``, or those of the first run; None where there is none."""
+    if data is not None:
+        return load_data(data) if isinstance(data, (str, Path)) else data
     for word in words:
         if isinstance(word, TrainedNCF):
             return word.data
@@ -185,7 +186,9 @@ def _data_of_first_run(words: Iterable[One]) -> PreparedData | None:
     return None
 
 
-def _opened(word: One, shared: PreparedData | None, data: PreparedData | None, device: str) -> One | RanksOfUsers:
+def _opened(
+    word: One, shared: PreparedData | None, data: PreparedData | Path | str | None, device: str
+) -> One | RanksOfUsers:
     if isinstance(word, TrainedNCF) or _is_baseline(word):
         return word
     path = Path(word)
