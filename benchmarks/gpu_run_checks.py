@@ -61,7 +61,7 @@ def losses_of(device: str, optimizer: Any, split: float, n_steps: int) -> tuple[
         training_batches(sampler, config.batch_size, start=0, world=World(device=device)),
         loss_function("fp32", device),
         PhaseSchedule.split(n_steps, split, Constant(config.learning_rate)),
-        optimizer_factory(config.optimizer, config.learning_rate, device),
+        optimizer_factory(config.optimizer, config.adam, device),
         world=World(device=device),
         record=True,
     )

@@ -95,7 +95,7 @@ def ncf_steps(
         training_batches(sampler, config.batch_size, start=0, world=World(device=scale.device)),
         lambda model, batch: loss(forward, batch),
         PhaseSchedule.split(_ENDLESS, config.split, Constant(config.learning_rate)),
-        optimizer_factory(config.optimizer, config.learning_rate, scale.device),
+        optimizer_factory(config.optimizer, config.adam, scale.device),
         world=World(device=scale.device),
         record=record,
     )

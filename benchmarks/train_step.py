@@ -164,7 +164,7 @@ def make_stepper(
         model = new_model(data, NCFConfig(n_recent=n_recent), config)
         if precision == "low":
             set_precision(model, "low")
-        optimizers = [optimizer_factory(config.optimizer, config.learning_rate, "cpu")(model)]
+        optimizers = [optimizer_factory(config.optimizer, config.adam, "cpu")(model)]
         loss = loss_function(arithmetic, "cpu")
         recent = RecentItems(data, n_recent) if n_recent else None
         batches = training_batches(Sampler(interactions=data.train), batch_size, start=0, recent=recent)

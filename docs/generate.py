@@ -19,7 +19,7 @@ from docs.docstrings import markdown
 DOCS = Path(__file__).parent
 FORMATS = {
     "Prepared ratings": "data_prep.ratings.interactions",
-    "The split that the NCF authors published": "data_prep.ratings.ncf_files",
+    "Splits for NCF that others made": "data_prep.ratings.ncf_files",
     "Prepared images: arrays": "data_prep.images.image_arrays",
     "Prepared images: files": "data_prep.images.image_files",
     "A run folder": "ppt_core.runs.run",

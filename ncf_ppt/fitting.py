@@ -19,7 +19,7 @@ def fit(
     data: PreparedData,
     *,
     out: Path | str | None = None,
-    recipe: Recipe | str = "mlperf",
+    recipe: Recipe | str = "paper",
     resume: bool = False,
     device: str = "cpu",
     checkpoint_seconds: float = 60,

@@ -94,7 +94,7 @@ class RowAdam(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        if not (0 < betas[0] < betas[1] ** 1.5 < 1 and eps > 0):
+        if not self.takes(betas, eps):
             raise ValueError(
                 f"betas are {betas} and eps is {eps}; RowAdam needs 0 < beta1 < beta2**1.5 < 1 and eps > 0"
             )
@@ -116,6 +116,11 @@ class RowAdam(torch.optim.Adam):
             }
             embedding._bring_up_to_date = partial(self._catch_up, weight)
         self._slots = np.full(max((len(e.weight) for e in self._embeddings), default=0), -1, np.int32)
+
+    @staticmethod
+    def takes(betas: tuple[float, float], eps: float) -> bool:
+        """Whether its sums converge and its quotients are finite: ``0 < beta1 < beta2**1.5 < 1`` and ``eps > 0``."""
+        return 0 < betas[0] < betas[1] ** 1.5 < 1 and eps > 0
 
     def catch_up(self) -> None:
         """Bring every row of every table up to date."""

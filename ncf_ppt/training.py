@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -20,7 +20,7 @@ from ncf_ppt.histories import last_items
 from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.networks import Network, NetworkConfig, build_network, network_config
-from ncf_ppt.optimizers import BETAS, EPS, optimizer_factory, usual_optimizer
+from ncf_ppt.optimizers import AdamSettings, optimizer_factory, usual_optimizer
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recent import RecentItems
 from ncf_ppt.row_adam import RowEmbedding
@@ -53,13 +53,16 @@ _FREE_OF_THREADS = 1 << 15  # samples; PyTorch adds up a larger batch in an orde
 
 @dataclass(frozen=True, kw_only=True)
 class NCFTrainingConfig(TrainingConfig):
-    """How the network is trained. The defaults are MLPerf v0.5's recipe, 8 epochs and split 0.5.
+    """How the network is trained. The defaults are MLPerf v0.5's recipe, but for 8 epochs and split 0.5.
 
     An epoch is one pass over ``1 + n_negatives`` samples for each train positive. Its last batch holds the rest; a
     rest of one sample joins the batch before it, since BatchNorm has no variance of one.
 
     Attributes:
-        learning_rate: of Adam, constant, with betas 0.9 and 0.999 and epsilon 1e-8.
+        learning_rate: of Adam, constant.
+        beta1: decay rate of Adam's first moment.
+        beta2: decay rate of Adam's second moment; ``row-adam`` needs ``beta1 < beta2**1.5``.
+        eps: Adam's epsilon, added to the square root of the second moment.
         n_negatives: fresh negatives for each positive in each epoch.
         optimizer: ``row-adam`` is Adam at the cost of the rows that a batch touches (`ncf_ppt.row_adam.RowAdam`);
             ``adam`` is PyTorch's, over dense gradients; None takes the first on a CPU.
@@ -73,6 +76,9 @@ class NCFTrainingConfig(TrainingConfig):
     """
 
     learning_rate: float = 5e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
     n_negatives: int = 4
     optimizer: Literal["row-adam", "adam"] | None = None
     arithmetic: Wanted = "fp32"
@@ -82,17 +88,26 @@ class NCFTrainingConfig(TrainingConfig):
     def to_dict(self) -> dict[str, Any]:
         """The attributes as JSON values; later ones only if chosen, since older runs have no such keys."""
         values = super().to_dict()
-        for later in ("regularization", "warm_start"):
-            if not values[later]:
+        usual = {field.name: field.default for field in fields(self)}
+        for later in ("regularization", "warm_start", "beta1", "beta2", "eps"):
+            if values[later] == usual[later]:
                 del values[later]
         if self.warm_start is not None:
             values["warm_start"] = self.warm_start.to_dict()
         return values
 
+    @property
+    def adam(self) -> AdamSettings:
+        """What the optimizer is made of."""
+        return AdamSettings(learning_rate=self.learning_rate, betas=(self.beta1, self.beta2), eps=self.eps)
+
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
             *super()._rules(),
             ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("beta1", 0 <= self.beta1 < 1, "at least 0 and below 1"),
+            ("beta2", 0 <= self.beta2 < 1, "at least 0 and below 1"),
+            ("eps", 0 < self.eps < math.inf, "above 0"),
             ("n_negatives", self.n_negatives >= 1, "at least 1"),
             ("optimizer", self.optimizer in (None, "row-adam", "adam"), "row-adam or adam"),
             ("arithmetic", self.arithmetic in get_args(Wanted), "auto, fp32 or bf16"),
@@ -206,7 +221,7 @@ def _task(
         model=network,
         batches=lambda start: training_batches(sampler, config.batch_size, start=start, recent=recent, world=world),
         loss=loss_function(config.arithmetic, device, config.regularization),
-        make_optimizer=optimizer_factory(config.optimizer, config.learning_rate, device, world=world),
+        make_optimizer=optimizer_factory(config.optimizer, config.adam, device, world=world),
         learning_rate=Constant(config.learning_rate),
         evaluate=evaluate,
         validate=None if data.validation_items is None else validate,
@@ -226,9 +241,9 @@ def _task(
             "eval_samples": data.n_tested * (1 + data.n_negatives),
             "opt_name": "adam",
             "opt_base_learning_rate": config.learning_rate,
-            "opt_adam_beta_1": BETAS[0],
-            "opt_adam_beta_2": BETAS[1],
-            "opt_adam_epsilon": EPS,
+            "opt_adam_beta_1": config.beta1,
+            "opt_adam_beta_2": config.beta2,
+            "opt_adam_epsilon": config.eps,
         },
     )
 

@@ -25,7 +25,7 @@ def test_the_readme_is_short() -> None:
 
 
 def write_inputs(folder: Path) -> None:
-    """What the pages take as given: ratings of users 1 to 60 of 1,100 items, those of user 99, lists, and images."""
+    """What the pages take as given: ratings of users 1 to 60 of 1,100 items, of user 99, lists and images."""
     head = "userId,movieId,rating,timestamp"
     lines = [head]
     for user in range(60):
@@ -42,6 +42,14 @@ def write_inputs(folder: Path) -> None:
     }
     for each, rows in (tables | {"titles": "item_id,title 50,Nostalgia"}).items():
         (folder / f"{each}.csv").write_text("\n".join(rows.split()))
+    (folder / "reference").mkdir()
+    users = range(30)
+    for each, rows in {
+        "train-ratings": [f"{user}\t{item}\t1" for user in users for item in range(user, user + 20)],
+        "test-ratings": [f"{user}\t{user + 20}\t1" for user in users],
+        "test-negative": ["\t".join(str(60 + item) for item in range(40)) for user in users],
+    }.items():
+        (folder / "reference" / f"{each}.csv").write_text("\n".join(rows) + "\n")
     write_archive(folder / "cifar-10-python.tar.gz", in_folder(small_batches()))
 
 
@@ -49,7 +57,7 @@ def shortened(program: str, arguments: list[str]) -> list[str]:
     """The same command without the download, and with less training."""
     network = ["--batch-size", "8"] if program == "ppt-vision" else ["--factors", "4", "--layers", "8,8,8,4"]
     match arguments[:2]:
-        case ["prepare", "ml-1m"]:
+        case ["prepare", "ml-1m" | "ml-20m"]:
             return [*arguments, "--source", "ratings.csv"]
         case ["train", *_]:
             return [*arguments, "--iterations", "4" if program == "ppt-ncf" else "2"]

@@ -147,6 +147,55 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+MLPERF = {
+    "train-ratings.csv": "1\t0\t1\n0\t2\t1\n0\t1\t1\n",
+    "test-ratings.csv": "0\t3\t1\n1\t4\t1\n",
+    "test-negative.csv": "6\t0\t5\n5\t4\t5\n",
+}
+
+
+def write_mlperf(folder: Path, **changes: str | None) -> Path:
+    named = {f"{name.replace('_', '-')}.csv": text for name, text in changes.items()}
+    for name, text in (MLPERF | named).items():
+        if text is not None:
+            (folder / name).write_text(text)
+    return folder / "train-ratings.csv"
+
+
+def test_reads_the_files_of_mlperf_s_converter(tmp_path: Path) -> None:
+    data = read_ncf_files(write_mlperf(tmp_path))
+    assert (data.n_users, data.n_items) == (2, 7)
+    assert data.train.items_of(0).tolist() == [1, 2]
+    assert data.train.items_of(1).tolist() == [0]
+    assert data.history is None
+    assert data.test_items.tolist() == [3, 4]
+    assert data.test_negatives.tolist() == [[0, 5, 6], [4, 5, 5]]
+    assert data.protocol_label == "leave-one-out, 3 negatives, mlperf"
+    assert data.manifest["source"]["format"] == "mlperf"
+    assert data.manifest["n_negatives_equal_to_held_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_ratings": None}, r"test-ratings\.csv is missing .* must lie side by side"),
+        ({"test_negative": "6\t0\t5\n"}, r"test-negative\.csv has no line for user 1, and test-ratings\.csv has one"),
+        ({"test_ratings": "0\t3\t1\n"}, r"test-ratings\.csv has no line for user 1, and test-negative\.csv has one"),
+        ({"test_negative": "6\t0\t5\n5\t4\n"}, "line 2 has 2 values where 3 are needed"),
+        ({"train_ratings": "0,1,1\n"}, "line 1 has 1 tab-separated values"),
+    ],
+)
+def test_bad_files_of_mlperf_are_refused(tmp_path: Path, changes: dict[str, str | None], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_ncf_files(write_mlperf(tmp_path, **changes))
+
+
+def test_train_ratings_alone_are_ordinary_ratings(tmp_path: Path) -> None:
+    assert is_ncf_train_file(write_mlperf(tmp_path))
+    (tmp_path / "test-negative.csv").unlink()
+    assert not is_ncf_train_file(tmp_path / "train-ratings.csv")
+
+
 def test_train_file_names(tmp_path: Path) -> None:
     assert is_ncf_train_file(Path("a/ml-1m.train.rating"))
     assert is_ncf_train_file(Path("ml-1m.train.rating.gz"))

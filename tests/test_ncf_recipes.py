@@ -4,13 +4,39 @@ import numpy as np
 import pytest
 
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.optimizers import AdamSettings
 from ncf_ppt.recipes import RECIPES, recipe
 from ncf_ppt.training import NCFTrainingConfig
 from ncf_ppt.two_tower import TwoTowerConfig
 
 
 def test_the_default_recipe_is_the_default_of_every_config() -> None:
-    assert (RECIPES["mlperf"].network, RECIPES["mlperf"].training) == (NCFConfig(), NCFTrainingConfig())
+    assert (RECIPES["paper"].network, RECIPES["paper"].training) == (NCFConfig(), NCFTrainingConfig())
+
+
+def test_mlperf_is_the_reference_of_v0_5() -> None:
+    """Values of mlcommons/training, commit fe17e837: recommendation/pytorch, ncf.py, neumf.py and run_and_time.sh."""
+    network, training = RECIPES["mlperf"].network, RECIPES["mlperf"].training
+    assert network == NCFConfig(model="neumf", factors=64, layers=(256, 256, 128, 64), batch_norm=False)
+    assert training == NCFTrainingConfig(
+        split=1, epochs=20, threshold=0.635, batch_size=2048, learning_rate=5e-4, n_negatives=4, eval_every=1
+    )
+    assert training.adam == AdamSettings(learning_rate=5e-4, betas=(0.9, 0.999), eps=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "adam"),
+    [
+        ("mlperf-intel", 98_304, AdamSettings(learning_rate=3.821e-3, betas=(0.783529, 0.909003), eps=1.45439e-7)),
+        ("mlperf-nvidia", 1_048_576, AdamSettings(learning_rate=4.5e-3, betas=(0.25, 0.5), eps=1e-8)),
+    ],
+)
+def test_what_was_submitted_departs_from_it_in_batches_and_adam(name: str, batch_size: int, adam: AdamSettings) -> None:
+    assert RECIPES[name].training.batch_size == batch_size
+    assert RECIPES[name].training.adam == adam
+    reference = RECIPES["mlperf"].training
+    same = {key: getattr(reference, key) for key in ("batch_size", "learning_rate", "beta1", "beta2", "eps")}
+    assert RECIPES[name].with_settings(**same) == RECIPES["mlperf"]
 
 
 def test_settings_go_where_they_belong() -> None:
@@ -21,7 +47,7 @@ def test_settings_go_where_they_belong() -> None:
 
 
 def test_what_is_no_recipe_or_setting() -> None:
-    with pytest.raises(ValueError, match="recipe is 'fast'; choose one of mlperf, published, warm"):
+    with pytest.raises(ValueError, match="recipe is 'fast'; choose one of paper, mlperf, mlperf-intel, mlperf-nvidia,"):
         recipe("fast")
     with pytest.raises(TypeError, match="there is no setting 'optimizer' for a two-tower network; it has at_switch, b"):
         recipe("warm").with_settings(optimizer="adam")

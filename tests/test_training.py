@@ -254,6 +254,28 @@ def test_row_adam_and_dense_adam_reach_the_same_model(data: PreparedData, tmp_pa
         assert torch.allclose(tensor, runs["row-adam"][name], rtol=1e-3, atol=1e-4), name
 
 
+def test_both_optimizers_take_the_settings_of_adam(data: PreparedData, tmp_path: Path) -> None:
+    """Intel's, which differ from the usual ones: in both, in the log, and as far apart as the usual ones are."""
+    settings = {"beta1": 0.783529, "beta2": 0.909003, "eps": 1.45439e-7}
+    weights = {}
+    for optimizer, changes in (("row-adam", settings), ("adam", settings), ("usual", {})):
+        chosen = config(optimizer="row-adam" if optimizer == "usual" else optimizer, epochs=1, split=1, **changes)
+        train(data, tmp_path / optimizer, chosen)
+        weights[optimizer] = load_model(Run.open(tmp_path / optimizer)).state_dict()["gmf_user.weight"]
+    assert torch.allclose(weights["adam"], weights["row-adam"], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(weights["usual"], weights["row-adam"], rtol=1e-3, atol=1e-4)
+    log = (tmp_path / "row-adam" / "mlperf.log").read_text()
+    assert '"key": "opt_adam_beta_2", "value": 0.909003' in log
+    assert '"key": "opt_adam_epsilon", "value": 1.45439e-07' in log
+
+
+def test_row_adam_says_which_betas_it_cannot_have(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"beta1 is 0\.9 and beta2 is 0\.9; .* so choose the optimizer adam"):
+        train(data, tmp_path / "run", config(beta2=0.9))
+    assert not (tmp_path / "run").exists()
+    train(data, tmp_path / "run", config(beta2=0.9, optimizer="adam", iterations=2))
+
+
 def test_threshold_stops_training(data: PreparedData, tmp_path: Path) -> None:
     train(data, tmp_path / "run", config(threshold=0.01, epochs=5, split=1))
     result = Run.open(tmp_path / "run").result().to_dict()
@@ -322,6 +344,8 @@ def test_refuses_to_resume_with_other_settings(data: PreparedData, tmp_path: Pat
     assert Run.open(tmp_path / "run").config.training["optimizer"] == "row-adam"  # what a device resumes with
     with pytest.raises(DataError, match=r"was started with optimizer = row-adam, not adam"):
         train(data, tmp_path / "run", config(epochs=1, optimizer="adam"), resume=True)
+    with pytest.raises(DataError, match=r"was started with beta1 = None, not 0\.5"):
+        train(data, tmp_path / "run", config(epochs=1, beta1=0.5), resume=True)
     with pytest.raises(DataError, match="already exists"):
         train(data, tmp_path / "run", config(epochs=1))
 
@@ -373,6 +397,9 @@ def test_one_bit_activations_hide_no_divergence(
         {"eval_every": -1},
         {"seed": -1},
         {"optimizer": "sgd"},
+        {"beta1": 1.0},
+        {"beta2": -0.1},
+        {"eps": 0},
     ],
 )
 def test_refuses_settings_in_one_line(bad: dict[str, Any]) -> None:

@@ -63,6 +63,7 @@ def prepare_source(
     a known name         one of ``data_prep.ratings.download.KNOWN_DATASETS``: downloaded, or read from ``source_file``
     ``synthetic``        `data_prep.ratings.synthetic.synthesize` with ``n_users``, ``n_items``, ``n_interactions``
     X.train.rating[.gz]  the NCF authors' split and negatives, as they are: protocol ``published``
+    train-ratings.csv    beside ``test-ratings.csv`` and ``test-negative.csv``: MLPerf's, as its converter wrote them
     another path         a ratings file, a folder or an archive of them (`data_prep.ratings.readers.read_files`)
     a list of paths      files of one table
     another object       a DataFrame, columns, rows, a sparse matrix (`data_prep.ratings.in_memory.read_object`)

@@ -1,14 +1,22 @@
-"""The split that the authors of neural collaborative filtering published (He et al. 2017), read as it is.
+"""Splits for neural collaborative filtering that others made, read as they are: its authors' and MLPerf's.
 
-Three files side by side, tab-separated and without a header, each plain or gzipped::
+Three files side by side, tab-separated and without a header, each plain or gzipped, as the authors published them (He
+et al. 2017)::
 
     X.train.rating     user  item  rating  time      the training positives
     X.test.rating      user  item  rating  time      one held-out item for each user
     X.test.negative    (user,item)  negative ...     the same user and item, then the negatives
+
+or as the converter of MLPerf v0.5's reference writes them (mlcommons/training, recommendation/pytorch/convert.py)::
+
+    train-ratings.csv  user  item  1                 the training positives
+    test-ratings.csv   user  item  1                 one held-out item for each user
+    test-negative.csv  negative ...                  of user 0 in the first line, and so on
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,41 +31,80 @@ from data_prep.ratings.text_tables import read_text
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
 
-_TRAIN = ".train.rating"
-_TEST = ".test.rating"
-_NEGATIVE = ".test.negative"
+
+@dataclass(frozen=True, kw_only=True)
+class _Names:
+    """How the files of a split end, and what a prepared set of them says."""
+
+    train: str
+    test: str
+    negatives: str
+    format: str
+    protocol: Literal["published", "mlperf"]
+
+
+_AUTHORS = _Names(
+    train=".train.rating", test=".test.rating", negatives=".test.negative", format="ncf", protocol="published"
+)
+_MLPERF = _Names(
+    train="train-ratings.csv",
+    test="test-ratings.csv",
+    negatives="test-negative.csv",
+    format="mlperf",
+    protocol="mlperf",
+)
 _KEY = r"^\((?P<user>[0-9]{1,10}), ?(?P<item>[0-9]{1,10})\)$"
 
 
 def is_ncf_train_file(path: Path) -> bool:
-    """Whether ``path`` is named like the NCF authors' train file, ``X.train.rating[.gz]``."""
-    return path.name.removesuffix(".gz").endswith(_TRAIN)
+    """Whether ``path`` is the train file of such a split.
+
+    ``X.train.rating[.gz]`` is one by its name alone. Others may call their ratings ``train-ratings.csv``, so that is
+    one only beside MLPerf's ``test-negative.csv``.
+    """
+    names = _names_of(path)
+    return names is _AUTHORS or (
+        names is _MLPERF and any(each.exists() for each in _siblings(path, names, "negatives"))
+    )
+
+
+def _names_of(train: Path) -> _Names | None:
+    plain = train.name.removesuffix(".gz")
+    return _AUTHORS if plain.endswith(_AUTHORS.train) else _MLPERF if plain == _MLPERF.train else None
 
 
 def read_ncf_files(train: Path) -> PreparedData:
-    """Read ``X.train.rating`` and its siblings into a prepared set with exactly their split and negatives.
+    """Read a train file and its siblings into a prepared set with exactly their split and negatives.
 
     Ids are kept: user u and item i of the files are row u and column i, so ``n_users`` and ``n_items`` are
     the largest id of the three files + 1, and ``user_ids`` and ``item_ids`` count from 0. A pair that occurs
     twice in the train file is one positive; as in the authors' code, a rating of 0 or less is none. Each
     user's negatives are sorted; repeats and the held-out item among them (156 in ml-1m) are kept: protocol
-    ``published``. A fourth column holds times: the histories are ordered by it, equal times by their row in the file, a
-    repeated pair at its latest row. Without it the set has no histories.
+    ``published``, or ``mlperf`` of its converter's files. A fourth column holds times: the histories are ordered by it,
+    equal times by their row in the file, a repeated pair at its latest row. Without it the set has no histories.
 
     Raises `DataError` if ``train`` is not named so, a sibling is missing, a line cannot be read, a user has
     no test line or several, or the two test files disagree.
     """
-    if not is_ncf_train_file(train):
-        raise DataError(f"{train} is not named like an NCF train file; its name must end in {_TRAIN} or {_TRAIN}.gz")
+    names = _names_of(train)
+    if names is None:
+        raise DataError(
+            f"{train} is not named like an NCF train file; its name must end in {_AUTHORS.train} or "
+            f"{_AUTHORS.train}.gz, or be {_MLPERF.train}"
+        )
     sources = {
         "train": find_source(train),
-        "test": find_source(_sibling(train, _TEST)),
-        "negatives": find_source(_sibling(train, _NEGATIVE)),
+        "test": find_source(_sibling(train, names, "test")),
+        "negatives": find_source(_sibling(train, names, "negatives")),
     }
     rows, ratings, times = _read_rows(sources["train"])
     held_out, _, _ = _read_rows(sources["test"])
     pairs = rows[ratings > 0]
-    keys, negatives = _read_negatives(sources["negatives"])
+    if names is _MLPERF:
+        negatives = _read_table_of_negatives(sources["negatives"])
+        keys = _keys_in_order(held_out, len(negatives))
+    else:
+        keys, negatives = _read_negatives(sources["negatives"])
     test_items, order = _match_test_files(sources, held_out, keys)
     test_negatives = np.sort(negatives[order], axis=1)
     n_users = len(test_items)
@@ -80,7 +127,7 @@ def read_ncf_files(train: Path) -> PreparedData:
     held_out_codes = np.arange(n_users) * n_items + test_items
     manifest: dict[str, Any] = {
         "source": {
-            "format": "ncf",
+            "format": names.format,
             "files": {
                 role: {"name": source.path.name, "sha256": file_sha256(source.path)} for role, source in sources.items()
             },
@@ -102,21 +149,27 @@ def read_ncf_files(train: Path) -> PreparedData:
         test_negatives=test_negatives.astype(np.int32),
         user_ids=np.arange(n_users, dtype=np.int64),
         item_ids=np.arange(n_items, dtype=np.int64),
-        protocol="published",
+        protocol=names.protocol,
         manifest=manifest,
     )
 
 
-def _sibling(train: Path, ending: str) -> Path:
-    stem = train.name.removesuffix(".gz").removesuffix(_TRAIN)
+def _siblings(train: Path, names: _Names, role: Literal["test", "negatives"]) -> list[Path]:
+    """Where the file of a role may be; packed like the train file first."""
+    stem, ending = train.name.removesuffix(".gz").removesuffix(names.train), getattr(names, role)
     endings = (ending + ".gz", ending) if train.name.endswith(".gz") else (ending, ending + ".gz")
-    candidates = [train.with_name(stem + each) for each in endings]
+    return [train.with_name(stem + each) for each in endings]
+
+
+def _sibling(train: Path, names: _Names, role: Literal["test", "negatives"]) -> Path:
+    candidates = _siblings(train, names, role)
     for candidate in candidates:
         if candidate.exists():
             return candidate
+    stem = train.name.removesuffix(".gz").removesuffix(names.train)
     raise DataError(
-        f"{candidates[0]} is missing (nor is there {candidates[1].name}); the NCF files {stem}{_TRAIN}, "
-        f"{stem}{_TEST} and {stem}{_NEGATIVE} must lie side by side"
+        f"{candidates[0]} is missing (nor is there {candidates[1].name}); the NCF files {stem}{names.train}, "
+        f"{stem}{names.test} and {stem}{names.negatives} must lie side by side"
     )
 
 
@@ -166,6 +219,24 @@ def _read_negatives(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64
     _check_range(source, keys)
     _check_range(source, negatives)
     return keys, negatives
+
+
+def _read_table_of_negatives(source: Source) -> NDArray[np.int64]:
+    """Return the negatives of each line, int64 (n, n_negatives)."""
+    n_columns = _n_columns(source)
+    columns: dict[str, tuple[int, Kind]] = {f"negative {n + 1}": (n, "integer") for n in range(n_columns)}
+    table = read_text(source, TextLayout(separator="\t", n_columns=n_columns, columns=columns))
+    negatives = np.column_stack([column.to_numpy() for column in table.columns])
+    _check_range(source, negatives)
+    return negatives
+
+
+def _keys_in_order(held_out: NDArray[np.int64], n_lines: int) -> NDArray[np.int64]:
+    """The user and held-out item of each line of a file that names none: line k is of user k, int64 (n_lines, 2)."""
+    keys = np.column_stack([np.arange(n_lines), np.full(n_lines, -1)])
+    known = held_out[held_out[:, 0] < n_lines]
+    keys[known[:, 0], 1] = known[:, 1]
+    return keys
 
 
 def _check_range(source: Source, ids: NDArray[np.int64]) -> None:

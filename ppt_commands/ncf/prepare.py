@@ -73,8 +73,9 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
 
     SOURCE is a known data set (ml-100k, ml-1m, ml-20m, ml-25m, ml-32m: downloaded and checked), one or several
     files of ratings or clicks (text with or without a header, JSON lines, Parquet, Arrow; also compressed, in an
-    archive, or a folder of parts), the train file of the NCF authors' split (X.train.rating beside its siblings), or
-    "synthetic". Every row is a positive, whatever its rating, unless --min-rating or --events says which are.
+    archive, or a folder of parts), the train file of the NCF authors' split (X.train.rating beside its siblings) or of
+    MLPerf's converter (train-ratings.csv), or "synthetic". Every row is a positive, whatever its rating, unless
+    --min-rating or --events says which are.
 
     \b
     Examples:

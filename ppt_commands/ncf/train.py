@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 @click.command(cls=CommandOfRecipes)
 @click.option(
     "--recipe",
-    type=click.Choice(["mlperf", "published", "warm"]),
-    default="mlperf",
+    type=click.Choice(["paper", "mlperf", "mlperf-intel", "mlperf-nvidia", "published", "warm"]),
+    default="paper",
     show_default=True,
-    help="What all options that are not given say: MLPerf's NeuMF, whose defaults stand here; NeuMF with 8 factors as "
-    "its authors trained it; or what recommends best, two towers that start from ALS and read a user's last items.",
+    help="What all options that are not given say. paper: NeuMF as it was binarized, whose defaults stand here; "
+    "mlperf: MLPerf v0.5's reference, that is --no-batch-norm --split 1 --epochs 20 --threshold 0.635, or with the "
+    "batches and Adam that Intel or NVIDIA submitted; published: NeuMF with 8 factors as its authors trained it; "
+    "warm: what recommends best, two towers that start from ALS and read a user's last items.",
 )
 @training_options(epochs=8.0, batch_size=2048, learning_rate=5e-4, metric="HR@10", optimizer="Adam")
+@click.option("--beta1", default=0.9, show_default=True, help="Decay rate of Adam's first moment.")
+@click.option("--beta2", default=0.999, show_default=True, help="Decay rate of Adam's second moment.")
+@click.option("--eps", default=1e-8, show_default=True, help="Epsilon of Adam.")
 @click.option(
     "--train-negatives",
     "n_negatives",
@@ -110,6 +115,7 @@ def train(
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8
       ppt-ncf train --data ml-1m --out run --split 0.5 --epochs 8 --resume
       ppt-ncf train --data ml-1m --out run --recipe warm
+      ppt-ncf train --data ml-20m --out run --recipe mlperf
       ppt-ncf train --data next-week --out next-run --init run
       ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
