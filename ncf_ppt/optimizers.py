@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ def optimizer_factory(
             f"beta1 is {settings.betas[0]} and beta2 is {settings.betas[1]}; the optimizer row-adam needs "
             "0 < beta1 < beta2**1.5, so choose the optimizer adam"
         )
-    adam = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
+    adam: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
         if name == "adam":

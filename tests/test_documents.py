@@ -44,12 +44,12 @@ def write_inputs(folder: Path) -> None:
         (folder / f"{each}.csv").write_text("\n".join(rows.split()))
     (folder / "reference").mkdir()
     users = range(30)
-    for each, rows in {
+    for each, lines in {
         "train-ratings": [f"{user}\t{item}\t1" for user in users for item in range(user, user + 20)],
         "test-ratings": [f"{user}\t{user + 20}\t1" for user in users],
         "test-negative": ["\t".join(str(60 + item) for item in range(40)) for user in users],
     }.items():
-        (folder / "reference" / f"{each}.csv").write_text("\n".join(rows) + "\n")
+        (folder / "reference" / f"{each}.csv").write_text("\n".join(lines) + "\n")
     write_archive(folder / "cifar-10-python.tar.gz", in_folder(small_batches()))
 
 
