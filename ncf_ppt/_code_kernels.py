@@ -67,7 +67,7 @@ def _place_of(seen_items, first, last, item):
     return first
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_top_codes(
     user_words, user_scales, words, scales, numbers, lowest, n_bits, bias, seen_items, seen_first, seen_last,
     out_items, out_scores, out_lengths,
@@ -129,7 +129,7 @@ def fill_top_codes(
                 out_lengths[row] = length
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_code_scores(user_words, user_scales, words, scales, n_bits, bias, out):
     """Scores ``out`` (users, items) of `fill_top_codes`, items in the order of ``words`` (words, items)."""
     n_users, n_items = out.shape
@@ -144,7 +144,7 @@ def fill_code_scores(user_words, user_scales, words, scales, n_bits, bias, out):
                     out[row, first + place] = _score(count, scales[first + place], user_scales[row], bias)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_code_pairs(user_words, user_scales, words, scales, candidates, n_bits, bias, out):
     """Scores ``out`` (users, m) of `fill_top_codes` of the items ``candidates`` (users, m)."""
     for row in prange(len(candidates)):

@@ -154,7 +154,7 @@ def update_rows(
         last_steps[row] = step
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_candidate_products(user_vectors, item_vectors, candidates, out):
     """Inner products of row r's user vector with the vectors of ``candidates[r]``, their terms added in order."""
     for row in prange(candidates.shape[0]):
@@ -219,7 +219,7 @@ def fill_logits(user_factors, item_factors, users, items, hidden, factor, shift,
             out[row, column] = total
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def add_catalogue_products(user_vectors, item_vectors, out):
     """Add to ``out``, all 0, every user's inner products with every item: bits as `fill_candidate_products`.
 
@@ -239,7 +239,7 @@ def add_catalogue_products(user_vectors, item_vectors, out):
                         sums[item] += value * values[item]
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_top_items(scores, seen_items, seen_first, seen_last, out_items, out_scores, out_lengths):
     """Best items of each row, best first and the lower number first among equals; how many in ``out_lengths``.
 

@@ -5,6 +5,7 @@ The defaults are tuned, since weak baselines make bad comparisons (Ferrari Dacre
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,8 +168,12 @@ class MatrixFactorization:
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Baseline`."""
         scores = np.zeros((len(users), len(self.item_vectors)), np.float32)
-        _kernels.add_catalogue_products(self.user_vectors[users], np.ascontiguousarray(self.item_vectors.T), scores)
+        _kernels.add_catalogue_products(self.user_vectors[users], self._columns, scores)
         return scores
+
+    @cached_property
+    def _columns(self) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.item_vectors.T)
 
 
 def _fit_factors(config: ALSConfig | BPRConfig, train: Interactions, seed: int) -> MatrixFactorization:

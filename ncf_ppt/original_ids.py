@@ -36,7 +36,7 @@ def find_ids(known: NDArray[Any], kind: Kind, ids: Ids) -> tuple[NDArray[Any], N
     """
     entries = entries_of(ids, kind)
     are_integers = known.dtype.kind == "i"
-    wanted = [_as_integer(kind, entries, n) if are_integers else str(each) for n, each in enumerate(entries.values)]
+    wanted = [as_integer(kind, entries, n) if are_integers else str(each) for n, each in enumerate(entries.values)]
     number_of = {known_id: number for number, known_id in enumerate(known.tolist())}
     numbers = np.array([number_of.get(each, -1) for each in wanted], np.int64)
     return np.array(wanted, np.int64 if are_integers else object), numbers
@@ -55,13 +55,29 @@ def known_numbers(
     unknown = np.flatnonzero(numbers < 0)
     if len(unknown):
         others = f" (and {len(unknown) - 1:,} more are)" if len(unknown) > 1 else ""
-        examples = ", ".join(repr(each) for each in known[:3].tolist())
         raise DataError(
-            f"{kind} {found[unknown].tolist()[0]!r} is unknown{others}{entries.where(int(unknown[0]))}: the training "
-            f"data hold {len(known):,} {kind}s with ids such as {examples}{_dropped(manifest or {}, kind)}; correct "
-            f"the id{more}"
+            unknown_id(
+                kind,
+                found[unknown].tolist()[0],
+                f"{others}{entries.where(int(unknown[0]))}",
+                n_known=len(known),
+                examples=known[:3].tolist(),
+                dropped=_dropped(manifest or {}, kind),
+            )
+            + more
         )
     return numbers
+
+
+def unknown_id(
+    kind: Kind, value: int | str, where: str = "", *, n_known: int, examples: Sequence[int | str], dropped: str = ""
+) -> str:
+    """What is said of an id that is none of the ``n_known`` ones, of which ``examples`` are given."""
+    shown = ", ".join(map(repr, examples))
+    return (
+        f"{kind} {value!r} is unknown{where}: the training data hold {n_known:,} {kind}s with ids such as "
+        f"{shown}{dropped}; correct the id"
+    )
 
 
 def numbers_of(ids: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
@@ -90,7 +106,8 @@ def written(each: Any) -> str:
     return json_text(text, ensure_ascii=False) if _AMBIGUOUS.search(text) else text
 
 
-def _as_integer(kind: Kind, entries: Entries, number: int) -> int:
+def as_integer(kind: Kind, entries: Entries, number: int) -> int:
+    """Read an id of data whose ids are integers; `DataError` for what is none."""
     value = entries.values[number]
     is_integer = re.fullmatch(r"-?[0-9]{1,19}", str(value)) is not None
     if not is_integer or not -(2**63) <= int(value) < 2**63:

@@ -1,5 +1,6 @@
 """The best items of the whole catalogue for each of some users."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -169,11 +170,16 @@ def choose_items(data: PreparedData, items: Ids | None, exclude: Ids | None) -> 
             is_left_out[numbers[numbers >= 0]] = value
             n_unknown += int((numbers < 0).sum())
     if is_left_out.all():
-        raise DataError(
-            f"none of the {data.n_items:,} items of the catalogue is left to recommend ({n_unknown:,} ids that were "
-            f"named are unknown); its ids are such as {', '.join(map(repr, data.item_ids[:3].tolist()))}"
-        )
+        raise DataError(nothing_left(data.n_items, n_unknown, data.item_ids[:3].tolist()))
     return AllowedItems(is_left_out=is_left_out, n_unknown=n_unknown)
+
+
+def nothing_left(n_items: int, n_unknown: int, examples: Sequence[int | str]) -> str:
+    """What is said where nothing of a catalogue may be recommended."""
+    return (
+        f"none of the {n_items:,} items of the catalogue is left to recommend ({n_unknown:,} ids that were named are "
+        f"unknown); its ids are such as {', '.join(map(repr, examples))}"
+    )
 
 
 def _top(score: Scorer, users: NDArray[np.int64], k: int, seen: Interactions, allowed: AllowedItems) -> TopItems:

@@ -119,20 +119,40 @@ def similar_items(
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
     numbers = np.arange(len(item_ids)) if items is None else known_numbers(item_ids, "item", items)
-    k = min(k, len(item_ids) - 1)
-    best, similarities = np.empty((len(numbers), k), np.int32), np.empty((len(numbers), k), np.float32)
-    unit = at_unit_length(vectors)
-    columns = np.ascontiguousarray(unit.T)
-    nothing = Interactions.none(n_users=1, n_items=len(item_ids))
-    for start in range(0, len(numbers), _ROWS):
-        block = numbers[start : start + _ROWS]
-        scores = np.zeros((len(block), len(item_ids)), np.float32)
-        _kernels.add_catalogue_products(unit[block], columns, scores)
-        scores[np.arange(len(block)), block] = -np.inf
-        if k:
-            rows = slice(start, start + len(block))
-            best[rows], similarities[rows], _ = top_items(scores, k, nothing, np.zeros(len(block), np.int64))
+    best, similarities = ItemsAlike.of(vectors).find(numbers, k)
     return SimilarItems(item_ids=item_ids[numbers], similar_ids=item_ids[best], similarities=similarities)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ItemsAlike:
+    """The search for items whose vectors point into the same direction.
+
+    Attributes:
+        columns: vectors of all items at unit length, float32 (size, n_items).
+    """
+
+    columns: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32]) -> "ItemsAlike":
+        """Prepare a search among vectors (n_items, size)."""
+        return cls(columns=np.ascontiguousarray(at_unit_length(vectors).T))
+
+    def find(self, numbers: NDArray[np.int64], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Find the ``k`` items most like each of items (n,), or all others: numbers and cosines, (n, at most k)."""
+        n_items = self.columns.shape[1]
+        k = min(k, n_items - 1)
+        best, similarities = np.empty((len(numbers), k), np.int32), np.empty((len(numbers), k), np.float32)
+        nothing = Interactions.none(n_users=1, n_items=n_items)
+        for start in range(0, len(numbers), _ROWS):
+            block = numbers[start : start + _ROWS]
+            scores = np.zeros((len(block), n_items), np.float32)
+            _kernels.add_catalogue_products(np.ascontiguousarray(self.columns[:, block].T), self.columns, scores)
+            scores[np.arange(len(block)), block] = -np.inf
+            if k:
+                rows = slice(start, start + len(block))
+                best[rows], similarities[rows], _ = top_items(scores, k, nothing, np.zeros(len(block), np.int64))
+        return best, similarities
 
 
 def item_vectors(network: Network | PackedNetwork) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from ppt_commands.ncf.pack import pack
 from ppt_commands.ncf.prepare import prepare
 from ppt_commands.ncf.recommend import recommend
 from ppt_commands.ncf.score import score
+from ppt_commands.ncf.serve import serve
 from ppt_commands.ncf.similar import similar
 from ppt_commands.ncf.study import study
 from ppt_commands.ncf.train import train
@@ -37,6 +38,7 @@ from ppt_commands.vision.train import train as train_images
         recommend,
         score,
         similar,
+        serve,
         pack,
         inspect,
         export_embeddings,

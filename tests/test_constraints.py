@@ -71,8 +71,10 @@ def installed_rule(requirement: Requirement) -> str | None:
 
 def requirements_of_the_project() -> list[Requirement]:
     """Every package that pyproject.toml names: to run, to test and in the extras."""
-    lists = re.findall(r"^(?:dependencies|faiss|onnx|dask|docs|test) = \[(.*?)\]$", PROJECT, re.MULTILINE | re.DOTALL)
-    assert len(lists) == 6
+    lists = re.findall(
+        r"^(?:dependencies|faiss|onnx|serve|dask|docs|test) = \[(.*?)\]$", PROJECT, re.MULTILINE | re.DOTALL
+    )
+    assert len(lists) == 7
     return [Requirement(text) for each in lists for text in re.findall(r'"([^"]+)"', each)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, prange
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_tiles(vectors, out):
     """Turn (items, channels) into (tiles, channels, BLOCK); the last tile is filled up with zeros."""
     n_items, n_channels = vectors.shape
@@ -23,7 +23,7 @@ def fill_tiles(vectors, out):
                 out[tile, channel, item - first] = vectors[item, channel]
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_least_addends(x, thresholds, out):
     """The least float y, in the order of floats, for which the rounded sum x + y reaches the threshold.
 
@@ -65,7 +65,7 @@ def _count_below(levels, value):
     return position + np.int64(levels[position] < value)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_ranks(columns, levels, out):
     """Ranks (tiles, channels, BLOCK) of the values ``columns`` (channels, items) among ``levels``, the same sorted."""
     n_channels, n_items = columns.shape
@@ -79,7 +79,7 @@ def fill_ranks(columns, levels, out):
             out[tile, channel, item - first] = _count_below(levels[channel], columns[channel, item])
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def rank_thresholds(thresholds, levels, out):
     """Ranks (users, channels) of ``thresholds`` (users, channels) among ``levels`` (channels, items)."""
     for channel in prange(len(levels)):  # the levels of a channel stay in the second-level cache

@@ -411,7 +411,7 @@ def _finish_block(
     _add_last_layer(x, layers[-1], rows, starts, constants, lines, planes, halves, others, out)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def score_pairs(
     candidates, values, thresholds, ranks, rank_thresholds, items_per_section, factors, weights,
     layers, rows, starts, constants, lines, bias, out_bits, out,
@@ -466,7 +466,7 @@ def score_pairs(
             out[user, first:last] = scores[: last - first]
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def fill_layer_bits(x, layers, number, rows, starts, constants, out):
     """Bits ``out`` (n, channels out) of hidden layer ``number`` for bits ``x`` (n, channels in), a byte each."""
     n_inputs = layers[number, 0]

@@ -1,0 +1,1 @@
+"""A packed network behind HTTP: a supervisor, a loader for each model, and workers that answer."""
