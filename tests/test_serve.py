@@ -205,6 +205,6 @@ def test_what_cannot_be_served_is_said(folder: Path, tmp_path: Path) -> None:
         assert "cannot be listened on (Address already in use); choose another --host or --port" in PROGRAM.fail(
             "serve", folder / "packed", "--port", port
         )
-    assert "k is 20; it must be at most max_k, 10" in PROGRAM.fail(
+    assert "k is 20; it must be at most --max-k, 10" in PROGRAM.fail(
         "serve", folder / "packed", "-k", 20, "--max-k", 10, code=2
     )
