@@ -34,7 +34,7 @@ def count_above_and_equal(scores, candidates, positives, above, equal):
 
 @njit(cache=True)
 def group_rows(indices, slots, out_rows, out_heads, out_next):
-    """Find the distinct values of ``indices`` and chain the positions of each, in ascending order.
+    """Find the distinct values of ``indices`` and chain the positions of each, in ascending order; skip those below 0.
 
     ``slots`` has one entry for each possible value, all -1, and is left so. Value ``out_rows[s]`` stands first at
     ``out_heads[s]`` and then at ``out_next[position]``, until that is -1. Returns the number of distinct values.
@@ -42,6 +42,8 @@ def group_rows(indices, slots, out_rows, out_heads, out_next):
     n_rows = 0
     for position in range(len(indices) - 1, -1, -1):
         row = indices[position]
+        if row < 0:
+            continue
         slot = slots[row]
         if slot < 0:
             slot = n_rows
@@ -152,6 +154,75 @@ def update_rows(
             square[column] = v
             weight[column] -= step_size * m / (np.sqrt(v) * scale + floor)
         last_steps[row] = step
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def fill_weighted_means(table, weights, recent, out, out_totals):
+    """Row r: sum over places of weights[place] * table[recent[r, place]], divided by the sum of these weights.
+
+    Entries of ``recent`` below 0 do not count; a row of nothing else is 0. ``out_totals`` are the sums of weights, at
+    least 1e-30.
+    """
+    for row in prange(len(recent)):
+        mean = out[row]
+        mean[:] = np.float32(0)
+        total = np.float32(0)
+        for place in range(recent.shape[1]):
+            item = recent[row, place]
+            if item >= 0:
+                weight = weights[place]
+                total += weight
+                values = table[item]
+                for column in range(len(mean)):
+                    mean[column] += weight * values[column]
+        total = max(total, np.float32(1e-30))
+        out_totals[row] = total
+        for column in range(len(mean)):
+            mean[column] /= total
+
+
+@njit(parallel=True, cache=True, fastmath={"reassoc"})
+def fill_weight_gradients(table, recent, means, totals, grads, out):
+    """Gradients of the weights of `fill_weighted_means`, those by each row alone: (rows, places).
+
+    By place: <grad of the mean, vector of the place - mean> / total. The compiler chooses the order of a product's
+    terms, once for all.
+    """
+    for row in prange(len(recent)):
+        grad = grads[row]
+        mean = means[row]
+        of_mean = np.float32(0)
+        for column in range(len(grad)):
+            of_mean += grad[column] * mean[column]
+        for place in range(recent.shape[1]):
+            item = recent[row, place]
+            change = np.float32(0)
+            if item >= 0:
+                values = table[item]
+                for column in range(len(grad)):
+                    change += grad[column] * values[column]
+                change = (change - of_mean) / totals[row]
+            out[row, place] = change
+
+
+@njit(parallel=True, cache=True)
+def fill_row_gradients(heads, following, weights, totals, grads, out):
+    """Gradients of the table's distinct rows under `fill_weighted_means`, the terms of each added in order of position.
+
+    ``heads`` and ``following`` chain the positions of a row in the flat histories, see `group_rows`.
+    """
+    n_places = len(weights)
+    for number in prange(len(heads)):
+        total = out[number]
+        total[:] = np.float32(0)
+        position = heads[number]
+        while position >= 0:
+            row = position // n_places
+            share = weights[position - row * n_places] / totals[row]
+            grad = grads[row]
+            for column in range(len(total)):
+                total[column] += share * grad[column]
+            position = following[position]
 
 
 @njit(parallel=True, nogil=True, cache=True)

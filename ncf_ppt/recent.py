@@ -1,11 +1,14 @@
 """What a user took last, as a network reads it: the items before each sample, and the mean of their vectors."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_prep.ratings.interactions import PreparedData
+from ncf_ppt import _kernels
 from ncf_ppt.histories import histories_of, places_in_history
 from ncf_ppt.row_adam import RowEmbedding
 
@@ -47,14 +50,56 @@ def weighted_means(table: Tensor, places: Tensor, recent: Tensor, *, sparse: boo
     """Return means of rows of ``table`` (n_items, size), float (n, size); see `MeanEmbedding`.
 
     Args:
-        table: the rows.
+        table: the rows, float32.
         places: float (n_recent,), what the weights are made of.
         recent: histories, integers (n, n_recent): the latest item first, -1 where there is none.
         sparse: whether the gradient of the table is.
     """
-    weights = F.softplus(places) * (recent >= 0)
-    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-30)
-    return F.embedding_bag(recent.clamp(min=0), table, per_sample_weights=weights, mode="sum", sparse=sparse)
+    means: Any = _WeightedMeans.apply if table.device.type == "cpu" else means_by_operations
+    result: Tensor = means(table, F.softplus(places), recent, sparse)
+    return result
+
+
+def means_by_operations(table: Tensor, weights: Tensor, recent: Tensor, sparse: bool) -> Tensor:
+    """`weighted_means` in PyTorch's operations, for tables that are not on a CPU; ``weights`` are those of places."""
+    shares = weights * (recent >= 0)
+    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-30)
+    return F.embedding_bag(recent.clamp(min=0), table, per_sample_weights=shares, mode="sum", sparse=sparse)
+
+
+class _WeightedMeans(torch.autograd.Function):
+    """The same on a CPU, with the gradient of each row summed at once, in the order of the batch.
+
+    PyTorch's operations make a row of gradients for each item of each history, three times as many as there are items.
+    A sum has one order here, whatever the number of threads.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, weights: Tensor, recent: Tensor, sparse: bool) -> Tensor:
+        means, totals = table.new_empty(len(recent), table.shape[1]), table.new_empty(len(recent))
+        arrays = [tensor.detach().contiguous().numpy() for tensor in (table, weights, recent)]
+        _kernels.fill_weighted_means(*arrays, means.numpy(), totals.numpy())
+        ctx.save_for_backward(table, weights, recent, means, totals)
+        ctx.sparse = sparse
+        return means
+
+    @staticmethod
+    def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+        given = [tensor.detach().contiguous() for tensor in (*ctx.saved_tensors, grads)]
+        table, weights, recent, means, totals, of_means = (tensor.numpy() for tensor in given)
+        of_weights = np.empty(recent.shape, np.float32)
+        _kernels.fill_weight_gradients(table, recent, means, totals, of_means, of_weights)
+        rows, heads, following = (np.empty(recent.size, np.int64) for _ in range(3))
+        slots = np.full(len(table), -1, np.int32)
+        n_rows = _kernels.group_rows(recent.reshape(-1), slots, rows, heads, following)
+        of_rows = torch.empty(n_rows, table.shape[1])
+        _kernels.fill_row_gradients(heads[:n_rows], following, weights, totals, of_means, of_rows.numpy())
+        indices = torch.from_numpy(rows[:n_rows])
+        if ctx.sparse:
+            of_table = torch.sparse_coo_tensor(indices[None], of_rows, table.shape, check_invariants=False)
+        else:
+            of_table = torch.zeros(table.shape).index_copy_(0, indices, of_rows)
+        return of_table, torch.from_numpy(of_weights.sum(axis=0)), None, None
 
 
 class MeanEmbedding(RowEmbedding):

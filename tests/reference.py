@@ -196,6 +196,21 @@ def recent_mean(state: dict[str, Floats], recent: Iterable[int]) -> Floats:
     return total / weights if weights else total
 
 
+def recent_mean_gradients(
+    table: Floats, weights: Floats, recent: list[list[int]], grads: Floats
+) -> tuple[Floats, Floats]:
+    """Gradients of the table and of the places' weights from those of the means of ``recent``, by the quotient rule."""
+    of_table, of_weights = np.zeros(table.shape), np.zeros(len(weights))
+    for row, grad in zip(recent, grads, strict=True):
+        there = [(place, item) for place, item in enumerate(row) if item >= 0]
+        total = sum(weights[place] for place, _ in there)
+        weighted = sum(weights[place] * table[item] for place, item in there)
+        for place, item in there:
+            of_table[item] += grad * weights[place] / total
+            of_weights[place] += grad @ (table[item] * total - weighted) / total**2
+    return of_table, of_weights
+
+
 def ncf_logit(state: dict[str, Floats], user: int, item: int, recent: Iterable[int] = ()) -> float:
     """Logit of one pair, at full precision and in evaluation, from the state_dict of `ncf_ppt.model.NCF`."""
     parts, more = [], 0.0

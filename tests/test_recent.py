@@ -24,7 +24,7 @@ from ncf_ppt.packed.file import load_packed, save_packed
 from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.verification import verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
-from ncf_ppt.recent import MeanEmbedding, RecentItems
+from ncf_ppt.recent import MeanEmbedding, RecentItems, means_by_operations, weighted_means
 from ncf_ppt.row_adam import RowAdam
 from ncf_ppt.scoring import scorer
 from ncf_ppt.serving import served
@@ -33,6 +33,7 @@ from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
 from ppt_core.runs.run import Run
+from ppt_core.threads import limited_threads
 from tests import reference
 
 SMALL: dict[str, Any] = {"factors": 6, "layers": (8, 12, 10, 4), "n_recent": 3}
@@ -72,6 +73,45 @@ class TestMeanEmbedding:
         np.testing.assert_allclose(means, [reference.recent_mean(state, row) for row in RECENT.tolist()], atol=1e-6)
         assert means[2].tolist() == [0.0] * 6
         np.testing.assert_array_equal(model.recent.means(RECENT).numpy(), means)
+
+    @pytest.mark.parametrize("sparse", [False, True])
+    @pytest.mark.parametrize("seed", range(4))
+    def test_gradients(self, seed: int, sparse: bool) -> None:
+        rng = np.random.default_rng(seed)
+        table = torch.from_numpy(rng.standard_normal((7, 5)).astype(np.float32)).requires_grad_()
+        places = torch.from_numpy(rng.standard_normal(4).astype(np.float32)).requires_grad_()
+        recent = rng.integers(-1, 7, (12, 4)).astype(np.int32)
+        recent[seed] = -1
+        grads = torch.from_numpy(rng.standard_normal((12, 5)).astype(np.float32))
+        histories, weights = torch.from_numpy(recent), F.softplus(places)
+        of_table, of_weights = reference.recent_mean_gradients(
+            table.detach().double().numpy(), weights.detach().double().numpy(), recent.tolist(), grads.numpy()
+        )
+        of_places = of_weights * torch.sigmoid(places.detach()).numpy()
+        both = [
+            weighted_means(table, places, histories, sparse=sparse),
+            means_by_operations(table, weights, histories, sparse),
+        ]
+        np.testing.assert_allclose(both[0].detach().numpy(), both[1].detach().numpy(), rtol=1e-5, atol=1e-6)
+        for means in both:
+            found = torch.autograd.grad(means, (table, places), grads)
+            assert found[0].is_sparse == sparse
+            np.testing.assert_allclose(found[0].to_dense().numpy(), of_table, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found[1].numpy(), of_places, rtol=1e-4, atol=1e-5)
+
+    def test_a_row_has_one_gradient_the_same_with_any_number_of_threads(self) -> None:
+        recent = torch.randint(-1, 50, (300, 6), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+        found = []
+        for n_threads in (1, 2):
+            with limited_threads(n_threads):
+                table = torch.linspace(-1, 1, 800).view(50, 16).requires_grad_()
+                places = torch.linspace(-1, 1, 6).requires_grad_()
+                means = weighted_means(table, places, recent, sparse=True)
+                of_table, of_places = torch.autograd.grad(means.square().sum(), (table, places))
+            rows = of_table._indices()[0].tolist()
+            assert sorted(rows) == list(range(50))
+            found.append([rows, of_table._values().tolist(), of_places.tolist()])
+        assert found[0] == found[1]
 
     def test_places_weigh_1_at_first(self) -> None:
         model = NCF(4, 9, NCFConfig(model="mlp", **SMALL), seed=0)
