@@ -24,6 +24,7 @@ def fit(
     device: str = "cpu",
     checkpoint_seconds: float = 60,
     progress: bool | None = None,
+    started: float | None = None,
     world: "World | None" = None,
     init: TrainedNCF | Path | str | None = None,
     **settings: Any,
@@ -39,6 +40,8 @@ def fit(
         device: where to train.
         checkpoint_seconds: least time between two checkpoints.
         progress: whether evaluations and a progress bar are written to standard error; None does so on a terminal.
+        started: when the data began to be read, in seconds since 1970: the clock of MLPerf's log runs from there. None
+            is now.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
         init: a trained network or its run folder, made of older data say: rows of the users and items that both know
             are taken over, and layers of the same shape (`ncf_ppt.continuation.continue_from`). It takes the place of
@@ -60,7 +63,9 @@ def fit(
         raise ValueError("binarize_embeddings has no effect at split 1, where nothing is binarized; leave it out")
     if isinstance(init, (str, Path)):
         init = load(init)
-    steps = partial(fit_steps, model_config=network, config=training, device=device, world=world, init=init)
+    steps = partial(
+        fit_steps, model_config=network, config=training, device=device, started=started, world=world, init=init
+    )
     return fit_run(
         data,
         out,

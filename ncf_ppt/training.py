@@ -124,6 +124,7 @@ def fit_steps(
     resume: bool = False,
     device: str = "cpu",
     checkpoint_seconds: float = 60,
+    started: float | None = None,
     world: World | None = None,
     init: "TrainedNCF | None" = None,
 ) -> Iterator[core.Progress]:
@@ -137,6 +138,7 @@ def fit_steps(
         resume: go on from the last checkpoint of ``path``.
         device: where to train.
         checkpoint_seconds: least time between two checkpoints.
+        started: when the data began to be read, for the clock of MLPerf's log; None is now.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
         init: a trained network to start from (`ncf_ppt.continuation.continue_from`), in the place of small random
             weights; it stands in the run's config and in its result. There is no other warm start then.
@@ -166,7 +168,15 @@ def fit_steps(
     if start is not None:
         record = {"init": start.to_dict()}
         task = replace(task, settings=task.settings | record, result=task.result | record)
-    steps = core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+    steps = core.fit(
+        task,
+        Path(path),
+        config,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        started=started,
+        world=world,
+    )
     return _settled(steps, task.model)
 
 
@@ -235,6 +245,7 @@ def _task(
         settings=settings,
         result=result_of(data, config.arithmetic, settings.get("precision_measured")),
         events={
+            "submission_benchmark": "ncf",
             "seed": config.seed,
             "global_batch_size": config.batch_size,
             "train_samples": sampler.samples_per_epoch,

@@ -176,12 +176,18 @@ def test_next_free_folder(tmp_path: Path) -> None:
 
 def test_events(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     path = run.path / "mlperf.log"
+    kept = 0
     for seed in (1, 2):  # the second as after an interruption
-        log = EventLog(path)
+        log = EventLog(path, keep=kept)
         log.start("run_start")
         log.event("seed", seed)
         log.end("run_stop", metadata={"status": "success"})
+        kept = log.size
+        log.event("seed", 3)  # behind the checkpoint that an interruption goes back to
         log.close()
+    log = EventLog(path, keep=kept)
+    assert log.size == kept
+    log.close()
     lines = path.read_text().splitlines()
     assert all(text.startswith(":::MLLOG ") for text in lines)
     events = [json.loads(text.removeprefix(":::MLLOG ")) for text in lines]

@@ -152,6 +152,7 @@ def fit_steps(
             **choice.record,
         },
         events={
+            "submission_benchmark": network_config.network,
             "seed": config.seed,
             "global_batch_size": config.batch_size,
             "train_samples": sampler.samples_per_epoch,

@@ -1,5 +1,6 @@
 """`ppt-ncf train`."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,9 +133,12 @@ def train(
     if init is not None and options["warm_start"] == "als":
         raise ValueError("--init and --warm-start als are two starts; leave one out")
     recipe = configs(**options)
+    started = time.time()
     prepared = load_data(data)
     say_what_is_trained(data, path)
-    trained = fit(prepared, out=path, recipe=recipe, resume=resume, world=world, init=init, progress=True)
+    trained = fit(
+        prepared, out=path, recipe=recipe, resume=resume, started=started, world=world, init=init, progress=True
+    )
     if not world.is_first:
         return
     result = trained.result

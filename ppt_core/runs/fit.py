@@ -1,7 +1,7 @@
 """Train one model into a run folder: evaluations, checkpoints, exact resume. The same for users and for images."""
 
 import math
-import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +19,7 @@ from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_
 from ppt_core.runs.clock import PhaseClock
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.locks import sole_writer
+from ppt_core.runs.machine import cpu_name
 from ppt_core.runs.provenance import provenance, warn_of_other_code
 from ppt_core.runs.record import PROVENANCE
 from ppt_core.runs.run import EventLog, Run
@@ -26,7 +27,7 @@ from ppt_core.runs.stopping import Stopping
 from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
 from ppt_core.steady_products import steady
 from ppt_core.thread_tuner import ThreadTuner, tuned
-from ppt_core.threads import all_threads, are_chosen
+from ppt_core.threads import all_threads, are_chosen, usable_cores
 from ppt_core.train import TrainStep, train_steps
 
 
@@ -110,6 +111,7 @@ def fit(
     *,
     resume: bool = False,
     checkpoint_seconds: float = 60,
+    started: float | None = None,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> Iterator[Progress]:
     """Train into the run folder ``path``, yielding after every iteration; the run's `result` is there at the end.
@@ -125,6 +127,8 @@ def fit(
         resume: go on from the last checkpoint of ``path``; a finished run is left as it is. By other code than the run
             was started by it goes on with a `DataWarning`, and the run keeps that it did.
         checkpoint_seconds: least time between two checkpoints.
+        started: when the data began to be read, in seconds since 1970: the log's run starts there, as MLPerf's clock
+            does. None is now.
         world: the processes that train together, each in this function. The first evaluates, with its own running
             statistics of BatchNorm, and writes; ``path`` must be a folder that all see. A run may go on with
             another number of them.
@@ -141,9 +145,7 @@ def fit(
         if world.agree(lambda: _open(path, settings, stack, resume=resume)):
             return
         run = Run.open(path)
-        log = EventLog(run.path / "mlperf.log" if world.is_first else Path(os.devnull))
-        stack.callback(log.close)
-        yield from _train(run, task, config, checkpoint_seconds, log, world)
+        yield from _train(run, task, config, checkpoint_seconds, started or time.time(), stack, world)
     world.barrier()  # no process goes on before the first has written
 
 
@@ -164,19 +166,26 @@ def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: boo
 
 
 def _train(
-    run: Run, task: Task, config: TrainingConfig, checkpoint_seconds: float, log: EventLog, world: World
+    run: Run,
+    task: Task,
+    config: TrainingConfig,
+    checkpoint_seconds: float,
+    started: float,
+    stack: ExitStack,
+    world: World,
 ) -> Iterator[Progress]:
     schedule, per_epoch = config.schedule(task.iterations_per_epoch, task.learning_rate), task.iterations_per_epoch
     iterations = schedule.iterations
     eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else iterations
     stopping = Stopping(metric=task.metric, threshold=config.threshold, patience=config.patience, schedule=schedule)
-    log.start("init_start")
-    start, clock, start_seconds, optimizer = _restore(run, task, schedule)
+    start, clock, start_seconds, optimizer, logged = _restore(run, task, schedule)
     world.agree(lambda: run.rewind_metrics(start))
-    log.end("init_stop")
-    log.start("run_start")
-    for key, value in task.events.items():
-        log.event(key, value)
+    log = EventLog(run.path / "mlperf.log" if world.is_first else None, keep=logged)
+    stack.callback(log.close)
+    if start == 0:
+        _log_start(log, task, config, started)
+    else:
+        log.event("resumed", metadata={"iteration": start})
     if start == 0 and task.warm_start is not None:
         start_seconds = _start(task, task.warm_start, world)
     tuner = ThreadTuner(all_threads())
@@ -199,7 +208,8 @@ def _train(
         steps = steady(steps, task.model)
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
         steps = tuned(steps, tuner)
-    log.start("epoch_start", metadata={"epoch_num": start // per_epoch})
+    if start % per_epoch == 0:
+        log.start("epoch_start", metadata={"epoch_num": start // per_epoch + 1})
     reached = stalled = False
     saved_at = time.perf_counter()
     clock.start()
@@ -213,8 +223,8 @@ def _train(
         if is_evaluated:
             tuner.rest()
         clock.stop(step.phase)
-        if done % per_epoch == 0:
-            log.end("epoch_stop", metadata={"epoch_num": done // per_epoch - 1})
+        if done % per_epoch == 0 or done == iterations:
+            log.end("epoch_stop", metadata={"epoch_num": math.ceil(done / per_epoch)})
         metrics = None
         if is_evaluated:
             metrics = _evaluate(task, log, step.loss, done, world)
@@ -233,24 +243,51 @@ def _train(
         if is_due and not is_last:
             if world.is_first:
                 _refuse_diverged(task.model, step.loss, done)
-                _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer)
+                _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer, log.size)
             saved_at = time.perf_counter()
         del step  # or the optimizer of this phase would be in memory beside that of the next
         yield Progress(done, iterations, phase, metrics)
         if reached or stalled:
             break
         if done % per_epoch == 0 and done < iterations:
-            log.start("epoch_start", metadata={"epoch_num": done // per_epoch})
+            log.start("epoch_start", metadata={"epoch_num": done // per_epoch + 1})
         clock.start()
+    if done % per_epoch and done < iterations:
+        log.end("epoch_stop", metadata={"epoch_num": math.ceil(done / per_epoch)})
     if world.is_first:
         save_tensors(run.model_path, task.model.state_dict(), {"precision": phase.precision})
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
 
 
+def _log_start(log: EventLog, task: Task, config: TrainingConfig, started: float) -> None:
+    """Log what MLPerf's rules want at the start of a run, whose clock runs from where the data began to be read."""
+    began = {"time_ms": int(started * 1000)}
+    for key, value in {
+        "submission_org": "not submitted",
+        "submission_platform": f"{usable_cores()} cores of {cpu_name()}",
+        "submission_division": "open",
+        "submission_status": "research",
+        "cache_clear": False,
+    }.items():
+        log.event(key, value, **began)
+    log.start("init_start", **began)
+    log.end("init_stop", **began)
+    log.start("run_start", **began)
+    target = {} if config.threshold is None else {"eval_target": config.threshold}
+    for key, value in {**task.events, **target}.items():
+        log.event(key, value)
+
+
 def _save_checkpoint(
-    run: Run, task: Task, done: int, clock: PhaseClock, start_seconds: float, optimizer: torch.optim.Optimizer
+    run: Run,
+    task: Task,
+    done: int,
+    clock: PhaseClock,
+    start_seconds: float,
+    optimizer: torch.optim.Optimizer,
+    logged: int,
 ) -> None:
-    state = {"iteration": done, "seconds": clock.seconds}
+    state = {"iteration": done, "seconds": clock.seconds, "logged": logged}
     if task.warm_start is not None:
         state["start_seconds"] = start_seconds
     save_tensors(run.checkpoint_path, training_state(task.model, optimizer), state)
@@ -266,13 +303,14 @@ def _start(task: Task, warm_start: WarmStart, world: World) -> float:
 
 def _restore(
     run: Run, task: Task, schedule: PhaseSchedule
-) -> tuple[int, PhaseClock, float, torch.optim.Optimizer | None]:
+) -> tuple[int, PhaseClock, float, torch.optim.Optimizer | None, int]:
     """Put the last checkpoint, if any, into the model.
 
-    Returns the next iteration, a clock with the seconds of the phases, those of the warm start, and the optimizer.
+    Returns the next iteration, a clock with the seconds of the phases, those of the warm start, the optimizer, and the
+    bytes of the log that were written by then.
     """
     if not run.checkpoint_path.exists():
-        return 0, PhaseClock([0.0] * len(schedule.phases)), 0.0, None
+        return 0, PhaseClock([0.0] * len(schedule.phases)), 0.0, None, 0
     with open_tensors(run.checkpoint_path) as file:
         start = int(file.metadata["iteration"])
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
@@ -280,7 +318,8 @@ def _restore(
         optimizer = task.make_optimizer(task.model)
         restore_training_state(file, task.model, optimizer)
         clock = PhaseClock(file.metadata["seconds"])
-        return start, clock, file.metadata.get("start_seconds", 0.0), optimizer
+        logged = file.metadata.get("logged", sys.maxsize)  # older checkpoints do not say
+        return start, clock, file.metadata.get("start_seconds", 0.0), optimizer, logged
 
 
 def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:
@@ -292,7 +331,8 @@ def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:
 
 def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int, world: World) -> dict[str, Any]:
     world.agree(lambda: _refuse_diverged(task.model, loss, done))
-    epoch = {"epoch_num": done / task.iterations_per_epoch}
+    whole, rest = divmod(done, task.iterations_per_epoch)
+    epoch = {"epoch_num": done / task.iterations_per_epoch if rest else whole}
     log.start("eval_start", metadata=epoch)
     metrics = task.evaluate()
     if task.validate is not None:

@@ -11,6 +11,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +133,31 @@ def next_free(folder: Path) -> Path:
 
 
 class EventLog:
-    """MLPerf log lines appended to a file, and nothing printed."""
+    """MLPerf log lines appended to a file, and nothing printed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file; None writes nothing.
+        keep: bytes of an existing file that stay: what an interrupted training wrote behind them it will write again.
+    """
+
+    def __init__(self, path: Path | None, *, keep: int = 0) -> None:
         from mlperf_logging.mllog.mllog import MLLogger
 
         logger = logging.Logger("mlperf")  # a logger of its own: nothing propagates, nothing is global
-        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._path = path
+        self._handler: logging.Handler = logging.NullHandler()
+        if path is not None:
+            path.touch()
+            os.truncate(path, min(keep, path.stat().st_size))
+            self._handler = logging.FileHandler(path, encoding="utf-8")
         logger.addHandler(self._handler)
         events = MLLogger(logger, root_dir=str(Path(__file__).parents[2]))
         self.start, self.end, self.event = events.start, events.end, events.event
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return 0 if self._path is None else self._path.stat().st_size  # a handler of logging flushes each line
 
     def close(self) -> None:
         """Close the file."""
