@@ -1,40 +1,42 @@
 """The `study` group, the same for users and for images."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ppt_commands.options import FOLDER, JSON_OPTION
 from ppt_commands.output import print_json, tell
+from ppt_commands.study_options import COUNT, Describe, parsed
+from ppt_commands.study_target import target_command
 from ppt_core.study.trials import OF_A_TRIAL
 
-if TYPE_CHECKING:
-    from ppt_core.study.plan import Experiment
-
-COUNT = click.IntRange(min=1)
 OF_THE_STUDY = ("data", "out", "resume", "as_json", *OF_A_TRIAL)
-Describe = Callable[[Path, dict[str, Any]], "Experiment"]
 
 
-def study_group(program: str, train_command: click.Command, experiment: Describe) -> click.Group:
-    """Build `study run` and `study report`.
+def study_group(program: str, train_command: click.Command, experiment: Describe, *, target: str) -> click.Group:
+    """Build `study run`, `study report` and `study target`.
 
     Args:
         program: what the user types, for the examples.
         train_command: its options may follow ``--``.
         experiment: maps the data and the parsed options of ``train_command`` to what is trained.
+        target: options of ``train_command`` that set a target, for the example.
     """
     return click.Group(
         "study",
-        commands=[_run_command(program, train_command, experiment), _report_command(program)],
+        commands=[
+            _run_command(program, train_command, experiment),
+            _report_command(program),
+            target_command(program, train_command, experiment, example=target),
+        ],
         help=f"""Compare full-precision, partially pre-trained and low-precision training at several budgets.
 
     \b
     Examples:
       {program} study run --data DIR --budgets 1,2,4,8 --out STUDY
       {program} study report STUDY
+      {program} study target --data DIR --out TRIALS -- {target}
     """,
     )
 
@@ -97,7 +99,7 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
 
         asked = StudyPlan(**plan)
         _ = asked.trials  # what cannot be is refused before data are opened
-        options = _parsed(train_command, train_options)
+        options = parsed(train_command, train_options, OF_THE_STUDY)
         places = Places.of(workers, threads, dask_address, options["device"])
         found = experiment(data.resolve(), options)
         study = PlannedStudy(out, asked, found)
@@ -156,17 +158,3 @@ def _numbers(_context: click.Context, option: click.Parameter, text: str | None)
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ValueError(f"{option.opts[0]} is {text!r}; give numbers like 1,2,4") from None
-
-
-def _parsed(command: click.Command, options: tuple[str, ...]) -> dict[str, Any]:
-    """What the options behind -- say, defaults included."""
-    from click.core import ParameterSource
-
-    try:
-        context = command.make_context(command.name, list(options))
-    except click.UsageError as error:
-        raise ValueError(f"behind --: {error.format_message()}") from None
-    for option in command.params:
-        if option.name in OF_THE_STUDY and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
-            raise ValueError(f"{option.opts[0]} behind -- is for the study to choose; leave it out there")
-    return {name: value for name, value in context.params.items() if name not in OF_THE_STUDY}

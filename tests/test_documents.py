@@ -61,6 +61,8 @@ def shortened(program: str, arguments: list[str]) -> list[str]:
             return [*arguments, "--source", "ratings.csv"]
         case ["train", *_]:
             return [*arguments, "--iterations", "4" if program == "ppt-ncf" else "2"]
+        case ["study", "target"]:
+            return [*arguments, *network]
         case ["study", "run"]:
             place = arguments.index("--") if "--" in arguments else len(arguments)
             sizes = ["--budgets", "1", "--trials", "1", "--threads", "1"]

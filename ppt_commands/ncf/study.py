@@ -23,4 +23,4 @@ def experiment(data: Path, options: dict[str, Any]) -> "Experiment":
     return Experiment(partial(train, data, model_config, device), config, ("hit_ratio", "HR@10"), {"device": device})
 
 
-study = study_group("ppt-ncf", train_command, experiment)
+study = study_group("ppt-ncf", train_command, experiment, target="--recipe mlperf")

@@ -34,4 +34,4 @@ def experiment(data: Path, options: dict[str, Any]) -> "Experiment":
     )
 
 
-study = study_group("ppt-vision", train_command, experiment)
+study = study_group("ppt-vision", train_command, experiment, target="--threshold 0.8")
