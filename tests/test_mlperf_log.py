@@ -83,7 +83,7 @@ def test_an_interrupted_run_has_one_start_and_loses_no_event(
     part = steps(tiny_data, tmp_path / "run", threshold=None)
     for _ in range(stop):
         next(part)
-    part.close()
+    del part
     resumed = train(tiny_data, tmp_path / "run", threshold=None, resume=True)
     without = [event for event in resumed if event["key"] != "resumed"]
     assert [(event["key"], event["value"]) for event in without] == [(event["key"], event["value"]) for event in whole]
