@@ -195,7 +195,7 @@ def speed_ups() -> str:
         found = _speed_ups(study, 0.5)
         compared = f"{share(found['iterations']['lowest'])} to {share(found['iterations']['highest'])}"
         body.append([title, compared, *(_factor(found[cost]) for cost in ("iterations", "seconds", "plain_seconds"))])
-    return table(["", "accuracies compared", "iterations", "seconds", "seconds of plain PyTorch"], body)
+    return table(["", "accuracies compared", "iterations", "seconds", "computed seconds of simulated layers"], body)
 
 
 def speed_ups_by_split() -> str:
@@ -205,7 +205,7 @@ def speed_ups_by_split() -> str:
         found = _speed_ups("ml-100k-99", split)
         measured = _factor(found["seconds"]) if split == 0.5 else ""
         body.append([f"{split:g}", _factor(found["iterations"]), measured, _factor(found["plain_seconds"])])
-    return table(["split", "iterations", "seconds", "seconds of plain PyTorch"], body)
+    return table(["split", "iterations", "seconds", "computed seconds of simulated layers"], body)
 
 
 def best_splits() -> str:

@@ -57,7 +57,11 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
     @click.option("--data", type=FOLDER, required=True, help="Prepared folder.")
     @click.option("--out", type=FOLDER, required=True, help="Study folder, new or to go on with.")
     @click.option(
-        "--budgets", callback=_numbers, default="1,2,4,8", show_default=True, help="Lengths of training, in epochs."
+        "--budgets",
+        callback=_numbers,
+        default="1/8,1/4,1/2,1,2,4,8",
+        show_default=True,
+        help="Lengths of training, in epochs.",
     )
     @click.option(
         "--splits",
@@ -153,8 +157,10 @@ def _report_command(program: str) -> click.Command:
 
 
 def _numbers(_context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...]:
-    """Read ``1,2,0.5``; nothing is no numbers. Raises ValueError, naming the option, for anything else."""
+    """Read ``1/8,0.5,2``; nothing is no numbers. Raises ValueError, naming the option, for anything else."""
+    from fractions import Fraction
+
     try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise ValueError(f"{option.opts[0]} is {text!r}; give numbers like 1,2,4") from None
+        return tuple(float(Fraction(part.strip())) for part in text.split(",")) if text else ()
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{option.opts[0]} is {text!r}; give numbers like 1/2,1,2,4") from None

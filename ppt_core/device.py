@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 _kernels_in_use = True
+_simulated_as_usual = False
 
 
 def check_device(name: str) -> str:
@@ -33,8 +34,7 @@ def has_kernels(x: Tensor) -> bool:
 def plain_operations() -> Iterator[None]:
     """Let PyTorch's own operations do in the block what kernels of this project do, in all threads.
 
-    That is how a binarized network is usually simulated, and what the kernels are measured against. Results are the
-    same up to rounding.
+    That is what other devices have. Results are the same up to rounding.
     """
     global _kernels_in_use
     before, _kernels_in_use = _kernels_in_use, False
@@ -42,6 +42,27 @@ def plain_operations() -> Iterator[None]:
         yield
     finally:
         _kernels_in_use = before
+
+
+def is_simulated_as_usual() -> bool:
+    """Whether 1-bit layers multiply floats that are scaled before, see `usual_simulation`."""
+    return _simulated_as_usual
+
+
+@contextmanager
+def usual_simulation() -> Iterator[None]:
+    """Let 1-bit layers be simulated in the block as research code does, by PyTorch's own operations, in all threads.
+
+    They multiply the activation's 0 or alpha with the signs times their scale: ``F.linear(pact(x), sign(w) * s)``. That
+    is what the kernels of this project are measured against; results are the same up to rounding.
+    """
+    global _simulated_as_usual
+    before, _simulated_as_usual = _simulated_as_usual, True
+    try:
+        with plain_operations():
+            yield
+    finally:
+        _simulated_as_usual = before
 
 
 @contextmanager

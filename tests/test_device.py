@@ -6,7 +6,7 @@ from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.bits import _kernels as bit_kernels
 from ppt_core.bits.linear import binary_linear
-from ppt_core.device import check_device, has_kernels, plain_operations
+from ppt_core.device import check_device, has_kernels, plain_operations, usual_simulation
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
 
@@ -46,6 +46,29 @@ def test_plain_operations_take_the_place_of_kernels(monkeypatch: pytest.MonkeyPa
     assert plain.keys() == with_kernels.keys()
     for name, expected in with_kernels.items():
         torch.testing.assert_close(plain[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_usual_simulation_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of linear and convolutional layers, forward and backward, without this project's products of bits."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 17, 3, stride=2), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(17 * 4, 40), nn.ReLU(), nn.Linear(40, 3)),
+    )
+    convert(network)
+    set_precision(network, "low")
+    images = torch.randn(50, 2, 6, 6)
+    with_kernels = gradients(network, images)
+    with usual_simulation():
+        assert not has_kernels(images)
+        for product in ("ppt_core.bits.linear._BinaryLinear", "ppt_core.bits.conv._BinaryConv2d"):
+            monkeypatch.setattr(product, None)
+        usual = gradients(network, images)
+    monkeypatch.undo()
+    assert has_kernels(images)
+    assert usual.keys() == with_kernels.keys()
+    for name, expected in with_kernels.items():
+        torch.testing.assert_close(usual[name], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_plain_convolutions_do_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

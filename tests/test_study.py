@@ -156,9 +156,9 @@ def test_report(study: Path) -> None:
     assert "path" not in document["settings"]["data"]
     text = call("study", "report", study)  # made anew
     assert "speed-up of partial pre-training over low precision, in iterations" in text.stdout
-    assert "over low precision, in seconds of plain PyTorch" in text.stdout
-    assert "iterations/s of plain PyTorch: full precision" in text.stdout
-    assert "plain PyTorch's operations in it" in page.replace("&#x27;", "'")
+    assert "over low precision, in computed seconds of simulated layers" in text.stdout
+    assert "iterations/s with layers simulated in plain PyTorch: full precision" in text.stdout
+    assert "1-bit layers simulated in plain PyTorch" in page
     assert "already exists" in call("study", "report", study, "--out", folder).stderr
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ppt_core.binarize import binarize_weight
 from ppt_core.bits import _kernels
 from ppt_core.bits.pack import Words, pack_images, pack_window_signs
-from ppt_core.device import has_kernels
+from ppt_core.device import has_kernels, is_simulated_as_usual
 
 Pair = tuple[int, ...]
 Geometry = tuple[int, int, int, int, int, int]
@@ -54,6 +55,9 @@ def binary_conv2d(
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
+    if is_simulated_as_usual():
+        scaled = (binarize_weight(weight) * scale).to(x.dtype)
+        return F.conv2d(x, scaled, None if bias is None else bias.to(x.dtype), stride, padding, dilation, groups)
     geometry = (stride, padding, dilation, False, (0, 0), groups)
     result: Tensor = _BinaryConv2d.apply(x, weight, bias, alpha, scale, geometry)  # type: ignore[no-untyped-call]
     return result

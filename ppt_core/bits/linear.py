@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ppt_core.binarize import binarize_weight
 from ppt_core.bits import _kernels
 from ppt_core.bits.pack import pack_signs
-from ppt_core.device import has_kernels
+from ppt_core.device import has_kernels, is_simulated_as_usual
 
 
 def binary_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: Tensor, scale: Tensor) -> Tensor:
@@ -34,6 +35,8 @@ def binary_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, alpha: Tens
     Source: Courbariaux et al. 2016 for the clipped straight-through gradient; alpha and scale stay out of the
     product by a decision of ours.
     """
+    if is_simulated_as_usual():
+        return F.linear(x, binarize_weight(weight) * scale, bias)
     result: Tensor = _BinaryLinear.apply(x, weight, bias, alpha, scale)  # type: ignore[no-untyped-call]
     return result
 

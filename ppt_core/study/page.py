@@ -196,7 +196,7 @@ def _speed_table(report: StudyReport) -> Iterator[str]:
     speed = report.speed
     if speed is not None:
         yield "<h2>Table 2. Iterations per second</h2>"
-        steps = {"this project's step": speed, "plain PyTorch's operations in it": speed.plain}
+        steps = {"this project's step": speed, "1-bit layers simulated in plain PyTorch": speed.plain}
         rows = [
             (name, f"{found.full:.1f}", f"{found.low:.1f}", f"{found.slowdown:.2f}×")
             for name, found in steps.items()
@@ -228,8 +228,8 @@ def _speed_ups(report: StudyReport) -> Iterator[str]:
         f"<p><small>Harmonic mean over {N_TARGETS} evenly spaced accuracies, from {LOWEST_SHARE:.0%} of the best that "
         "the binarized network reaches up to where the two techniques converge, or else the last accuracy that both "
         "reach; each cost by linear interpolation between the medians. The interval draws the trials of each point "
-        "anew, with replacement: with few trials it is coarse. Seconds of plain PyTorch: the same iterations at the "
-        "rates of Table 2's second row; a faster low-precision step shrinks the gain on the clock.</small></p>"
+        "anew, with replacement: with few trials it is coarse. Computed seconds: the same iterations at the rates "
+        "of Table 2's second row, not measured; a faster low-precision step shrinks the gain on the clock.</small></p>"
     )
 
 

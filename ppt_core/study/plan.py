@@ -24,7 +24,7 @@ class StudyPlan:
         grid: lengths in epochs, of which every pair (and 0) is tried at full and at low precision.
     """
 
-    budgets: tuple[float, ...] = (1, 2, 4, 8)
+    budgets: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
     splits: tuple[float, ...] = (1, 0.5, 0)
     n_trials: int = 3
     grid: tuple[float, ...] = ()

@@ -35,7 +35,7 @@ class Speed(Rates):
 
     Attributes:
         plain: the same where PyTorch's own operations take the place of this project's kernels
-            (`ppt_core.device.plain_operations`); None in studies that are older than this measurement.
+            (`ppt_core.device.usual_simulation`); None in studies that are older than this measurement.
         origin: the ``rule`` of the measurement, ``batch_size``, ``iterations_per_epoch``, ``threads``, versions and
             machine, as JSON values.
     """

@@ -14,7 +14,7 @@ FORMAT_VERSION = 1
 COST_NAMES: dict[Cost, str] = {
     "iterations": "iterations",
     "seconds": "seconds",
-    "plain_seconds": "seconds of plain PyTorch",
+    "plain_seconds": "computed seconds of simulated layers",
 }
 
 
@@ -151,8 +151,8 @@ class StudyReport:
         curves: one for each split that was compared: full precision, splits from 0.5 on, low precision.
         grid: every combination of epochs, in ascending order of budget.
         speed_ups: of each split between 0 and 1 over low precision: in iterations, in seconds, and in the seconds that
-            the same iterations take at the rates of `ppt_core.device.plain_operations`, which say how much of the gain
-            hangs on this project's own low-precision step.
+            the same iterations would take at the rates of `ppt_core.device.usual_simulation`, computed and not
+            measured, which say how much of the gain hangs on this project's own low-precision step.
         splits: the best split of each budget that was split in three ways or more.
         speed: iterations per second of both precisions, if they were measured.
         wall_clock: what the seconds hold.
@@ -214,7 +214,7 @@ class StudyReport:
                 for point in curve.points
             ]
         if self.speed is not None:
-            for name, rates in {"": self.speed, " of plain PyTorch": self.speed.plain}.items():
+            for name, rates in {"": self.speed, " with layers simulated in plain PyTorch": self.speed.plain}.items():
                 if rates is not None:
                     lines.append(
                         f"iterations/s{name}: full precision {rates.full:.1f}, low precision {rates.low:.1f}; "

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from ppt_core.device import plain_operations
+from ppt_core.device import usual_simulation
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.provenance import provenance
 from ppt_core.study.rates import Rates, Speed
@@ -21,7 +21,7 @@ RULE = (
     f"epoch is cut to {_LONGEST} iterations or {_LONGEST_SECONDS} s, or goes on to {_SHORTEST} iterations; what is "
     "compared takes turns, epoch by epoch"
 )
-_STEPS: dict[str, Callable[[], AbstractContextManager[None]]] = {"kernels": nullcontext, "plain": plain_operations}
+_STEPS: dict[str, Callable[[], AbstractContextManager[None]]] = {"kernels": nullcontext, "plain": usual_simulation}
 
 
 def measure_speed(
