@@ -3,8 +3,9 @@
     python -m benchmarks.simulated_curve --data ml-100k-99 --json
 
 A study computes what its iterations would take with 1-bit layers simulated in plain PyTorch: iterations by the rate of
-such steps. Here whole trainings of each technique are simulated from end to end (`ppt_core.device.usual_simulation`). Both are seconds of one thread on the processor, so that a machine that
-others share does not decide; rates are of the same session, 100 steps of each precision in turns.
+such steps. Here whole trainings of each technique are simulated from end to end (`ppt_core.device.usual_simulation`).
+Both are seconds of one thread on the processor, so that a machine that others share does not decide; the rates are of
+the same session, 100 steps of each precision in turns before the trainings and 100 behind them.
 """
 
 import os
@@ -84,28 +85,37 @@ def main(data: Path, budgets: str, as_json: bool) -> None:
     start, config = partial(train, data, NCFConfig(), "cpu"), NCFTrainingConfig()
     rows = []
     with limited_threads(1), usual_simulation():
-        rates = measure_rates(start, config)
-        for budget in map(float, budgets.split(",")):
-            for technique, split in TECHNIQUES.items():
-                trial = Trial.of(budget, split, 0)
-                n, seconds, hit_ratio = train_simulated(start, config, trial)
-                n_full = round(n * trial.split)
-                computed = n_full / rates["full"] + (n - n_full) / rates["low"]
-                rows.append(
-                    {
-                        "technique": technique,
-                        "epochs": budget,
-                        "iterations": n,
-                        "seconds": seconds,
-                        "computed_seconds": computed,
-                        "ratio": computed / seconds,
-                        "hit_ratio": hit_ratio,
-                    }
-                )
-                click.echo(f"{technique:>22} {budget:>5g} epochs: {seconds:.1f} s, computed {computed:.1f} s", err=True)
+        before = measure_rates(start, config)
+        trainings = [
+            (technique, Trial.of(budget, split, 0), train_simulated(start, config, Trial.of(budget, split, 0)))
+            for budget in map(float, budgets.split(","))
+            for technique, split in TECHNIQUES.items()
+        ]
+        behind = measure_rates(start, config)
+    rates = {name: (before[name] + behind[name]) / 2 for name in before}
+    rows = []
+    for technique, trial, (n, seconds, hit_ratio) in trainings:
+        n_full = round(n * trial.split)
+        computed = n_full / rates["full"] + (n - n_full) / rates["low"]
+        rows.append(
+            {
+                "technique": technique,
+                "epochs": trial.epochs,
+                "iterations": n,
+                "seconds": seconds,
+                "computed_seconds": computed,
+                "ratio": computed / seconds,
+                "hit_ratio": hit_ratio,
+            }
+        )
     slowdown = rates["full"] / rates["low"]
     if as_json:
         return click.echo(document({"rates": rates, "slowdown": slowdown, "data": data.name, "trainings": rows}))
+    for row in rows:
+        click.echo(
+            f"{row['technique']:>22} {row['epochs']:>5g} epochs: {row['seconds']:.1f} s, computed "
+            f"{row['computed_seconds']:.1f} s"
+        )
     click.echo(f"iterations/s: full {rates['full']:.1f}, low {rates['low']:.1f}, slowdown {slowdown:.2f}")
 
 
