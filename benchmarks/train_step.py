@@ -8,6 +8,7 @@ network (factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic int
   mlperf   the MLPerf v0.5 recipe: a DataLoader with per-sample rejection sampling, dense gradients, torch.optim.Adam
   fused    the same network and optimizer as well as they go: vectorized sampling, torch.optim.Adam(fused=True)
   stock    the best that stock PyTorch gives: vectorized sampling, sparse gradients, SparseAdam and fused Adam
+  compiled stock, with its hidden layers through torch.compile; left out, with a line, where no C++ compiler is
   ppt      this project, full and low precision, fp32 and bf16; with `recent` it reads the user's last 10 items, too
 """
 
@@ -18,6 +19,7 @@ from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
+import shutil
 import statistics
 import subprocess
 import sys
@@ -51,6 +53,7 @@ ROWS = (
     "mlperf",
     "fused",
     "stock",
+    "compiled",
     "ppt full fp32",
     "ppt low fp32",
     "ppt full bf16",
@@ -135,8 +138,10 @@ def make_stepper(
     model: nn.Module
     loss: Callable[[nn.Module, Batch], Tensor]
     batches: Iterator[Batch]
-    if row in ("mlperf", "fused", "stock"):
-        model = PlainNeuMF(data.n_users, data.n_items, sparse=row == "stock")
+    if row in ("mlperf", "fused", "stock", "compiled"):
+        model = PlainNeuMF(data.n_users, data.n_items, sparse=row in ("stock", "compiled"))
+        if row == "compiled":
+            model.mlp.compile()  # the tables stay as they are: sparse gradients would break the graph
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
         others = [parameter for parameter in model.parameters() if all(parameter is not table for table in tables)]
         if row == "mlperf":
@@ -193,6 +198,14 @@ def interactions(scale: float) -> PreparedData:
     return prepare(synthesize(*sizes, seed=0), n_negatives=1, source={"name": "synthetic"})
 
 
+def without_compiler(rows: list[str]) -> list[str]:
+    """The rows that can be measured here: torch.compile needs a C++ compiler."""
+    if "compiled" not in rows or any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        return rows
+    click.echo("compiled: left out, since torch.compile needs a C++ compiler and there is no g++ or clang++", err=True)
+    return [row for row in rows if row != "compiled"]
+
+
 def peak_memory() -> float:
     """Peak resident memory of this process in MB; `getrusage` would count that of the process it was forked from."""
     status = Path("/proc/self/status").read_text()
@@ -237,7 +250,7 @@ def measure(
         for _ in range(10):
             step()
         return click.echo(peak_memory())
-    names = rows.split(",")
+    names = without_compiler(rows.split(","))
     steppers = {name: make_stepper(name, data, batch_size)[1] for name in names}
     seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for turn in range(turns + 1):

@@ -54,6 +54,16 @@ def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: Prepared
     assert model.stat().st_mtime_ns == written
 
 
+def test_train_step_goes_on_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert train_step.without_compiler(["stock", "ppt full fp32"]) == ["stock", "ppt full fp32"]
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert train_step.without_compiler(["stock", "compiled"]) == ["stock"]
+    (tmp_path / "g++").write_text("#!/bin/sh\n")
+    (tmp_path / "g++").chmod(0o755)
+    assert train_step.without_compiler(["stock", "compiled"]) == ["stock", "compiled"]
+
+
 def test_train_step_prints_every_row() -> None:
     rows = "mlperf,fused,stock,ppt full fp32,ppt low fp32,ppt full fp32 recent"
     options = ["--scale", "0.002", "--turns", "1", "--steps", "1", "--batch-size", "64", "--no-memory", "--json"]
