@@ -59,7 +59,7 @@ def data(tiny_data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> P
 def study(data: Path) -> Path:
     """A finished study of two budgets."""
     path = data.parent / "study"
-    options = ["--budgets", "0.5,1", "--trials", 1, "--threads", 1, "--json"]
+    options = ["--budgets", "1/2, 1", "--trials", 1, "--threads", 1, "--json"]
     done = call("study", "run", "--data", data, "--out", path, *options, *TINY)
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
@@ -268,7 +268,7 @@ def test_a_dry_run_trains_nothing(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     done = call("study", "run", "--data", data, "--out", out, "--threads", 1, "--dry-run", "--json", *TINY)
     document = json.loads(done.stdout)
-    assert len(document["to_run"]) == document["trials"] == 36
+    assert len(document["to_run"]) == document["trials"] == 63  # 7 budgets, 3 splits, 3 seeds
     assert document["seconds"] > 0
     assert not out.exists()
 

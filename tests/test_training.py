@@ -305,6 +305,21 @@ def test_evaluates_only_at_the_end_if_asked(data: PreparedData, tmp_path: Path) 
     assert [line["epochs"] for line in Run.open(tmp_path / "run").metrics()] == [2]
 
 
+@pytest.mark.parametrize(("split", "phases"), [(1.0, ["full 10"]), (0.5, ["full 5", "low 5"]), (0.0, ["low 10"])])
+def test_an_eighth_of_an_epoch_is_trained_and_measured(
+    data: PreparedData, tmp_path: Path, split: float, phases: list[str]
+) -> None:
+    """76 iterations are an epoch; what is measured is the network that is kept, of the last phase."""
+    train(data, tmp_path / "run", config(split=split, epochs=1 / 8, eval_every=0))
+    run = Run.open(tmp_path / "run")
+    (line,) = run.metrics()
+    assert (line["iterations"], line["epochs"]) == (10, 10 / 76)
+    assert [f"{phase['precision']} {phase['iterations']}" for phase in line["phases"]] == phases
+    model = load_model(run)
+    assert load_tensors(run.model_path)[1]["precision"] == phases[-1].split()[0]
+    assert rank_test_items(scorer(model), data).hit_ratio(10) == line["hit_ratio"]
+
+
 def test_logs_mlperf_events(data: PreparedData, tmp_path: Path) -> None:
     train(data, tmp_path / "run", config())
     lines = (tmp_path / "run" / "mlperf.log").read_text().splitlines()
