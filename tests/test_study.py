@@ -281,7 +281,7 @@ def test_refuses_in_one_line(data: Path, study: Path, tmp_path: Path) -> None:
         return line
 
     new = tmp_path / "new"
-    assert "was started with factors = 4, not 64" in fail("--out", study, code=1)
+    assert "was started with factors = 4, not 64" in fail("--out", study, "--budgets", "1", code=1)
     assert "--split behind -- is for the study" in fail("--out", new, "--", "--split", "0.5", code=2)
     assert "behind --: No such option" in fail("--out", new, "--", "--spilt", "0.5", code=2)
     assert "--budgets is '1;2'" in fail("--out", new, "--budgets", "1;2", code=2)
