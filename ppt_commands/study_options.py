@@ -18,7 +18,8 @@ def parsed(command: click.Command, options: tuple[str, ...], owned: Collection[s
     from click.core import ParameterSource
 
     try:
-        context = command.make_context(command.name, list(options))
+        # Inside this command: a command remembers the names of its help option from its first context.
+        context = command.make_context(command.name, list(options), parent=click.get_current_context())
     except click.UsageError as error:
         raise ValueError(f"behind --: {error.format_message()}") from None
     for option in command.params:
