@@ -83,7 +83,7 @@ def train_simulated(start: Any, config: NCFTrainingConfig, trial: Trial) -> tupl
 def main(data: Path, budgets: str, as_json: bool) -> None:
     """Measure."""
     start, config = partial(train, data, NCFConfig(), "cpu"), NCFTrainingConfig()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with limited_threads(1), usual_simulation():
         before = measure_rates(start, config)
         trainings = [
