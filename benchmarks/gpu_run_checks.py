@@ -162,7 +162,8 @@ def images_checked(scale: Scale) -> Iterator[Check]:
             on_cpu, on_device = (vision.load_model(run, device=device) for device in ("cpu", scale.device))
     yield check_equal("--workers 2 beside the device", bytes_of[1], bytes_of[0])
     accuracies = [
-        vision.evaluate(n, data, device=d)["accuracy"] for n, d in ((on_cpu, "cpu"), (on_device, scale.device))
+        vision.evaluate(n, data.test, data.normalization, device=d)["accuracy"]
+        for n, d in ((on_cpu, "cpu"), (on_device, scale.device))
     ]
     yield check_close("accuracy on both", {"accuracy": abs(accuracies[0] - accuracies[1])}, 0.02)
     yield check_equal("accuracy of the run", accuracies[1], result["accuracy"], accuracy=accuracies[1])

@@ -151,6 +151,12 @@ def training_options(
             help=f"Stop once {metric} on the test set reaches this in the last phase, as MLPerf does.",
         ),
         click.option(
+            "--patience",
+            type=int,
+            help=f"Stop after so many evaluations of the last phase without a better {metric} on what "
+            "`prepare --validation` held out.",
+        ),
+        click.option(
             "--eval-every", default=1.0, show_default=True, help="Epochs between evaluations; 0: only at the end."
         ),
         click.option(

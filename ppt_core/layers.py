@@ -13,6 +13,8 @@ from ppt_core.bits.conv import binary_conv2d
 from ppt_core.bits.linear import binary_linear
 from ppt_core.schedule import Precision
 
+ShortcutActivation = Literal["real", "binary"]
+
 INITIAL_ALPHA = 3.0
 ALPHA_PENALTY = 2e-4
 MIN_ALPHA = 1e-3  # at or below 0 the threshold alpha / 2 would leave the range it divides
@@ -46,8 +48,15 @@ class BinaryReLU(BinaryActivation, nn.ReLU):
 class ForkedReLU(nn.Module):
     """The ReLU of a sum in a residual network, read by the next branch and by the shortcut beside it.
 
-    Binarized (`BinaryForkedReLU`), it gives bits to the branch and keeps real numbers on the shortcut.
+    Binarized (`BinaryForkedReLU`), it gives bits to the branch, and to the shortcut real numbers or the same bits.
+
+    Args:
+        shortcut_activation: what the shortcut reads in low precision: ``real``, max(input, 0); ``binary``, 0 or alpha.
     """
+
+    def __init__(self, shortcut_activation: ShortcutActivation = "real") -> None:
+        super().__init__()
+        self.shortcut_activation = shortcut_activation
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``max(input, 0)`` for the branch and for the shortcut."""
@@ -56,12 +65,15 @@ class ForkedReLU(nn.Module):
 
 
 class BinaryForkedReLU(BinaryActivation, ForkedReLU):
-    """`ForkedReLU` in full precision; in low precision one-bit PACT for the branch, ReLU for the shortcut."""
+    """`ForkedReLU` in full precision; in low precision one-bit PACT for the branch, and for the shortcut as it says."""
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the branch and what the shortcut reads."""
         if self.precision == "full" or self.gives_real:
             return super().forward(input)
+        if self.shortcut_activation == "binary":
+            binary = binarize_activation(input, self.alpha)
+            return binary, binary
         return binarize_and_rectify(input, self.alpha)
 
 

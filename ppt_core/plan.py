@@ -25,6 +25,7 @@ _SWITCHABLE: dict[type[nn.Module], type[BinaryActivation]] = {
     BatchNormReLU: BinaryBatchNormReLU,
 }
 _WEIGHTED = (nn.Linear, nn.Conv2d)
+_ON_SHORTCUT = {"real": "real numbers", "binary": "the same bits"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ def plan_binarization(model: nn.Module) -> BinarizationPlan:
         elif isinstance(module, ACTIVATIONS):
             binarize = node in binary_sources
             reason = "feeds a 1-bit layer" if binarize else "feeds no 1-bit layer"
+            if binarize and isinstance(module, ForkedReLU):
+                reason += f"; its shortcut reads {_ON_SHORTCUT[module.shortcut_activation]}"
             if binarize and (others := other_readers(node, modules, binary)):
                 reason += f", and gives real values to {', '.join(others)}"
             planned.append(_planned(node, module, binarize, reason))

@@ -78,7 +78,7 @@ def test_greyscale_and_cmyk_are_drawn_like_the_others(source: Path, tmp_path: Pa
     # The greyscale image is train/cat/a.JPEG: no other one has three equal channels.
     is_grey = (batch.images == batch.images[..., :1]).all(dim=3).flatten(1).all(dim=1)
     assert batch.labels[is_grey].tolist() == [1]
-    (tested,) = evaluation_batches(evaluation_sampler(data, image_size=16), 8)
+    (tested,) = evaluation_batches(evaluation_sampler(data.test, image_size=16), 8)
     assert tested.labels.tolist() == [0, 1, 2]
     assert data.normalization(tested.images).shape == (3, 3, 16, 16)
 
@@ -213,7 +213,7 @@ def test_real_images_of_imagenet(real_data: Path, tmp_path: Path) -> None:
         with Image.open(data.train.path(index)) as image:
             modes.add(image.mode)
     assert modes == {"L", "RGB"}
-    batches = list(evaluation_batches(evaluation_sampler(data), 100, workers=2))
+    batches = list(evaluation_batches(evaluation_sampler(data.test), 100, workers=2))
     assert torch.cat([batch.labels for batch in batches]).tolist() == data.test.labels.tolist()
     normalized = torch.cat([data.normalization(batch.images).mean((0, 2, 3))[None] for batch in batches]).mean(0)
     assert normalized.abs().max() < 0.2

@@ -135,9 +135,9 @@ def test_samplers_of_either_kind_of_data(tmp_path: Path) -> None:
     assert training_sampler(arrays, seed=4) == ArraySampler(
         source=arrays.train, training=True, color=(124, 116, 104), seed=4
     )
-    assert evaluation_sampler(arrays) == ArraySampler(source=arrays.test, training=False)
+    assert evaluation_sampler(arrays.test) == ArraySampler(source=arrays.test, training=False)
     folders = PreparedFolders(train=files(tmp_path), test=files(tmp_path, 2), class_names=tuple("abcde"), manifest={})
     assert training_sampler(folders, seed=4, image_size=64) == FileSampler(
         source=folders.train, training=True, image_size=64, seed=4
     )
-    assert evaluation_sampler(folders) == FileSampler(source=folders.test, training=False, image_size=224)
+    assert evaluation_sampler(folders.test) == FileSampler(source=folders.test, training=False, image_size=224)

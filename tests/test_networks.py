@@ -1,4 +1,3 @@
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -16,11 +15,13 @@ from vision_ppt.vgg import VGG
         ({"network": "resnet20", "n_classes": 7, "shortcut": "projection"}, resnet20(7, shortcut="projection")),
         ({"network": "resnet34", "n_classes": 7}, resnet34(7)),
         ({"network": "resnet34", "shortcut": "identity"}, resnet34(10, shortcut="identity")),
+        ({"shortcut_activation": "binary"}, resnet20(shortcut_activation="binary")),
     ],
 )
 def test_resnets_by_name(options: dict[str, Any], expected: Any) -> None:
     config = NetworkConfig(**options)
-    assert NetworkConfig(**asdict(config)) == config
+    assert NetworkConfig(**config.to_dict()) == config
+    assert ("shortcut_activation" in config.to_dict()) == ("shortcut_activation" in options)
     model = build_network(config, seed=5)
     assert isinstance(model, ResNet)
     assert model.config == expected
@@ -40,6 +41,8 @@ def test_vgg_by_name() -> None:
         ({"n_classes": 0}, "n_classes is 0; it must be at least 2"),
         ({"shortcut": "conv"}, "shortcut is 'conv'; choose identity or projection"),
         ({"network": "vgg16", "shortcut": "identity"}, "shortcut is 'identity', and vgg16 has no shortcuts"),
+        ({"shortcut_activation": "bits"}, "shortcut_activation is 'bits'; choose real or binary"),
+        ({"network": "vgg16", "shortcut_activation": "binary"}, "is 'binary', and vgg16 has no shortcuts"),
     ],
 )
 def test_refuses_what_it_does_not_know(options: dict[str, Any], message: str) -> None:

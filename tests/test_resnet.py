@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,11 +129,11 @@ def test_the_printed_plan() -> None:
     assert str(plan_binarization(model)).splitlines() == [
         "layer                  kind        bits  why",
         "stem.0                 Conv2d      32    first layer",
-        "stages.0.0.relu1       ForkedReLU  1     feeds a 1-bit layer",
+        "stages.0.0.relu1       ForkedReLU  1     feeds a 1-bit layer; its shortcut reads real numbers",
         "stages.0.0.conv1       Conv2d      1     its input is stages.0.0.relu1, 1 bit",
         "stages.0.0.relu2       ReLU        1     feeds a 1-bit layer",
         "stages.0.0.conv2       Conv2d      1     its input is stages.0.0.relu2, 1 bit",
-        "stages.1.0.relu1       ForkedReLU  1     feeds a 1-bit layer",
+        "stages.1.0.relu1       ForkedReLU  1     feeds a 1-bit layer; its shortcut reads real numbers",
         "stages.1.0.conv1       Conv2d      1     its input is stages.1.0.relu1, 1 bit",
         "stages.1.0.relu2       ReLU        1     feeds a 1-bit layer",
         "stages.1.0.conv2       Conv2d      1     its input is stages.1.0.relu2, 1 bit",
@@ -178,6 +179,35 @@ def test_low_precision_multiplies_integers_and_keeps_shortcuts_real(name: str, c
     assert logits.isfinite().all()
     assert seen.count("one bit") == 6
     assert seen.count("real") == 3
+
+
+def test_shortcuts_carry_the_bits_of_the_branch_if_they_are_to() -> None:
+    config = replace(CONFIGS["projection"], shortcut_activation="binary")
+    model, real = ResNet(config, seed=3), ResNet(CONFIGS["projection"], seed=3)
+    assert "relu1       ForkedReLU  1     feeds a 1-bit layer; its shortcut reads the same bits" in str(convert(model))
+    convert(real)
+    batch = images(size=32) * 3
+    model.eval(), real.eval()
+    assert torch.equal(model(batch), real(batch))  # full precision knows no difference
+
+    seen: list[str] = []
+
+    def check_bits(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        assert isinstance(module, BinaryActivation)
+        expected = torch.where(args[0] > module.alpha / 2, module.alpha, 0.0)
+        assert torch.equal(output[0], expected)
+        assert torch.equal(output[1], expected)
+        seen.append("bits")
+
+    set_precision(model, "low")
+    for name, module in model.named_modules():
+        if name.endswith(".relu1"):
+            module.register_forward_hook(check_bits)
+    loss = model(batch).square().sum()
+    loss.backward()
+    assert len(seen) == 3
+    alphas = [module.alpha.grad for module in model.modules() if isinstance(module, BinaryActivation)]
+    assert all(grad is not None and grad.abs() > 0 for grad in alphas)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

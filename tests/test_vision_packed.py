@@ -42,6 +42,9 @@ def low(network: Any) -> Any:
 NETWORKS: dict[str, Any] = {
     "identity": lambda: ResNet(ResNetConfig(width=8, blocks=(1, 2)), seed=0),
     "projection": lambda: ResNet(ResNetConfig(width=8, blocks=(1, 1), shortcut="projection", stem="imagenet"), seed=0),
+    "1-bit shortcuts": lambda: ResNet(
+        ResNetConfig(width=8, blocks=(1, 2), shortcut="projection", shortcut_activation="binary"), seed=0
+    ),
     "vgg": lambda: VGG(VGGConfig(groups=((8, 12), (70,), (9, 10))), seed=0),
 }
 
@@ -87,8 +90,9 @@ def test_what_cannot_be_packed_is_refused() -> None:
         pack(network)
 
 
-def test_a_file_holds_everything(tmp_path: Path) -> None:
-    config = NetworkConfig(network="resnet20", n_classes=4)
+@pytest.mark.parametrize("shortcut_activation", ["real", "binary"])
+def test_a_file_holds_everything(tmp_path: Path, shortcut_activation: Any) -> None:
+    config = NetworkConfig(network="resnet20", n_classes=4, shortcut_activation=shortcut_activation)
     network = low(build_network(config, seed=0))
     artefact = PackedImageNetwork(
         network=pack(network), config=config, class_names=("a", "b", "ç", "d"), provenance={"seed": 1}

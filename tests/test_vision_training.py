@@ -68,7 +68,7 @@ def test_learns_and_is_read_back(data: PreparedImages, tmp_path: Path, split: fl
     assert [phase["precision"] for phase in result["phases"]] == precisions
     assert (result["iterations"], result["epochs"], result["n_images"]) == (48, 12, N_TEST)  # 50 images: 16, 16, 16, 2
     network = load_model(run)
-    assert evaluate(network, data)["accuracy"] == result["accuracy"]
+    assert evaluate(network, data.test, data.normalization)["accuracy"] == result["accuracy"]
     low = {module.precision for module in network.modules() if isinstance(module, BinaryActivation)}
     assert low == (set() if split == 1 else {"low"})
 

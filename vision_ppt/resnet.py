@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppt_core.layers import ForkedReLU
+from ppt_core.layers import ForkedReLU, ShortcutActivation
 from vision_ppt.initialize import initialize
 
 Shortcut = Literal["identity", "projection"]
@@ -25,6 +25,7 @@ class ResNetConfig:
         stem: ``cifar``, a 3x3 convolution; ``imagenet``, a 7x7 convolution and a max pooling, of stride 2 each.
         shortcut: how a shortcut reaches twice the channels. ``identity`` takes every second row and column and
             adds channels of zeros (option A); ``projection`` is a 1x1 convolution with BatchNorm (option B).
+        shortcut_activation: what shortcuts carry in low precision, ``real`` numbers or ``binary`` ones, see `ResNet`.
     """
 
     n_classes: int = 10
@@ -32,6 +33,7 @@ class ResNetConfig:
     width: int = 16
     stem: Stem = "cifar"
     shortcut: Shortcut = "identity"
+    shortcut_activation: ShortcutActivation = "real"
 
     def __post_init__(self) -> None:
         if self.n_classes < 2:
@@ -44,16 +46,29 @@ class ResNetConfig:
             raise ValueError(f"stem is {self.stem!r}; choose cifar or imagenet")
         if self.shortcut not in ("identity", "projection"):
             raise ValueError(f"shortcut is {self.shortcut!r}; choose identity or projection")
+        if self.shortcut_activation not in ("real", "binary"):
+            raise ValueError(f"shortcut_activation is {self.shortcut_activation!r}; choose real or binary")
 
 
-def resnet20(n_classes: int = 10, *, shortcut: Shortcut = "identity") -> ResNetConfig:
+def resnet20(
+    n_classes: int = 10, *, shortcut: Shortcut = "identity", shortcut_activation: ShortcutActivation = "real"
+) -> ResNetConfig:
     """ResNet-20: 0.27 M parameters at 10 classes (He et al. 2016, section 4.2 and table 6)."""
-    return ResNetConfig(n_classes=n_classes, shortcut=shortcut)
+    return ResNetConfig(n_classes=n_classes, shortcut=shortcut, shortcut_activation=shortcut_activation)
 
 
-def resnet34(n_classes: int = 1000, *, shortcut: Shortcut = "projection") -> ResNetConfig:
+def resnet34(
+    n_classes: int = 1000, *, shortcut: Shortcut = "projection", shortcut_activation: ShortcutActivation = "real"
+) -> ResNetConfig:
     """ResNet-34: 21.8 M parameters at 1,000 classes (He et al. 2016, table 1; option B of table 3)."""
-    return ResNetConfig(n_classes=n_classes, blocks=(3, 4, 6, 3), width=64, stem="imagenet", shortcut=shortcut)
+    return ResNetConfig(
+        n_classes=n_classes,
+        blocks=(3, 4, 6, 3),
+        width=64,
+        stem="imagenet",
+        shortcut=shortcut,
+        shortcut_activation=shortcut_activation,
+    )
 
 
 class ResNet(nn.Module):
@@ -63,10 +78,11 @@ class ResNet(nn.Module):
 
     The ReLU behind a sum stands at the entry of the next block, where a convolution and a shortcut read it
     (`ppt_core.layers.ForkedReLU`). In full precision this is the published function. In low precision the
-    convolution reads bits and the shortcut real numbers: projections keep their real input, and so do identities, as
-    in the models of Riptide (Fromm et al. 2020, by an author of partial pre-training). With one-bit identities as
-    well a network of this depth hardly learns: 400 steps of 128 CIFAR-10 images, halved to 16x16, took ResNet-20 in
-    low precision to an accuracy of .15 with them and to .28 without.
+    convolution reads bits, and the shortcut, a projection or an identity, what ``shortcut_activation`` says. Renda and
+    Fromm (2020) put PACT in the place of the ReLU, which in He et al.'s network stands before the identity as well;
+    to the letter that is ``binary``. The default ``real`` is a decision of ours: with one-bit identities a network of
+    this depth hardly learns. 400 steps of 128 CIFAR-10 images, halved to 16x16, took ResNet-20 in low precision to an
+    accuracy of .15 with ``binary`` and of .28 with ``real``.
 
     Args:
         config: the shape of the network.
@@ -82,8 +98,8 @@ class ResNet(nn.Module):
             n_in = config.width
             for number, n_blocks in enumerate(config.blocks):
                 n_out = config.width << number
-                blocks = [_Block(n_in, n_out, 1 if number == 0 else 2, config.shortcut)]
-                blocks += [_Block(n_out, n_out, 1, config.shortcut) for _ in range(n_blocks - 1)]
+                blocks = [_Block(n_in, n_out, 1 if number == 0 else 2, config)]
+                blocks += [_Block(n_out, n_out, 1, config) for _ in range(n_blocks - 1)]
                 stages.append(nn.Sequential(*blocks))
                 n_in = n_out
             self.stages = nn.Sequential(*stages)
@@ -111,16 +127,16 @@ def _stem(config: ResNetConfig) -> nn.Sequential:
 class _Block(nn.Module):
     """From one sum to the next: two convolutions beside a shortcut."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int, shortcut: Shortcut) -> None:
+    def __init__(self, n_in: int, n_out: int, stride: int, config: ResNetConfig) -> None:
         super().__init__()
-        self.relu1 = ForkedReLU()
+        self.relu1 = ForkedReLU(config.shortcut_activation)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(n_out)
         self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(n_out)
         self.shortcut = nn.Sequential()
-        if n_in != n_out and shortcut == "identity":
+        if n_in != n_out and config.shortcut == "identity":
             self.shortcut.append(_PaddedIdentity(n_out - n_in, stride))
         elif n_in != n_out:
             self.shortcut.append(nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False))
@@ -128,9 +144,9 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a sum, its ReLU yet to come, to the next one."""
-        branch, real = self.relu1(x)
+        branch, kept = self.relu1(x)
         residual = self.bn2(self.conv2(self.relu2(self.bn1(self.conv1(branch)))))
-        output: Tensor = residual + self.shortcut(real)
+        output: Tensor = residual + self.shortcut(kept)
         return output
 
 

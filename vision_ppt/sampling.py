@@ -146,11 +146,11 @@ def training_sampler(data: PreparedImages | PreparedFolders, *, seed: int, image
     return FileSampler(source=data.train, training=True, image_size=image_size, seed=seed)
 
 
-def evaluation_sampler(data: PreparedImages | PreparedFolders, *, image_size: int = 224) -> ImageSampler:
-    """Make the sampler of the test images; ``image_size`` is for image files, arrays have their own."""
-    if isinstance(data, PreparedImages):
-        return ArraySampler(source=data.test, training=False)
-    return FileSampler(source=data.test, training=False, image_size=image_size)
+def evaluation_sampler(images: ImageArray | ImageFiles, *, image_size: int = 224) -> ImageSampler:
+    """Make the sampler of ``images`` as they are; ``image_size`` is for image files, arrays have their own."""
+    if isinstance(images, ImageArray):
+        return ArraySampler(source=images, training=False)
+    return FileSampler(source=images, training=False, image_size=image_size)
 
 
 def _indices(sampler: ArraySampler | FileSampler, epoch: int, start: int, stop: int) -> NDArray[np.int64]:

@@ -182,7 +182,14 @@ class TrainedImageNetwork:
         """Measure it on the test images; ``workers`` processes decode them."""
         engine = self.engine(engine)
         network = pack(self.network) if engine == "packed" and not self.is_packed else self.network
-        found = evaluate(network, self.data, image_size=self.image_size, device=self._device, workers=workers)
+        found = evaluate(
+            network,
+            self.data.test,
+            self.data.normalization,
+            image_size=self.image_size,
+            device=self._device,
+            workers=workers,
+        )
         return Evaluation(**found, n_classes=self.data.n_classes, engine=engine)
 
     def pack(self, out: Path | str, *, n_images: int = 32) -> PackReport:
@@ -198,7 +205,7 @@ class TrainedImageNetwork:
         refuse_existing(out)
         data = self.data
         packed = pack(self.network)
-        batch = next(iter(evaluation_batches(evaluation_sampler(data, image_size=self.image_size), n_images)))
+        batch = next(iter(evaluation_batches(evaluation_sampler(data.test, image_size=self.image_size), n_images)))
         verification = verify(packed, self.network, data.normalization(batch.images))
         artefact = PackedImageNetwork(
             network=packed,

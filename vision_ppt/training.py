@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_prep.images.image_arrays import PreparedImages
-from data_prep.images.image_files import PreparedFolders
+from data_prep.images.image_arrays import ImageArray, PreparedImages
+from data_prep.images.image_files import ImageFiles, PreparedFolders
 from data_prep.images.normalization import Normalization
 from ppt_core.distributed import World
 from ppt_core.identity import data_record
@@ -125,6 +125,12 @@ def fit_steps(
     choice = settle_arithmetic(config.arithmetic, Path(path), world, choose, resume=resume)
     config = replace(config, arithmetic=choice.arithmetic)  # one run has one, wherever resumed
     sampler = training_sampler(data, seed=config.seed, image_size=config.image_size)
+
+    def measure(images: ImageArray | ImageFiles) -> dict[str, Any]:
+        return evaluate(
+            network, images, data.normalization, image_size=config.image_size, device=device, workers=workers
+        )
+
     recipe = config.compressible_recipe()
     task = core.Task(
         model=network,
@@ -132,16 +138,15 @@ def fit_steps(
         loss=loss_function(data.normalization, config.arithmetic, device),
         make_optimizer=recipe.make_optimizer,
         learning_rate=recipe.schedule(),
-        evaluate=lambda: world.agree(
-            lambda: evaluate(network, data, image_size=config.image_size, device=device, workers=workers)
-        ),
+        evaluate=lambda: world.agree(lambda: measure(data.test)),
+        validate=None if (held_out := data.validation) is None else lambda: world.agree(lambda: measure(held_out)),
         record=True,
         metric="accuracy",
         iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
         samples_per_epoch=sampler.samples_per_epoch,
         settings={
             "kind": "vision",
-            "network": asdict(network_config),
+            "network": network_config.to_dict(),
             "data": data_record(data),
             **choice.record,
         },
@@ -177,16 +182,17 @@ def faster_arithmetic(
 
 def evaluate(
     network: nn.Module,
-    data: PreparedImages | PreparedFolders,
+    images: ImageArray | ImageFiles,
+    normalization: Normalization,
     *,
     image_size: int = 224,
     device: str = "cpu",
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Measure a network on all test images; see `vision_ppt.accuracy.measure_accuracy`."""
-    sampler = evaluation_sampler(data, image_size=image_size)
+    """Measure a network on all of ``images``; see `vision_ppt.accuracy.measure_accuracy`."""
+    sampler = evaluation_sampler(images, image_size=image_size)
     batches = evaluation_batches(sampler, _IMAGES_PER_EVALUATION, workers=workers)
-    return measure_accuracy(network, batches, data.normalization, device=device)
+    return measure_accuracy(network, batches, normalization, device=device)
 
 
 def new_model(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_prep.images.cifar_pickles import read_batch
 from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Images, Normalization
+from data_prep.images.validation import hold_out
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing
 
@@ -37,7 +38,7 @@ _OFFICIAL_MD5 = {
 }
 
 
-def prepare_cifar10(source: Path, out: Path) -> PreparedImages:
+def prepare_cifar10(source: Path, out: Path, *, n_validation: int = 0) -> PreparedImages:
     """Write CIFAR-10 as a prepared set to the new folder ``out``, and return it.
 
     Images come in the order of the source. Its pickles are read by `data_prep.images.cifar_pickles.read_batch`, which
@@ -48,10 +49,11 @@ def prepare_cifar10(source: Path, out: Path) -> PreparedImages:
             around that one. A copy of other bytes is as good, in another order say: the manifest's ``source`` has
             the SHA-256 and says in ``is_official`` whether the bytes are the published ones.
         out: a new folder.
+        n_validation: training images to hold out, see `data_prep.images.validation.hold_out`; 0 holds out none.
 
     Raises:
         DataError: ``out`` exists, ``source`` is missing, truncated, no such archive or folder, lacks a batch, or
-            has a batch that is not as CIFAR-10's are.
+            has a batch that is not as CIFAR-10's are; or so many images cannot be held out.
     """
     refuse_existing(out)
     if source.is_dir():
@@ -67,15 +69,18 @@ def prepare_cifar10(source: Path, out: Path) -> PreparedImages:
         images=np.concatenate([parts[name].images for name in _TRAIN]),
         labels=np.concatenate([parts[name].labels for name in _TRAIN]),
     )
+    validation = None
+    if n_validation:
+        train, validation = hold_out(train, n_validation)
     data = PreparedImages(
         train=train,
         test=parts[_TEST],
+        validation=validation,
         class_names=class_names,
         normalization=Normalization.of(train.images),
         manifest={"source": {"name": "cifar10", **origin}},
     )
-    data.save(out)
-    return data
+    return data.save(out)
 
 
 def _read_folder(source: Path) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -8,6 +8,9 @@ A prepared set of arrays is a folder::
     train_labels.npy     int64 (n_train,): numbers of classes
     test_images.npy      uint8 (n_test, height, width, 3)
     test_labels.npy      int64 (n_test,)
+
+and, where images were held out of training (``prepare --validation``), validation_images.npy and
+validation_labels.npy likewise.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.images.manifest import FORMAT_VERSION, read_manifest
+from data_prep.images.manifest import FORMAT_VERSION, count_images, parts_of, read_manifest
 from data_prep.images.normalization import Images, Normalization
 from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, verify_checksums, write_json
@@ -50,6 +53,10 @@ class ImageArray:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, chosen: NDArray[np.bool_]) -> "ImageArray":
+        """Return a copy of the images that ``chosen`` (n,) says."""
+        return ImageArray(images=self.images[chosen], labels=self.labels[chosen])
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PreparedImages:
@@ -58,6 +65,8 @@ class PreparedImages:
     Attributes:
         train: the training images.
         test: the test images, of the same size.
+        validation: images of that size held out of ``train``, by which settings are chosen and trainings ended; None
+            if there are none.
         class_names: name of each class, by its number.
         normalization: of the training images.
         manifest: where the images came from, as JSON values.
@@ -72,18 +81,25 @@ class PreparedImages:
     manifest: dict[str, Any]
     path: Path | None = None
     is_sample: bool = False
+    validation: ImageArray | None = None
 
     def __post_init__(self) -> None:
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise ValueError(
-                f"training images are {self.train.images.shape[1:]} and test images {self.test.images.shape[1:]}; "
-                "they must have one size"
-            )
-        for part in (self.train, self.test):
+        for name, part in self.parts.items():
+            if part.images.shape[1:] != self.train.images.shape[1:]:
+                raise ValueError(
+                    f"training images are {self.train.images.shape[1:]} and {name} images {part.images.shape[1:]}; "
+                    "they must have one size"
+                )
             if not len(part):
-                raise ValueError("there must be at least one training and one test image")
+                raise ValueError(f"there must be at least one image in {name}")
             if part.labels.min() < 0 or part.labels.max() >= self.n_classes:
                 raise ValueError(f"labels must be between 0 and {self.n_classes - 1}")
+
+    @property
+    def parts(self) -> dict[str, ImageArray]:
+        """The images by what they are for: ``train``, ``test`` and, if there are some, ``validation``."""
+        parts = {"train": self.train, "test": self.test}
+        return parts if self.validation is None else parts | {"validation": self.validation}
 
     @property
     def n_classes(self) -> int:
@@ -104,7 +120,7 @@ class PreparedImages:
         """
         path = Path(path)
         with new_directory(path) as folder:
-            for name, part in (("train", self.train), ("test", self.test)):
+            for name, part in self.parts.items():
                 np.save(folder / f"{name}_images.npy", part.images, allow_pickle=False)
                 np.save(folder / f"{name}_labels.npy", part.labels, allow_pickle=False)
             write_json(
@@ -116,8 +132,7 @@ class PreparedImages:
                     "class_names": self.class_names,
                     "mean": self.normalization.mean,
                     "deviation": self.normalization.deviation,
-                    "n_train": len(self.train),
-                    "n_test": len(self.test),
+                    **{f"n_{name}": len(part) for name, part in self.parts.items()},
                     "image_size": self.train.images.shape[1:3],
                     "files": file_checksums(folder),
                 },
@@ -135,16 +150,17 @@ class PreparedImages:
         path = Path(path)
         manifest = read_manifest(path, kind=KIND)
         verify_checksums(path, manifest.get("files"))
-        train, test = (
+        train, test, *others = (
             ImageArray(
                 images=np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
                 labels=np.load(path / f"{part}_labels.npy", mmap_mode="r", allow_pickle=False),
             )
-            for part in ("train", "test")
+            for part in parts_of(manifest)
         )
         return cls(
             train=train,
             test=test,
+            validation=others[0] if others else None,
             class_names=tuple(manifest["class_names"]),
             normalization=Normalization(mean=tuple(manifest["mean"]), deviation=tuple(manifest["deviation"])),
             manifest=manifest,
@@ -153,7 +169,4 @@ class PreparedImages:
 
     def __repr__(self) -> str:
         where = f" at {self.path}" if self.path else ""
-        return (
-            f"PreparedImages({len(self.train):,} training and {len(self.test):,} test images, {self.n_classes} classes"
-            f"{where})"
-        )
+        return f"PreparedImages({count_images(self.parts)}, {self.n_classes} classes{where})"

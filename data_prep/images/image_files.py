@@ -6,6 +6,7 @@ The images stay where they are. The prepared set is a folder::
                      SHA-256 over all images, SHA-256 of the two files that follow
     train.parquet    columns path (string, from the root, with /) and label (int64)
     test.parquet     likewise; the images of ``val/``
+    validation.parquet  likewise, where images were held out of training (``prepare --validation``)
     root.json        where the images are
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.images.manifest import FORMAT_VERSION, read_manifest
+from data_prep.images.manifest import FORMAT_VERSION, count_images, parts_of, read_manifest
 from data_prep.images.normalization import IMAGENET_NORMALIZATION, Normalization
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity
@@ -47,6 +48,10 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, chosen: NDArray[np.bool_]) -> "ImageFiles":
+        """Return the files that ``chosen`` (n,) says."""
+        return replace(self, paths=self.paths.filter(chosen), labels=self.labels[chosen])
+
     def path(self, index: int) -> Path:
         """Where image number ``index`` is."""
         return self.root / str(self.paths[index].as_py())
@@ -59,6 +64,8 @@ class PreparedFolders:
     Attributes:
         train: the training images.
         test: the test images.
+        validation: images held out of ``train``, by which settings are chosen and trainings ended; None if there are
+            none.
         class_names: name of each class, by its number: the names of the folders in alphabetical order.
         manifest: where the images came from, as JSON values.
         path: the folder that the set was loaded from or saved to; None if it was never saved.
@@ -71,6 +78,13 @@ class PreparedFolders:
     manifest: dict[str, Any]
     path: Path | None = None
     is_sample: bool = False
+    validation: ImageFiles | None = None
+
+    @property
+    def parts(self) -> dict[str, ImageFiles]:
+        """The images by what they are for: ``train``, ``test`` and, if there are some, ``validation``."""
+        parts = {"train": self.train, "test": self.test}
+        return parts if self.validation is None else parts | {"validation": self.validation}
 
     @property
     def n_classes(self) -> int:
@@ -97,7 +111,7 @@ class PreparedFolders:
 
         path = Path(path)
         with new_directory(path) as folder:
-            for name, part in (("train", self.train), ("test", self.test)):
+            for name, part in self.parts.items():
                 pq.write_table(pa.table({"path": part.paths, "label": part.labels}), folder / f"{name}.parquet")
             checksums = file_checksums(folder)
             # Apart, so that the manifest says which images and not where: moving them changes nothing else.
@@ -111,8 +125,7 @@ class PreparedFolders:
                     "format_version": FORMAT_VERSION,
                     "kind": KIND,
                     "class_names": self.class_names,
-                    "n_train": len(self.train),
-                    "n_test": len(self.test),
+                    **{f"n_{name}": len(part) for name, part in self.parts.items()},
                     "files": checksums,
                 },
             )
@@ -139,7 +152,7 @@ class PreparedFolders:
             root = str(read_json(path / "root.json", format_version=FORMAT_VERSION)["root"])
         root = Path(root)
         parts = []
-        for name in ("train", "test"):
+        for name in parts_of(manifest):
             table = pq.read_table(path / f"{name}.parquet")
             files = ImageFiles(
                 root=root,
@@ -149,11 +162,15 @@ class PreparedFolders:
             if not files.path(0).exists():
                 raise DataError(f"{files.path(0)} does not exist; if the images of {path} were moved, say where to")
             parts.append(files)
-        names = tuple(manifest["class_names"])
-        return cls(train=parts[0], test=parts[1], class_names=names, manifest=manifest, path=path)
+        train, test, *others = parts
+        return cls(
+            train=train,
+            test=test,
+            validation=others[0] if others else None,
+            class_names=tuple(manifest["class_names"]),
+            manifest=manifest,
+            path=path,
+        )
 
     def __repr__(self) -> str:
-        return (
-            f"PreparedFolders({len(self.train):,} training and {len(self.test):,} test images, {self.n_classes} "
-            f"classes, in {self.train.root})"
-        )
+        return f"PreparedFolders({count_images(self.parts)}, {self.n_classes} classes, in {self.train.root})"

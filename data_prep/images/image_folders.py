@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data_prep.images.decoding import find_fault
 from data_prep.images.image_files import ImageFiles, PreparedFolders
+from data_prep.images.validation import hold_out
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing
 
@@ -22,7 +23,13 @@ OnBroken = Literal["stop", "skip"]
 
 
 def prepare_image_folders(
-    source: Path, out: Path, *, on_broken: OnBroken = "stop", threads: int = 2, progress: bool = False
+    source: Path,
+    out: Path,
+    *,
+    n_validation: int = 0,
+    on_broken: OnBroken = "stop",
+    threads: int = 2,
+    progress: bool = False,
 ) -> PreparedFolders:
     """Check every image under ``source`` and write an index of them as a prepared set to the new folder ``out``.
 
@@ -34,6 +41,7 @@ def prepare_image_folders(
     Args:
         source: the folder that holds ``train/`` and ``val/``.
         out: a new folder.
+        n_validation: training images to hold out, see `data_prep.images.validation.hold_out`; 0 holds out none.
         on_broken: what becomes of a file of zero bytes, a truncated one or one that is no image. ``stop`` raises
             and names the first; ``skip`` leaves it out and names it in the manifest (``broken``), with the reason.
         threads: files decoded at a time.
@@ -44,7 +52,8 @@ def prepare_image_folders(
 
     Raises:
         DataError: ``out`` exists, ``source`` is not laid out so, has fewer than two classes, other classes in
-            ``val/`` than in ``train/``, a class without a usable image, or a broken one that is not to be skipped.
+            ``val/`` than in ``train/``, a class without a usable image, or a broken one that is not to be skipped; or
+            so many images cannot be held out.
     """
     refuse_existing(out)
     if on_broken not in get_args(OnBroken):
@@ -81,9 +90,11 @@ def prepare_image_folders(
         "broken": broken,
         "n_other_files": n_others,
     }
-    data = PreparedFolders(train=parts[0], test=parts[1], class_names=class_names, manifest=manifest)
-    data.save(out)
-    return data
+    train, validation = hold_out(parts[0], n_validation) if n_validation else (parts[0], None)
+    data = PreparedFolders(
+        train=train, test=parts[1], validation=validation, class_names=class_names, manifest=manifest
+    )
+    return data.save(out)
 
 
 def _find_classes(source: Path) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The manifest of a prepared set of images, which says what kind the set is of."""
 
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,14 @@ def read_manifest(path: Path, *, kind: str | None = None) -> dict[str, Any]:
     if kind is not None and found != kind:
         raise DataError(f"{path} is a prepared set of {found}, not of {kind}")
     return manifest
+
+
+def parts_of(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the parts of the prepared set that a manifest describes."""
+    return ("train", "test", "validation") if "n_validation" in manifest else ("train", "test")
+
+
+def count_images(parts: Mapping[str, Sized]) -> str:
+    """The number of images in the parts of a prepared set, for people to read."""
+    counts = [f"{len(part):,} {'training' if name == 'train' else name}" for name, part in parts.items()]
+    return f"{', '.join(counts[:-1])} and {counts[-1]} images"

@@ -39,12 +39,6 @@ if TYPE_CHECKING:
     help="Draw so many negatives for each positive, anew in each epoch.",
 )
 @click.option(
-    "--patience",
-    type=int,
-    help="Stop after so many evaluations of the last phase without a better HR@10 on validation items "
-    "(prepare --validation).",
-)
-@click.option(
     "--model",
     type=click.Choice(["neumf", "gmf", "mlp"]),
     default="neumf",

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -15,6 +15,13 @@ from ppt_commands.output import print_json
 @click.argument("source", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
 @click.option(
+    "--validation",
+    "n_validation",
+    type=click.IntRange(0),
+    default=0,
+    help="Hold out so many training images, each class by its share: for `train --patience`.  [default: none]",
+)
+@click.option(
     "--on-broken",
     type=click.Choice(["stop", "skip"]),
     default="stop",
@@ -24,7 +31,13 @@ from ppt_commands.output import print_json
 @click.option("--threads", default=2, show_default=True, help="Image files checked at a time.")
 @JSON_OPTION
 def prepare(
-    kind: str, source: Path, out: Path, on_broken: Literal["stop", "skip"], threads: int, as_json: bool
+    kind: str,
+    source: Path,
+    out: Path,
+    n_validation: int,
+    on_broken: Literal["stop", "skip"],
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Check the images of SOURCE and make a prepared set of them.
 
@@ -34,24 +47,32 @@ def prepare(
     \b
     Examples:
       ppt-vision prepare cifar10 cifar-10-python.tar.gz --out cifar10
+      ppt-vision prepare cifar10 cifar-10-python.tar.gz --out cifar10-45k --validation 5000
       ppt-vision prepare imagenet imagenette2 --out imagenette --on-broken skip
     """
     from data_prep.images.cifar import prepare_cifar10
+    from data_prep.images.image_arrays import PreparedImages
+    from data_prep.images.image_files import PreparedFolders
     from data_prep.images.image_folders import prepare_image_folders
+    from data_prep.images.manifest import count_images
 
-    manifest: dict[str, Any]
+    images: PreparedImages | PreparedFolders
     if kind == "cifar10":
-        images = prepare_cifar10(source, out)
-        n_train, n_test, class_names, manifest = (
-            len(images.train), len(images.test), images.class_names, images.manifest
-        )  # fmt: skip
+        images = prepare_cifar10(source, out, n_validation=n_validation)
     else:
-        files = prepare_image_folders(source, out, on_broken=on_broken, threads=threads, progress=sys.stderr.isatty())
-        n_train, n_test, class_names, manifest = len(files.train), len(files.test), files.class_names, files.manifest
+        images = prepare_image_folders(
+            source,
+            out,
+            n_validation=n_validation,
+            on_broken=on_broken,
+            threads=threads,
+            progress=sys.stderr.isatty(),
+        )
+    manifest = images.manifest
     if as_json:
-        counts = {"n_train": n_train, "n_test": n_test, "n_classes": len(class_names)}
-        return print_json({"out": str(out), **counts, "manifest": manifest})
-    click.echo(f"{out}: {n_train:,} training and {n_test:,} test images of {len(class_names):,} classes")
+        counts = {f"n_{name}": len(part) for name, part in images.parts.items()}
+        return print_json({"out": str(out), **counts, "n_classes": images.n_classes, "manifest": manifest})
+    click.echo(f"{out}: {count_images(images.parts)} of {images.n_classes:,} classes")
     if kind == "cifar10" and not manifest["source"]["is_official"]:
         click.echo("the bytes are not the published ones (another order, say); the manifest has their SHA-256")
     for entry in manifest.get("broken", []):

@@ -32,6 +32,13 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
     help="Shortcut of a ResNet where the shape changes.  [default: the network's own]",
 )
 @click.option(
+    "--shortcut-activation",
+    type=click.Choice(["real", "binary"]),
+    default="real",
+    show_default=True,
+    help="What the shortcuts of a ResNet carry in low precision: real numbers, or the bits that its layers read.",
+)
+@click.option(
     "--recipe",
     type=click.Choice(["cifar", "imagenet"]),
     help="He et al. 2016 or Goyal et al. 2017, compressed to --epochs.  [default: the network's own]",
@@ -113,6 +120,7 @@ def configs(
     *,
     network: Any,
     shortcut: Any,
+    shortcut_activation: Any,
     recipe: Any,
     image_size: int | None,
     **training: Any,
@@ -126,7 +134,12 @@ def configs(
     refuse_for_arrays(images, "image_size", image_size)
     training |= {"image_size": image_size}
     return (
-        NetworkConfig(network=network, n_classes=images.n_classes, shortcut=shortcut),
+        NetworkConfig(
+            network=network,
+            n_classes=images.n_classes,
+            shortcut=shortcut,
+            shortcut_activation=shortcut_activation,
+        ),
         VisionTrainingConfig.of(recipe or USUAL_RECIPE[network], **training),
     )
 

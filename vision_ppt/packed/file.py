@@ -1,6 +1,6 @@
 """A packed image network as one self-contained file: safetensors, sealed, with its classes and provenance."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def save_packed(packed: PackedImageNetwork, path: Path) -> None:
     metadata = {
         "kind": KIND,
         "packed_version": FORMAT_VERSION,
-        "network": asdict(packed.config),
+        "network": packed.config.to_dict(),
         "class_names": list(packed.class_names),
         "provenance": packed.provenance,
     }

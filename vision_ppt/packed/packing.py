@@ -1,8 +1,8 @@
 """Pack a trained image network in low precision: its own forward pass, over packed parts.
 
-In a ResNet real numbers travel along the shortcuts (see `vision_ppt.resnet.ResNet`), so bits lie within each block: at
-its first convolution, and between the two. What leaves the second is real again and is added to the shortcut by the
-same operations as ever. In a VGG bits go from the first 1-bit activation to the last 1-bit convolution, max pooling
+In a ResNet bits lie within each block: at its first convolution, and between the two. What leaves the second is real
+again and is added to the shortcut (real numbers, or 0 and alpha, see `vision_ppt.resnet.ResNet`) by the same
+operations as ever. In a VGG bits go from the first 1-bit activation to the last 1-bit convolution, max pooling
 included.
 """
 
@@ -11,8 +11,9 @@ import copy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppt_core.binarize import binarize_activation
 from ppt_core.errors import DataError
-from ppt_core.layers import BinaryConv2d, check_finite
+from ppt_core.layers import BinaryConv2d, BinaryForkedReLU, check_finite
 from ppt_core.packed.chain import PackedChain, pack_chain
 from vision_ppt.resnet import ResNet
 from vision_ppt.vgg import VGG
@@ -41,7 +42,7 @@ def pack(network: ResNet | VGG) -> ResNet | VGG:
     for name, block in list(packed.named_modules()):
         if hasattr(block, "conv2"):
             chain = pack_chain([(f"{name}.{part}", block.get_submodule(part)) for part in _BLOCK])
-            block.add_module("relu1", _PackedBranch(chain))
+            block.add_module("relu1", _PackedBranch(chain, block.relu1))
             for part in _BLOCK[1:]:
                 block.add_module(part, nn.Identity())
     return packed
@@ -50,13 +51,18 @@ def pack(network: ResNet | VGG) -> ResNet | VGG:
 class _PackedBranch(nn.Module):
     """A packed branch in the place of the `ForkedReLU` that it begins with: its result, and the shortcut's input."""
 
-    def __init__(self, chain: PackedChain) -> None:
+    alpha: Tensor | None
+
+    def __init__(self, chain: PackedChain, activation: BinaryForkedReLU) -> None:
         super().__init__()
         self.chain = chain
+        is_binary = activation.shortcut_activation == "binary"
+        self.register_buffer("alpha", activation.alpha.detach() if is_binary else None)
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """Map a sum to the branch's part of the next and to its own ReLU."""
-        return self.chain(input), F.relu(input)
+        """Map a sum to the branch's part of the next and to its own activation."""
+        kept = F.relu(input) if self.alpha is None else binarize_activation(input, self.alpha)
+        return self.chain(input), kept
 
 
 def chains(packed: ResNet | VGG) -> dict[str, PackedChain]:
