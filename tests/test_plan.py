@@ -158,7 +158,9 @@ def test_shortcuts_read_real_numbers() -> None:
     assert reason(plan, "stem_relu") == "feeds a 1-bit layer, and gives real values to add"
     assert reason(plan, "relu2") == "feeds a 1-bit layer, and gives real values to shortcut.0"
     assert reason(plan, "relu1") == reason(plan, "relu3") == "feeds a 1-bit layer"
-    assert [entry.reason for entry in convert(forked).layers if entry.binarize][:1] == ["feeds a 1-bit layer"]
+    assert [entry.reason for entry in convert(forked).layers if entry.binarize][:1] == [
+        "feeds a 1-bit layer; its shortcut reads real numbers"
+    ]
     outputs, seen = [], []
     for each in (model, forked):
         set_precision(each, "low")
