@@ -132,7 +132,7 @@ def test_refuses_arrays_that_are_no_labelled_images() -> None:
         (array(5), array(4, size=5), "they must have one size"),
         (array(5, first_label=1), array(4), "labels must be between 0 and 2"),
         (array(5), array(4, first_label=-1), "labels must be between 0 and 2"),
-        (array(5), array(0), "at least one training and one test image"),
+        (array(5), array(0), "at least one image in t"),
     ],
 )
 def test_refuses_parts_that_do_not_fit(train: ImageArray, test: ImageArray, message: str) -> None:
