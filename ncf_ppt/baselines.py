@@ -4,7 +4,7 @@ The defaults are tuned, since weak baselines make bad comparisons (Ferrari Dacre
 -100K each user's last train item was held out and ranked among 99 uniform negatives and in the whole catalogue.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -170,6 +170,12 @@ class MatrixFactorization:
         scores = np.zeros((len(users), len(self.item_vectors)), np.float32)
         _kernels.add_catalogue_products(self.user_vectors[users], self._columns, scores)
         return scores
+
+    def with_users(self, user_vectors: NDArray[np.float32]) -> "MatrixFactorization":
+        """The same items for other users; what was computed of the items is shared."""
+        twin = replace(self, user_vectors=user_vectors)
+        twin.__dict__["_columns"] = self._columns
+        return twin
 
     @cached_property
     def _columns(self) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ rows reached .636 where training with these users gave .659 and popularity .455 
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,24 +69,47 @@ def fold_in(model: NCF, data: PreparedData, people: PreparedData, *, ridge: floa
 def fold_in_packed(
     packed: PackedNCF | PackedGMF, data: PreparedData, people: PreparedData, *, ridge: float = RIDGE
 ) -> PackedNCF | PackedGMF:
+    """`fold_in` of a packed network, see `PackedFoldIn`."""
+    return PackedFoldIn.of(packed, data, ridge=ridge)(people.train, people.user_ids)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedFoldIn:
     """`fold_in` of a packed network: by the embeddings as they are stored, and by nothing else of it.
 
-    Raises `DataError` for one that reads a user's last items: in the file they are part of the user's row.
+    Attributes:
+        packed: the network.
+        function: from the items of a person to the person's row.
     """
-    if packed.provenance.get("model", {}).get("n_recent"):
-        raise DataError(
-            "a packed network that reads a user's last items holds them in the user's row, so it cannot read those of "
-            "new people; ask the run"
-        )
-    if isinstance(packed, PackedGMF):
-        function = RowFunction.of(packed.item_factors[:], packed.user_factors[:], data.train, ridge)
-        rows = _stored(function(people.train))
-        return replace(packed, user_factors=rows, embeddings="float32", user_ids=people.user_ids)
-    users = [table[:] for table in (packed.user_factors, packed.user_features)]
-    items = [table[:] for table in (packed.item_factors, packed.item_features)]
-    function = RowFunction.of(_joined(items), _joined(users), data.train, ridge)
-    factors, features = np.split(function(people.train), [users[0].shape[1]], axis=1)
-    return replace(packed, user_factors=_stored(factors), user_features=_stored(features), user_ids=people.user_ids)
+
+    packed: PackedNCF | PackedGMF
+    function: "RowFunction"
+
+    @classmethod
+    def of(cls, packed: PackedNCF | PackedGMF, data: PreparedData, *, ridge: float = RIDGE) -> "PackedFoldIn":
+        """Learn the function from the users of ``data``, which the network was trained on.
+
+        Raises `DataError` for a network that reads a user's last items: in the file they are part of the user's row.
+        """
+        if packed.provenance.get("model", {}).get("n_recent"):
+            raise DataError(
+                "a packed network that reads a user's last items holds them in the user's row, so it cannot read those "
+                "of new people; ask the run"
+            )
+        if isinstance(packed, PackedGMF):
+            users, items = [packed.user_factors[:]], [packed.item_factors[:]]
+        else:
+            users = [table[:] for table in (packed.user_factors, packed.user_features)]
+            items = [table[:] for table in (packed.item_factors, packed.item_features)]
+        return cls(packed=packed, function=RowFunction.of(_joined(items), _joined(users), data.train, ridge))
+
+    def __call__(self, people: Interactions, user_ids: NDArray[Any]) -> PackedNCF | PackedGMF:
+        """The network with rows for ``people``, who have these ids, in the place of its users'."""
+        rows = self.function(people)
+        if isinstance(self.packed, PackedGMF):
+            return replace(self.packed, user_factors=_stored(rows), embeddings="float32", user_ids=user_ids)
+        factors, features = np.split(rows, [self.packed.user_factors.size], axis=1)
+        return self.packed.with_users(_stored(factors), _stored(features), user_ids)
 
 
 def _stored(rows: NDArray[np.float32]) -> PackedTable:

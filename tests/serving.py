@@ -113,3 +113,50 @@ def serving(*arguments: Any, log: Path | None = None, wait: bool = True) -> Iter
             server.join()
             assert process.stderr is not None
             process.stderr.close()
+
+
+class Load:
+    """Clients that ask without a pause, each over one connection as long as the server keeps it.
+
+    Args:
+        server: whom they ask.
+        paths: what they ask for, in turn.
+        n_clients: how many they are.
+
+    Attributes:
+        answers: path and answer of each request.
+        lost: what went wrong instead of an answer.
+    """
+
+    def __init__(self, server: Server, paths: list[str], n_clients: int = 4) -> None:
+        self.answers: list[tuple[str, Any]] = []
+        self.lost: list[str] = []
+        self._server, self._paths, self._is_over = server, paths, False
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(n_clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=30)
+        while not self._is_over:
+            number += 1
+            path = self._paths[number % len(self._paths)]
+            try:
+                connection.request("GET", path)
+                found = connection.getresponse()
+                document = json.loads(found.read())
+                self.answers.append((path, document))
+                if found.status != 200:
+                    self.lost.append(f"{path}: {document}")
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(f"{path}: {error!r}")
+                connection.close()
+        connection.close()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import ncf_ppt
@@ -72,6 +73,19 @@ def test_lists_are_those_of_the_library(server: Server, model: ncf_ppt.TrainedNC
     assert len(had["titles"]) == len(had["item_ids"])
 
 
+def test_somebody_unknown_is_read_from_a_history(server: Server, model: ncf_ppt.TrainedNCF) -> None:
+    history = [7, 3, 11, 3]
+    frame = {"user_id": [1] * 4, "item_id": history, "timestamp": [1, 2, 3, 4]}
+    (expected,) = model.recommend(history=pd.DataFrame(frame), k=5).to_dicts()
+    found = server.ask("/recommend", {"history": [*history, 999], "k": 5}).json
+    assert found["n_unknown_items"] == 1
+    (entry,) = found["recommendations"]
+    assert (entry["user_id"], entry["item_ids"], entry["scores"]) == (None, expected["item_ids"], expected["scores"])
+    assert not {3, 7, 11} & set(entry["item_ids"])
+    with_seen = server.ask("/recommend?history=7&history=3&history=11&include_seen=1&k=150").json["recommendations"]
+    assert len(with_seen[0]["item_ids"]) == 150
+
+
 def test_scores_and_items_alike_are_those_of_the_library(server: Server, model: ncf_ppt.TrainedNCF) -> None:
     expected = model.score([(3, 1), (1, 2), (3, 2)]).to_dicts()
     assert server.ask("/score", {"pairs": [[3, 1], [1, "2"], [3, 2]]}).json["scores"] == expected
@@ -106,7 +120,7 @@ def test_requests_together_are_scored_together_and_answered_alike(server: Server
         ("/recommend?user=1&k=0", None, 400, "k is 0; it must be at least 1 and at most 200"),
         ("/recommend?user=1&k=201", None, 400, "k is 201"),
         ("/recommend?user=1&k=ten", None, 400, "k is 'ten'; it must be an integer"),
-        ("/recommend?user=1&kk=2", None, 400, "parameter 'kk' is unknown; it must be one of user, k, include_seen"),
+        ("/recommend?user=1&kk=2", None, 400, "parameter 'kk' is unknown; it must be one of user, history, k"),
         ("/recommend?user=1&k=2&k=3", None, 400, "parameter k is there twice"),
         ("/recommend?user=%ff", None, 400, "the query cannot be read"),
         ("/recommend?user=1&include_seen=maybe", None, 400, "include_seen is 'maybe'; it must be true or false"),
@@ -115,11 +129,13 @@ def test_requests_together_are_scored_together_and_answered_alike(server: Server
         ("/recommend", {"users": [1.5]}, 400, "user 1.5 cannot be an id"),
         ("/recommend", {"users": 1}, 400, "users is 1; it must be a list"),
         ("/recommend", {"users": [1], "items": [12345]}, 400, "none of the 150 items of the catalogue is left"),
-        ("/recommend", {"users": [1], "top": 3}, 400, "field 'top' is unknown; it must be one of users, k"),
+        ("/recommend", {"users": [1], "top": 3}, 400, "field 'top' is unknown; it must be one of users, history, k"),
         ("/recommend", [1], 400, "the body is no JSON object ([1])"),
         ("/recommend", b"{", 400, "the body is no JSON object"),
         ("/recommend", b"[" * 4000, 400, "the body is no JSON object"),
         ("/recommend", b" " * 5001, 413, "the body is larger than 5,000 bytes"),
+        ("/recommend", {"users": [1], "history": [1]}, 400, "history is there with users; name either"),
+        ("/recommend", {"history": [999]}, 400, "no item of the history is in the catalogue (it begins with 999)"),
         ("/score", {"pairs": [[1]]}, 400, "pairs holds [1]; it must be lists of a user and an item"),
         ("/score?item=1", None, 400, "user is missing"),
         ("/similar?item=0", None, 404, "item 0 is unknown: the training data hold 150 items"),

@@ -36,7 +36,7 @@ _SAFE: Headers = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"
 _CLOSE = (b"connection", b"close")
 _OPEN = {"/", "/healthz", "/readyz"}
 _POSTED = {
-    "/recommend": ("users", "k", "include_seen", "items", "exclude"),
+    "/recommend": ("users", "history", "k", "include_seen", "items", "exclude"),
     "/similar": ("items", "k"),
     "/score": ("user", "items", "pairs"),
 }
@@ -176,9 +176,10 @@ class App:
         if path == "/recommend":
             lists, k, n_unknown = questions.lists_wanted(fields, engine, limits)
             found = await self._batcher.ask(engine, "recommend", lists, deadline)
-            users = engine.users.of_numbers(np.array([each.user for each in lists]))
+            is_new = lists[0].user is None
+            users = [None] if is_new else engine.users.of_numbers(np.array([each.user for each in lists]))
             entries = [_list_of(engine, user, each) for user, each in zip(users, found, strict=True)]
-            more = {"n_unknown_items": n_unknown} if "items" in fields or "exclude" in fields else {}
+            more = {"n_unknown_items": n_unknown} if {"items", "exclude", "history"} & set(fields) else {}
             return self._json({"k": k, **more, "recommendations": entries}, engine)
         if path == "/similar":
             items, k = questions.alike_wanted(fields, engine, limits)

@@ -4,20 +4,19 @@ A result is a function of the model and the one who is asked about, never of the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import Interactions
 from ncf_ppt.candidates import Rescorer
+from ncf_ppt.fold_in import PackedFoldIn
 from ncf_ppt.http.known_ids import KnownIds, Texts
-from ncf_ppt.packed.tower import PackedNetwork
+from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
+from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import score_catalogue, top_items
-from ncf_ppt.similar_items import ItemsAlike, item_vectors
-from ncf_ppt.trained import TrainedNCF
-from ncf_ppt.two_stages import Candidates, FirstStage
+from ncf_ppt.similar_items import ItemsAlike
 from ppt_core.errors import DataError
 
 
@@ -26,16 +25,18 @@ class Wanted:
     """A list that is wanted.
 
     Attributes:
-        user: number of a known user.
+        user: number of a known user; None stands for somebody who is known by a history alone.
         k: length of the list; it is shorter where fewer items are left.
         include_seen: list what the user has, too.
         left_out: bool (n_items,), items that must not be listed; None leaves out nothing.
+        history: numbers of the items that somebody had, each once, oldest first.
     """
 
-    user: int
+    user: int | None
     k: int
     include_seen: bool = False
     left_out: NDArray[np.bool_] | None = None
+    history: tuple[int, ...] = ()
 
 
 Found = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -57,7 +58,7 @@ class Engine:
         seen: what each user had; None where no data were given.
         titles: of the items, by number; None without any.
         two_stages: finds candidates and scores them; None where all items are scored.
-        first_stage: how, if candidates were asked for.
+        fold_in: makes rows of histories for a network that knows its users by rows, and has its data at hand.
         longest: lists that candidates were chosen for have this length at most.
     """
 
@@ -71,64 +72,15 @@ class Engine:
     seen: Interactions | None
     titles: Texts | None
     two_stages: Rescorer | None
-    first_stage: FirstStage | None
+    fold_in: PackedFoldIn | None
     longest: int
-
-    @classmethod
-    def of(
-        cls,
-        trained: TrainedNCF,
-        *,
-        identity: str,
-        has_data: bool,
-        titles: dict[str, str] | None,
-        candidates: Candidates,
-        k: int,
-    ) -> "Engine":
-        """Prepare a trained network, packed or to be packed, for serving.
-
-        Args:
-            trained: as `ncf_ppt.trained.load` gives it.
-            identity: see the class.
-            has_data: whether its data are at hand: who had what, and what candidates are chosen by.
-            titles: of items by their original ids as text.
-            candidates: what the network is to score.
-            k: length of the lists that candidates are chosen for.
-
-        Raises `DataError` if the network ended in full precision, or its data are gone or others.
-        """
-        packed: Any = trained.scorer("packed")
-        users, items = KnownIds.of("user", packed.user_ids), KnownIds.of("item", packed.item_ids)
-        named = None
-        if titles is not None:
-            named = Texts.of([titles.get(str(item), "") for item in packed.item_ids.tolist()])
-        score, first_stage = packed, None
-        if candidates.source is not None:
-            score, first_stage = candidates.before(packed, packed, trained.data, k=k)
-        nobody = np.empty(0, np.int64)
-        bare = replace(packed, user_ids=nobody, item_ids=nobody)
-        bare.__dict__.update({name: value for name, value in packed.__dict__.items() if name not in bare.__dict__})
-        engine = cls(
-            name=trained.name,
-            identity=identity,
-            label=trained.protocol,
-            network=bare,
-            users=users,
-            items=items,
-            alike=ItemsAlike.of(item_vectors(bare)),
-            seen=score.seen if isinstance(score, Rescorer) else trained.data.known() if has_data else None,
-            titles=named,
-            two_stages=replace(score, score=bare) if isinstance(score, Rescorer) else None,
-            first_stage=first_stage,
-            longest=k,
-        )
-        engine.warm_up()
-        return engine
 
     def warm_up(self) -> None:
         """Answer one request of each kind, by which everything that is computed once is computed."""
         self.recommend([Wanted(user=0, k=min(self.longest, len(self.items)))])
         self.recommend([Wanted(user=0, k=1, include_seen=True, left_out=np.zeros(len(self.items), np.bool_))])
+        if self.reads_histories:
+            self.recommend([Wanted(user=None, k=1, history=(0,))])
         self.score([(0, 0)])
         self.similar([(0, 1)])
 
@@ -144,23 +96,56 @@ class Engine:
             items, scores, lengths, is_nan = self.two_stages.top(users, k)
             self._put(found, short, wanted, items, scores, lengths, is_nan)
         if whole:
-            users = np.array([wanted[number].user for number in whole], np.int64)
-            scores = score_catalogue(self.network, users, len(self.items))
+            some = [wanted[number] for number in whole]
+            scores = self._scores(some)
             is_nan = np.logical_or.reduce(np.isnan(scores), axis=1)
-            for row, number in enumerate(whole):
-                left_out = wanted[number].left_out
-                if left_out is not None:
-                    scores[row, left_out] = -np.inf
-            # Two calls where some want what they have and others do not.
-            for include_seen in (False, True):
-                rows = [row for row, number in enumerate(whole) if wanted[number].include_seen is include_seen]
-                if rows:
-                    numbers = [whole[row] for row in rows]
-                    k = min(max(wanted[number].k for number in numbers), len(self.items))
-                    some = scores if len(rows) == len(whole) else scores[rows]
-                    items, best, lengths = top_items(some, k, *self._seen_by(users[rows], include_seen))
-                    self._put(found, numbers, wanted, items, best, lengths, is_nan[rows])
+            for row, each in enumerate(some):
+                if each.left_out is not None:
+                    scores[row, each.left_out] = -np.inf
+                if not each.include_seen:
+                    scores[row, list(each.history)] = -np.inf
+            # Two calls where lists of some leave out what `seen` holds and those of others do not.
+            leaves_out = [not each.include_seen and each.user is not None for each in some]
+            for is_so in set(leaves_out):
+                rows = [row for row, value in enumerate(leaves_out) if value is is_so]
+                k = min(max(some[row].k for row in rows), len(self.items))
+                users = np.array([some[row].user if is_so else 0 for row in rows], np.int64)
+                these = scores if len(rows) == len(some) else scores[rows]
+                items, best, lengths = top_items(these, k, *self._seen_by(users, is_so))
+                self._put(found, [whole[row] for row in rows], wanted, items, best, lengths, is_nan[rows])
         return found
+
+    def _scores(self, wanted: Sequence[Wanted]) -> NDArray[np.float32]:
+        """The scores of all items for each, float32 (n, n_items)."""
+        users = np.array([each.user for each in wanted if each.user is not None], np.int64)
+        known = score_catalogue(self.network, users, len(self.items))
+        if len(users) == len(wanted):
+            return known
+        histories = [each.history for each in wanted if each.user is None]
+        new = score_catalogue(self._of_histories(histories), np.arange(len(histories)), len(self.items))
+        of_known, of_new = iter(known), iter(new)
+        return np.stack([next(of_new if each.user is None else of_known) for each in wanted])
+
+    @property
+    def reads_histories(self) -> bool:
+        """Whether lists can be made for somebody who is known by a history alone."""
+        return self.fold_in is not None or isinstance(self.network, PackedTwoTower)
+
+    def _of_histories(self, histories: Sequence[tuple[int, ...]]) -> Scorer:
+        """What scores items for the people of these histories, by their number."""
+        if isinstance(self.network, PackedTwoTower):
+            recent = np.full((len(histories), self.network.n_recent), -1, np.int32)
+            for row, history in enumerate(histories):
+                last = history[: -self.network.n_recent - 1 : -1]
+                recent[row, : len(last)] = last
+            return self.network.of_histories(recent)
+        assert self.fold_in is not None
+        people = Interactions(
+            offsets=np.cumsum([0, *map(len, histories)]),
+            items=np.array([item for history in histories for item in sorted(history)], np.int32),
+            n_items=len(self.items),
+        )
+        return self.fold_in(people, np.arange(len(histories)))
 
     def score(self, pairs: Sequence[tuple[int, int]]) -> list[float | DataError]:
         """The logit of each pair of a user and an item, by their numbers."""
@@ -177,11 +162,11 @@ class Engine:
 
     def _by_candidates(self, wanted: Wanted) -> bool:
         """Whether candidates hold the list: those that were chosen leave out what was seen, and nothing else."""
-        is_usual = wanted.left_out is None and not wanted.include_seen
+        is_usual = wanted.left_out is None and not wanted.include_seen and wanted.user is not None
         return self.two_stages is not None and is_usual and wanted.k <= self.longest
 
-    def _seen_by(self, users: NDArray[np.int64], include_seen: bool) -> tuple[Interactions, NDArray[np.int64]]:
-        if include_seen or self.seen is None:
+    def _seen_by(self, users: NDArray[np.int64], leaves_out: bool) -> tuple[Interactions, NDArray[np.int64]]:
+        if not leaves_out or self.seen is None:
             return Interactions.none(n_users=1, n_items=len(self.items)), np.zeros(len(users), np.int64)
         return self.seen, users
 
@@ -200,9 +185,9 @@ class Engine:
             is_bad = bool(is_nan[row])
             found[number] = self._diverged(wanted[number].user) if is_bad else (items[row, :n], scores[row, :n])
 
-    def _diverged(self, user: int) -> DataError:
-        (name,) = self.users.of_numbers(np.array([user]))
+    def _diverged(self, user: int | None) -> DataError:
+        who = "the history" if user is None else f"user {self.users.of_numbers(np.array([user]))[0]}"
         return DataError(
-            f"the scores of user {name} hold NaN, so nothing can be recommended; the model has diverged: train it "
+            f"the scores of {who} hold NaN, so nothing can be recommended; the model has diverged: train it "
             "again with a lower learning rate"
         )

@@ -9,7 +9,9 @@ import os
 import socket
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ppt_core.environment import set_environment
 from ppt_core.errors import DataError
@@ -32,35 +34,65 @@ def main() -> None:
         channel.send({"event": "loaded", "notices": notices})
 
 
-def load_into(number: int, values: dict[str, object]) -> list[str]:
+def load_into(number: int, values: dict[str, Any]) -> list[str]:
     """Load what the settings ``values`` name into an open file; return what the user may want to know of it."""
+    import numpy as np
+
+    from ncf_ppt.candidates import Rescorer
     from ncf_ppt.http.engine import Engine
     from ncf_ppt.http.handover import write_handover
+    from ncf_ppt.http.known_ids import KnownIds, Texts
     from ncf_ppt.http.settings import Settings
     from ncf_ppt.side_files import read_titles
+    from ncf_ppt.similar_items import ItemsAlike, item_vectors
     from ncf_ppt.trained import load
     from ncf_ppt.two_stages import Candidates
 
     settings = Settings.from_dict(values)
     trained = load(settings.model, data=settings.data)
     has_data = settings.data is not None or not trained.is_packed
-    wanted = Candidates(settings.candidates, settings.n_candidates, settings.recall)
-    if wanted.source is not None and not has_data:
+    candidates = Candidates(settings.candidates, settings.n_candidates, settings.recall)
+    if candidates.source is not None and not has_data:
         raise DataError(f"candidates= are chosen by what users had; name the data of {settings.model} with data=")
-    engine = Engine.of(
-        trained,
+    packed: Any = trained.scorer("packed")
+    score, first_stage = packed, None
+    if candidates.source is not None:
+        score, first_stage = candidates.before(packed, packed, trained.data, k=settings.limits.k)
+    two_stages = score if isinstance(score, Rescorer) else None
+    nobody = np.empty(0, np.int64)
+    bare = replace(packed, user_ids=nobody, item_ids=nobody)
+    bare.__dict__.update({name: value for name, value in packed.__dict__.items() if name not in bare.__dict__})
+    titles = None if settings.titles is None else read_titles(settings.titles)
+    engine = Engine(
+        name=trained.name,
         identity=identity_of(settings.model),
-        has_data=has_data,
-        titles=None if settings.titles is None else read_titles(settings.titles),
-        candidates=wanted,
-        k=settings.limits.k,
+        label=trained.protocol,
+        network=bare,
+        users=KnownIds.of("user", packed.user_ids),
+        items=KnownIds.of("item", packed.item_ids),
+        alike=ItemsAlike.of(item_vectors(bare)),
+        seen=two_stages.seen if two_stages is not None else trained.data.known() if has_data else None,
+        titles=None if titles is None else Texts.of([titles.get(str(item), "") for item in packed.item_ids.tolist()]),
+        two_stages=None if two_stages is None else replace(two_stages, score=bare),
+        fold_in=_fold_in(bare, trained.data) if has_data else None,
+        longest=settings.limits.k,
     )
+    engine.warm_up()
     with os.fdopen(number, "wb", closefd=False) as file:
         write_handover(engine, file)
-    notices = [] if engine.first_stage is None else [str(engine.first_stage)]
+    notices = [] if first_stage is None else [str(first_stage)]
     if not has_data:
         notices.append("without data= nobody knows what users had: lists hold that, too")
     return notices
+
+
+def _fold_in(packed: Any, data: Any) -> Any:
+    """What makes rows of histories; None for a network that needs none, or cannot have any."""
+    from ncf_ppt.fold_in import PackedFoldIn
+    from ncf_ppt.packed.tower import PackedTwoTower
+
+    reads_them_itself = isinstance(packed, PackedTwoTower) or packed.provenance.get("model", {}).get("n_recent")
+    return None if reads_them_itself else PackedFoldIn.of(packed, data)
 
 
 def identity_of(model: Path) -> str:

@@ -66,7 +66,8 @@ def openapi(limits: Limits) -> bytes:
                 best,
                 lists,
                 parameters=[
-                    _parameter("user", users, "An original id; may be there several times.", required=True),
+                    _parameter("user", users, "An original id; may be there several times."),
+                    _parameter("history", items, "In place of users: an item that somebody had, oldest first."),
                     _parameter("k", k, "Length of the lists."),
                     _parameter("include_seen", seen, "List what a user has, too."),
                     _parameter("items", _many(_ID), "An item to choose among; may be there several times."),
@@ -78,7 +79,15 @@ def openapi(limits: Limits) -> bytes:
                 lists,
                 **_posted(
                     _object(
-                        {"users": users}, {"k": k, "include_seen": seen, "items": _many(_ID), "exclude": _many(_ID)}
+                        {},
+                        {
+                            "users": users,
+                            "history": items,
+                            "k": k,
+                            "include_seen": seen,
+                            "items": _many(_ID),
+                            "exclude": _many(_ID),
+                        },
                     )
                 ),
             ),

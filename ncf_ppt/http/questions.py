@@ -22,6 +22,7 @@ Names = Mapping[str, str]
 
 RECOMMEND: Names = {
     "user": "users*",
+    "history": "history*",
     "k": "k",
     "include_seen": "include_seen",
     "items": "items*",
@@ -74,9 +75,16 @@ def lists_wanted(fields: dict[str, Any], engine: Engine, limits: Limits) -> tupl
     """What `Engine.recommend` is to find, k, and how many of the items that were named are unknown."""
     k = _k(fields, limits)
     include_seen = _flag(fields, "include_seen")
-    users = _ids(fields, "users", engine.users, limits.max_users)
     left_out, n_unknown = _left_out(fields, engine.items)
-    return [Wanted(user=user, k=k, include_seen=include_seen, left_out=left_out) for user in users], k, n_unknown
+    if "history" not in fields:
+        users = _ids(fields, "users", engine.users, limits.max_users)
+        return [Wanted(user=user, k=k, include_seen=include_seen, left_out=left_out) for user in users], k, n_unknown
+    if "users" in fields:
+        raise Problem(400, "history is there with users; name either users, or the history of somebody who is none")
+    history = _history(fields, engine, limits.max_users)
+    n_unknown += len(fields["history"]) - len(history)
+    known = tuple(dict.fromkeys(reversed(history)))[::-1]  # each item once, at its latest place
+    return [Wanted(user=None, k=k, include_seen=include_seen, left_out=left_out, history=known)], k, n_unknown
 
 
 def alike_wanted(fields: dict[str, Any], engine: Engine, limits: Limits) -> tuple[list[tuple[int, int]], int]:
@@ -104,6 +112,18 @@ def one_user(fields: dict[str, Any], engine: Engine) -> int:
     if "user" not in fields:
         raise Problem(400, "user is missing; name one")
     return engine.users.number(fields["user"])
+
+
+def _history(fields: dict[str, Any], engine: Engine, most: int) -> list[int]:
+    """Numbers of the items of a history, as far as the catalogue has them."""
+    named = _list(fields, "history", most)
+    if not engine.reads_histories:
+        raise Problem(400, "this server cannot read a history; it takes two towers, or the data of the training")
+    history = [number for number in engine.items.numbers(named).tolist() if number >= 0]
+    if not history:
+        begin = ", ".join(shortened(item) for item in named[:3])
+        raise Problem(400, f"no item of the history is in the catalogue (it begins with {begin}); check the ids")
+    return history
 
 
 def _k(fields: dict[str, Any], limits: Limits) -> int:

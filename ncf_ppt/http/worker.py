@@ -108,27 +108,30 @@ class Worker:
         n, of = len(self._connections), self._metrics.of
         if any(of("workers", row) and of("connections", row) < n for row in self._rows if row != self._metrics.row):
             self._loop.remove_reader(self._listener)
-            self._loop.call_later(_PATIENCE, self._accept_now)
+            self._loop.call_later(_PATIENCE, self._accept_after_all)
         else:
-            self._accept_now(again=False)
+            self._accept_one()
 
-    def _accept_now(self, again: bool = True) -> None:
-        if self._stopping is not None:
-            return
-        if again:
+    def _accept_after_all(self) -> None:
+        if self._stopping is None:
             self._loop.add_reader(self._listener, self._accept)
+            self._accept_one()
+
+    def _accept_one(self) -> bool:
+        """Take a connection, if one waits."""
         try:
             client, _ = self._listener.accept()
         except OSError:  # another worker was quicker, or the client is gone
-            return
+            return False
         if len(self._connections) >= self._most_connections:
             client.close()
-            return
+            return True
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._connect(client))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
+        return True
 
     async def _connect(self, client: socket.socket) -> None:
         try:
@@ -151,6 +154,8 @@ class Worker:
     async def _stop(self, grace: float) -> None:
         """End what was begun, within ``grace`` seconds, and then end."""
         self._loop.remove_reader(self._listener)
+        while self._accept_one():  # nobody else may come for those who wait
+            pass
         self._listener.close()
         self._metrics.set("workers", 0)
         self._app.is_draining = True

@@ -1,7 +1,7 @@
 """A packed NCF network: what a trained one amounts to, and the scores of pairs by it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -128,6 +128,25 @@ class PackedNCF:
         """What the first activation is about for candidates (n, m) of users (n,): float32 (n, m, channels)."""
         sums: NDArray[np.float32] = self._user_values[users][:, np.newaxis] + self._item_values[candidates]
         return np.where(self.first_thresholds.flipped, -sums, sums)
+
+    def with_users(self, factors: PackedTable, features: PackedTable, user_ids: NDArray[Any]) -> "PackedNCF":
+        """The same network for other users; what was computed of its items is shared.
+
+        A user's half of the first layer is a product of its own, so that scores depend on no other user.
+        """
+        twin = replace(self, user_factors=factors, user_features=features, user_ids=user_ids)
+        of_items = ("counters", "_thresholds", "_item_values", "_item_factors", "_tiles")
+        twin.__dict__.update({name: self.__dict__[name] for name in of_items if name in self.__dict__})
+        rows = [
+            self._half(
+                self.first.x_half, PackedTable(values=features[number : number + 1], scales=None, size=features.size)
+            )
+            for number in range(len(features))
+        ]
+        twin.__dict__["_user_values"] = (
+            np.concatenate(rows) if rows else np.empty((0, self.first.out_features), np.float32)
+        )
+        return twin
 
     @cached_property
     def counters(self) -> Counters:

@@ -106,6 +106,10 @@ class PackedTwoTower:
                 vectors[rows, :-1] = found[: rows.stop - rows.start].numpy()
         return vectors
 
+    def of_histories(self, recent: NDArray[np.int32]) -> MatrixFactorization:
+        """What scores items for people of these histories (n, n_recent), newest first and -1 behind, by number."""
+        return self._products.with_users(self.user_vectors(recent))
+
     def item_vectors(self) -> NDArray[np.float32]:
         """See `ncf_ppt.two_tower.TwoTower.item_vectors`."""
         return np.concatenate([self.items[:], self.item_biases[:, np.newaxis]], axis=1)
