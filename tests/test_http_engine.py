@@ -78,9 +78,8 @@ def test_candidates_answer_as_the_library_does_with_them(trained: Any) -> None:
     folder, model = trained
     engine = engine_of(folder / "packed", folder / "data", candidates="auto", n_candidates=40)
     expected = model.recommend(None, k=10, candidates="auto", n_candidates=40).to_dicts()
-    for (best, scores), other in zip(
-        engine.recommend([Wanted(user=n, k=10) for n in range(120)]), expected, strict=True
-    ):
+    found = lists_of(engine, [Wanted(user=number, k=10) for number in range(120)])
+    for (best, scores), other in zip(found, expected, strict=True):
         assert engine.items.of_numbers(best) == other["item_ids"]
         assert scores.tolist() == other["scores"]
     with pytest.raises(DataError, match="candidates= are chosen by what users had; name the data of"):
