@@ -5,6 +5,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+import torch
 from click import Command
 from click.testing import CliRunner
 
@@ -62,6 +63,21 @@ def test_train_step_goes_on_without_a_compiler(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "g++").write_text("#!/bin/sh\n")
     (tmp_path / "g++").chmod(0o755)
     assert train_step.without_compiler(["stock", "compiled"]) == ["stock", "compiled"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
+def test_the_compiled_network_trains_as_the_plain_one(tiny_data: PreparedData) -> None:
+    if not train_step.without_compiler(["compiled"]):
+        pytest.skip("no C++ compiler")
+    weights = {}
+    for row in ("stock", "compiled"):
+        torch.manual_seed(0)
+        model, step = train_step.make_stepper(row, tiny_data, 64)
+        for _ in range(3):
+            step()
+        weights[row] = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    torch.testing.assert_close(weights["compiled"], weights["stock"], rtol=1e-3, atol=1e-4)
 
 
 def test_train_step_prints_every_row() -> None:
