@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.fitting import fit
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.optimizers import AdamSettings
 from ncf_ppt.recipes import RECIPES, recipe
@@ -78,3 +80,13 @@ def test_a_setting_of_another_type(setting: dict[str, object], message: str) -> 
 def test_numbers_of_numpy_and_none_are_settings() -> None:
     changed = recipe("mlperf").with_settings(epochs=np.float32(2), seed=np.int64(3), threshold=None)
     assert (changed.training.epochs, changed.training.seed, changed.training.threshold) == (2, 3, None)
+
+
+@pytest.mark.parametrize("name", ["mlperf", "mlperf-intel", "mlperf-nvidia"])
+def test_what_was_submitted_trains(name: str, tiny_data: PreparedData) -> None:
+    """On data smaller than a batch, an epoch is one step."""
+    result = fit(tiny_data, recipe=name, iterations=2, factors=4, layers=(8, 8, 8, 4)).result
+    assert result.training.iterations == 2
+    assert result.training.epochs == pytest.approx(2 / -(-19_400 // RECIPES[name].training.batch_size), rel=0.06)
+    assert result.threshold_reached is False
+    assert np.isfinite(result.loss)
