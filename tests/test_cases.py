@@ -10,9 +10,12 @@ import random
 import tarfile
 import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
@@ -22,6 +25,7 @@ import pytest
 from cli import main
 from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.columns import ReadOptions
+from data_prep.ratings.in_memory import read_object
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.readers import read_files
 from ppt_core.errors import DataError, DataWarning
@@ -566,22 +570,47 @@ REAL: dict[str, tuple[list[str], int]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_by_one_command(real_data: Path, tmp_path: Path, name: str) -> None:
+    """Every step of a person with such a file, and at each of them the ids of the file."""
     options, n_rows = REAL[name]
     path, ncf = real_data / "more" / name, CommandLine(main)
     document = ncf.succeed("prepare", path, "--out", tmp_path / "data", "--negatives", 99, *options)
     assert document["manifest"]["reading"]["n_rows"] == n_rows
     data = PreparedData.load(tmp_path / "data")
+
+    is_sessions = name.startswith("sample")
+    separators = {".dat": "\t", ".csv": ";" if is_sessions else ",", ".txt": " "}
+    opened = pd.read_csv(path, sep=separators[Path(path.stem).suffix], dtype=str, header=None, names=list("abcde"))
+    pairs = set(zip(opened["a"], opened["c" if is_sessions else "b"], strict=True))
+    users, items = {user for user, _ in pairs}, {item for _, item in pairs}
+    user_ids, item_ids = data.user_ids.astype(str), data.item_ids.astype(str)
+    trained = set(zip(user_ids[data.train.users()], item_ids[data.train.items], strict=True))
+    held_out = set(zip(user_ids, item_ids[data.test_items], strict=True))
+    assert trained | held_out <= pairs
+    assert not trained & held_out
+    for user, negatives in zip(user_ids, item_ids[data.test_negatives], strict=True):
+        assert not {(user, item) for item in negatives} & (trained | held_out)
+
     shape = ("--factors", 4, "--layers", "8,8,8,4", "--epochs", 1)
     ncf.succeed("train", "--data", tmp_path / "data", "--out", tmp_path / "run", *shape)
+    found = ncf.succeed("evaluate", tmp_path / "run", "--per-user", tmp_path / "ranks.parquet")
+    assert found["n_users"] == data.n_users
+    assert 0 < found["hit_ratio"] <= 1
+    assert pd.read_parquet(tmp_path / "ranks.parquet")["user_id"].astype(str).tolist() == user_ids.tolist()
+
     user = str(data.user_ids[0])
-    lists = ncf.succeed("recommend", tmp_path / "run", "--user", user)
-    separators = {".dat": "\t", ".csv": ";" if name.startswith("sample") else ",", ".txt": " "}
-    opened = pd.read_csv(path, sep=separators[Path(path.stem).suffix], dtype=str, header=None, names=list("abcde"))
-    items = set(opened["c" if name.startswith("sample") else "b"])
-    recommended = [str(item) for item in json.loads(json.dumps(lists))["recommendations"][0]["item_ids"]]
-    assert recommended
+    lists = ncf.succeed("recommend", tmp_path / "run", "--user", user)["recommendations"]
+    recommended = [str(item) for item in lists[0]["item_ids"]]
+    assert (str(lists[0]["user_id"]), len(recommended)) == (user, 10)
     assert set(recommended) <= items
-    assert not set(recommended) & set(opened.loc[opened["a"] == user, "b"])
+    assert not {(user, item) for item in recommended} & trained
+
+    ncf.succeed("export-embeddings", tmp_path / "run", "--out", tmp_path / "vectors")
+    ncf.succeed("pack", tmp_path / "run", "--out", tmp_path / "packed")
+    exported = {kind: pd.read_parquet(tmp_path / "vectors" / f"gmf_{kind}.parquet") for kind in ("users", "items")}
+    assert set(exported["users"].iloc[:, 0].astype(str)) == set(user_ids) <= users
+    assert set(exported["items"].iloc[:, 0].astype(str)) == set(item_ids) <= items
+    again = ncf.succeed("recommend", tmp_path / "packed", "--data", tmp_path / "data", "--user", user)
+    assert [str(item) for item in again["recommendations"][0]["item_ids"]] == recommended
 
 
 def test_csv_is_what_the_module_writes(tmp_path: Path) -> None:
@@ -589,3 +618,163 @@ def test_csv_is_what_the_module_writes(tmp_path: Path) -> None:
         writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
         writer.writerows([HEADER, *base()])
     assert len(read_files([tmp_path / "r.csv"]).ratings) == 1500
+
+
+ESCAPED = "".join(f'{u},"a \\"quoted\\" text, {i}",{r},{t},{i}\n' for u, i, r, t in base())
+NESTED = [{"user": {"id": int(u)}, "item": {"id": int(i), "name": "x"}, "ts": int(t)} for u, i, _, t in base()]
+MONGO = [{"user_id": {"$numberLong": u}, "item_id": int(i), "created_at": int(t)} for u, i, _, t in base()]
+OF_TWO_TYPES = [
+    {"user_id": u if n % 2 else int(u), "item_id": i, "ts": int(t)} for n, (u, i, _, t) in enumerate(base())
+]
+FOREIGN: dict[str, str] = {
+    "decimal commas, as spreadsheets write them": text([[u, i, f"{r},5", t] for u, i, r, t in base()], separator=";"),
+    "a first line for Excel": "sep=;\r\n" + text(base(), separator=";"),
+    "titles above the header": "Ratings of the shop\nwritten on 2020-09-30\n\n" + text(base()),
+    "backslashes as escapes, as Spark writes them": "user_id,name,rating,timestamp,item_id\n" + ESCAPED,
+    "a separator behind each row": text(base()).replace("\n", ",\n").replace("timestamp,\n", "timestamp\n"),
+    "blank lines at the end": text(base()) + "\n  \n\t\n",
+    "the end of a file of DOS": text(base()) + "\x1a",
+    "years of two digits": text(dated(base(), "%m/%d/%y %H:%M:%S")),
+    "zones": text(dated(base(), "%Y-%m-%dT%H:%M:%S+00:00")),
+    "microseconds": text([[*row[:3], row[3] + "000000"] for row in base()]),
+    "objects in JSON": "".join(json.dumps(each) + "\n" for each in NESTED),
+    "what MongoDB exports": "".join(json.dumps(each) + "\n" for each in MONGO),
+    "numbers and strings for ids": "".join(json.dumps(each) + "\n" for each in OF_TWO_TYPES),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_foreign_files_are_read_as_they_are(tmp_path: Path, case: str) -> None:
+    ratings = read_files([file(tmp_path, FOREIGN[case])]).ratings
+    users, items = ratings.user_ids[ratings.users], ratings.item_ids[ratings.items]
+    assert list(zip(users.tolist(), items.tolist(), strict=True)) == [(int(u), int(i)) for u, i, *_ in base()]
+    unit = 1_000_000 if ratings.times.max() > 10**12 else 1
+    assert (ratings.times // unit).astype(int).tolist() == [int(row[3]) for row in base()]
+
+
+def test_decimal_commas_are_compared(tmp_path: Path) -> None:
+    path = file(tmp_path, FOREIGN["decimal commas, as spreadsheets write them"])
+    found = read_files([path], ReadOptions(min_rating=3.5))
+    assert len(found.ratings) == sum(int(row[2]) >= 3 for row in base())
+    bad = file(tmp_path, FOREIGN["decimal commas, as spreadsheets write them"] + "1;2;3,5;soon\n", "bad")
+    assert len(read_files([bad], ReadOptions(min_rating=3.5, skip_bad_rows=True)).ratings) == len(found.ratings)
+
+
+WAYS_OUT: dict[str, tuple[Callable[[Rows], str | bytes], str]] = {
+    "one bad row": (
+        lambda rows: text(rows) + "1,,3,1600000000\n",
+        "line 1502 has no item .* leave it out with skip_bad",
+    ),
+    "a null of MySQL": (
+        lambda rows: text([["\\N" if u == "3" else u, *r] for u, *r in rows]),
+        "leave them out with skip",
+    ),
+    "a null of Excel": (
+        lambda rows: text([["#N/A" if u == "3" else u, *r] for u, *r in rows]),
+        "leave them out with skip",
+    ),
+    "hours alone": (
+        lambda rows: text(dated(rows, "%H:%M:%S"), header=["user_id", "item_id", "date", "time"]),
+        "name another column with time_column=, or say with time_format=",
+    ),
+    "several spaces": (
+        lambda rows: text([[f"{u:>7}", f"{i:>7}", r, t] for u, i, r, t in rows], separator=" "),
+        "several spaces between values; make them one, as `tr -s ' '` does",
+    ),
+    "packed twice": (lambda rows: bz2.compress(bz2.compress(text(rows).encode())), "is packed twice; unpack it once"),
+    "UTF-16": (lambda rows: text(rows).encode("utf-16"), "save it as UTF-8, or `iconv -f utf-16 -t utf-8` it"),
+    "Latin-1": (lambda rows: text([["é" + row[0], *row[1:]] for row in rows]).encode("latin-1"), "convert the file"),
+    "an object of lists": (lambda _: json.dumps({"a": 1}, indent=1), "over several lines; write an object a line"),
+    "a script of SQL": (lambda _: "INSERT INTO r VALUES (1,2);\n", "script of SQL; load it into its database"),
+    "Matrix Market": (lambda _: "%%MatrixMarket matrix\n3 3 1\n1 1 1\n", "is a Matrix Market file; read it with scipy"),
+    "a gap in JSON": (
+        lambda rows: json_lines(rows) + '{"reviewerID": null, "asin": "B1", "unixReviewTime": 3}\n',
+        "row 1501 has no user; correct the rows, or leave such rows out with skip_bad_rows=",
+    ),
+    "a broken line of JSON": (
+        lambda rows: json_lines(rows) + '{"reviewerID": "U1", "as\n',
+        "line 1501 is no JSON object",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WAYS_OUT)
+def test_a_refusal_names_the_way_out(tmp_path: Path, case: str) -> None:
+    make, message = WAYS_OUT[case]
+    with pytest.raises(DataError, match=message) as caught:
+        read_files([file(tmp_path, make(base()))])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (
+            pa.array([b"\x00" * 15 + b"\x07", b"\x01" * 16], pa.binary(16)),
+            [str(UUID(int=7)), str(UUID(bytes=b"\x01" * 16))],
+        ),
+        (pa.array([b"\x00" * 15 + b"\x07", b"\xff" * 16]), [str(UUID(int=7)), str(UUID(bytes=b"\xff" * 16))]),
+        (pa.array([b"anna", b"ben"]), ["anna", "ben"]),
+        (pa.array([b"\x01\xff", b"ben"]), ["01ff", "62656e"]),
+        (pa.array([b"\x01" * 12, b"\xff" * 12], pa.binary(12)), ["01" * 12, "ff" * 12]),
+        (pa.array(["7", "8"]).dictionary_encode(), [7, 8]),
+        (pa.array(["anna", "ben"]).cast(pa.string_view()).dictionary_encode(), ["anna", "ben"]),
+        (pa.array([Decimal(7), Decimal(8)], pa.decimal128(38, 9)), [7, 8]),
+        (pa.array([Decimal(2**70), Decimal(8)], pa.decimal256(76, 0)), [str(2**70), "8"]),
+        (pa.array([2**63 + 1, 8], pa.uint64()), [str(2**63 + 1), "8"]),
+        (pa.array([7.0, 8.0]), [7, 8]),
+    ],
+    ids=str,
+)
+def test_ids_of_every_type_that_databases_write(tmp_path: Path, column: Any, expected: list[Any]) -> None:
+    table = pa.table({"user_id": column, "item_id": [1, 2], "ts": [1, 2]})
+    assert read_object(table).ratings.user_ids.tolist() == expected
+    if not pa.types.is_dictionary(column.type) or column.type.value_type == pa.string():
+        pq.write_table(table, tmp_path / "r.parquet", store_schema=False)
+        assert read_files([tmp_path / "r.parquet"]).ratings.user_ids.tolist() == expected
+
+
+def test_objects_that_are_only_addresses_are_refused() -> None:
+    table = pa.table({"user_id": pa.array([b"12345678"] * 2, pa.binary(8)), "item_id": [1, 2]})
+    with pytest.raises(DataError, match="holds objects, or 8 bytes each; make the ids integers or strings"):
+        read_object(table)
+
+
+def test_the_ids_and_dates_that_python_has() -> None:
+    people = [UUID(int=7), UUID(int=8)]
+    assert read_object([(each, 1) for each in people]).ratings.user_ids.tolist() == list(map(str, people))
+    assert read_object([(each.bytes, 1) for each in people]).ratings.user_ids.tolist() == list(map(str, people))
+    assert read_object([(Decimal(7), 1)]).ratings.user_ids.tolist() == [7]
+    days = pd.DataFrame({"item": [1, 2], "time": [datetime.date(2020, 1, 2), datetime.date(2020, 1, 1)]})
+    days.index = pd.Index([4, 5], name="user_id")
+    found = read_object(days).ratings
+    assert found.user_ids.tolist() == [4, 5]
+    assert np.diff(found.times).tolist() == [-86_400_000_000]
+
+
+def test_tables_of_polars() -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    frame = polars.DataFrame({"user_id": ["a", "b", "a"], "item_id": [1, 2, 3], "ts": [3, 2, 1]})
+    enum = polars.Enum(["a", "b"])
+    for kind in (polars.String, polars.Categorical, enum, polars.Binary):
+        found = read_object(frame.with_columns(polars.col("user_id").cast(kind))).ratings
+        assert found.user_ids.tolist() == ["a", "b"]
+    dated = frame.with_columns(polars.from_epoch("ts", time_unit="s").dt.replace_time_zone("Europe/Paris"))
+    assert np.diff(read_object(dated).ratings.times).tolist() == [-1_000_000] * 2
+    with pytest.raises(DataError, match="a lazy table must be collected first"):
+        read_object(frame.lazy())
+
+
+def test_tables_of_duckdb(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    rows = "(values (1, 7, timestamp '2020-01-01 12:00:00'), (2, 8, timestamp '2020-01-02')) r(user_id, item_id, ts)"
+    kinds = ("bigint", "hugeint", "decimal(18, 0)", "uuid", "varchar", "double")
+    for kind in kinds:
+        user = "md5(user_id::varchar)::uuid" if kind == "uuid" else f"user_id::{kind}"
+        query = f"select {user} as user_id, item_id, ts from {rows}"
+        duckdb.sql(f"copy ({query}) to '{tmp_path}/{kind[:3]}.parquet'")
+        from_file = read_files([tmp_path / f"{kind[:3]}.parquet"]).ratings
+        from_memory = read_object(duckdb.sql(query)).ratings
+        assert from_file.user_ids.tolist() == from_memory.user_ids.tolist()
+        assert kind == "uuid" or from_file.user_ids.tolist() == [1, 2]
+        assert from_file.times.tolist() == from_memory.times.tolist() == [1577880000000000, 1577923200000000]

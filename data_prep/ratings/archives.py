@@ -153,7 +153,10 @@ def _with_compression(source: Source) -> Source:
     head = _head(source)
     found = next((kind for magic, kind in _COMPRESSIONS.items() if head.startswith(magic)), None)
     source = replace(source, compression=found)
-    foreign = foreign_kind(_head(source) if found else head)
+    inner = _head(source) if found else b""
+    if inner[:4] in _ZIP_MAGIC or any(map(inner.startswith, _COMPRESSIONS)):
+        raise DataError(f"{source} is packed twice; unpack it once")
+    foreign = foreign_kind(inner or head)
     if foreign:
         raise DataError(f"{source} is {foreign[0]}; {foreign[1]}")
     return source

@@ -21,24 +21,26 @@ _NAMES: dict[Role, tuple[str, str, str]] = {
         "user_id user 用户 用户id 用户编号",
         "uid usr usr_id customer_id customer cust_id client_id client visitor_id visitor member_id member reviewer_id "
         "reviewer account_id account person_id profile_id player_id player buyer_id shopper_id subscriber_id reader_id "
-        "listener_id viewer_id user_pseudo_id user_name user_idx household_id household_key device_id msno kunde "
-        "kunde_id kundennummer benutzer benutzer_id usuario cliente utilisateur review_profilename",
-        "session_id session cookie_id user_session",
+        "listener_id viewer_id user_pseudo_id user_name user_idx user_number "
+        "customer_number household_id household_key device_id msno kunde kunde_id kundennummer benutzer benutzer_id "
+        "usuario cliente utilisateur review_profilename",
+        "session_id session cookie_id user_session email user_email",
     ),
     "item": (
         "item_id item movie_id 商品 商品id 商品编号 物品 物品id 电影 电影id",
         "iid product_id product asin parent_asin sku sku_id stock_code article_id article book_id book isbn anime_id "
         "video_id video song_id song track_id track artist_id artist game_id game app_id app news_id business_id "
-        "venue_id poi_id place_id recipe_id ad_id content_id show_id movie film film_id aid goods_id offer_id "
-        "listing_id job_id course_id beer_id beer_beerid post_id music_id item_idx artikel artikel_id artikelnummer "
-        "produkt produkt_id produit producto",
-        "item_name product_name game_title movie_title book_title artist_name track_name title",
+        "article_number product_number item_number venue_id poi_id place_id recipe_id ad_id content_id show_id "
+        "movie film film_id aid goods_id offer_id listing_id job_id course_id beer_id beer_beerid post_id music_id "
+        "item_idx artikel artikel_id artikelnummer produkt produkt_id produit producto",
+        "item_name product_name product_title game_title movie_title book_title artist_name track_name title",
     ),
     "time": (
         "timestamp time 时间 时间戳",
         "ts event_time event_timestamp created_at created datetime date_time unix_time unix_timestamp "
         "unix_review_time review_time time_ms timestamp_ms epoch order_date purchase_date invoice_date "
-        "transaction_date transaction_dt t_dat visited_at watched_at played_at rated_at zeit zeitstempel bestelldatum",
+        "transaction_date transaction_dt t_dat order_time ordered_at purchase_time purchased_at transaction_time "
+        "rating_timestamp rating_time visited_at watched_at played_at rated_at zeit zeitstempel bestelldatum",
         "date event_date review_date day updated_at date_added 日期 datum fecha",
     ),
     "rating": (

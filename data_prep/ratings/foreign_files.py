@@ -20,6 +20,8 @@ _MAGIC = (
     (0, b"ORC", "an ORC file", "convert it to Parquet"),
     (0, b"RDX", "an R data file", "write the table with write.csv"),
     (0, b"X\n\0\0", "an R data file", "write the table with write.csv"),
+    (0, b"%%MatrixMarket", "a Matrix Market file", "read it with scipy.io.mmread and hand over the matrix"),
+    (0, b"@relation", "an ARFF file", _CSV),
     (0, b"%PDF", "a PDF document", "find the table of ratings itself"),
     (0, b"\x89PNG", "a picture", "find the table of ratings itself"),
     *(
@@ -35,10 +37,14 @@ def foreign_kind(head: bytes) -> tuple[str, str] | None:
         if head[place:].startswith(magic):
             return kind, advice
     start = head.lstrip()[:200].lower()
-    if start.startswith((b"<!doctype html", b"<html")):
+    if start.startswith((b"<!doctype html", b"<html", b"<table")):
         return "a web page", "fetch the file itself: a login or an error page may have come in its place"
     if start.startswith(b"["):
-        return "one JSON array", "write an object a line, as `jq -c '.[]'` does"
+        return "one JSON array", "write an object a line, as `jq -c '.[]'` or pandas with lines=True does"
+    if start.startswith(b"{") and not start.splitlines()[0].strip(b"{ \t"):
+        return "JSON with objects over several lines", "write an object a line, as `jq -c .` does"
+    if start.startswith((b"insert into ", b"create table ", b"-- mysql dump", b"-- postgresql", b"--\n-- postgresql")):
+        return "a script of SQL", "load it into its database, and export the table of ratings as csv"
     return None
 
 

@@ -15,28 +15,47 @@ from ppt_core.errors import DataError
 _WHOLE = r"^-?[0-9]+(\.0+)?$"
 
 
-def refuse_row(source: object, faulty: pa.ChunkedArray, what: str) -> None:
+def refuse_row(source: object, faulty: pa.ChunkedArray, what: str, advice: str = "") -> None:
     """Raise `DataError` that names the first row at fault, if there is one, and counts the others."""
     row = pc.index(faulty, True).as_py()
     if row >= 0:
         n_others = pc.sum(faulty).as_py() - 1
-        raise DataError(f"{source}: row {row + 1} {what}" + (f", like {n_others:,} more" if n_others else ""))
+        raise DataError(f"{source}: row {row + 1} {what}" + (f", like {n_others:,} more" if n_others else "") + advice)
 
 
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values of a column without a dictionary or an extension type around them; bytes are text, or a UUID."""
+    """The values of a column without a dictionary or an extension type around them; bytes are text (`_texts`)."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
         return plain_column(column)
     if pa.types.is_dictionary(kind):
-        return plain_column(column.cast(kind.value_type))
-    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
-        values = [None if value is None else str(uuid.UUID(bytes=value)) for value in column.to_pylist()]
-        return pa.chunked_array([pa.array(values, pa.large_string())])
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        values = [plain_column(pa.chunked_array([chunk.dictionary])) for chunk in column.chunks]
+        chunks = [each.combine_chunks().take(chunk.indices) for each, chunk in zip(values, column.chunks, strict=True)]
+        return pa.chunked_array(chunks, None if chunks else kind.value_type)
+    if pa.types.is_fixed_size_binary(kind) or str(kind) in ("binary", "large_binary", "binary_view"):
+        return pa.chunked_array([pa.array(_texts(column.to_pylist(), kind), pa.large_string())])
+    if str(kind) == "string_view":
         return column.cast(pa.large_string())
     return column
+
+
+def _texts(values: list[bytes | None], kind: pa.DataType) -> list[str | None]:
+    """Bytes as people write them: a UUID where each has 16, text where all are UTF-8 without controls, else hex."""
+    known = [value for value in values if value is not None]
+    texts = None if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16 else _decoded(known)
+    if texts is None and all(len(value) == 16 for value in known):
+        texts = [str(uuid.UUID(bytes=value)) for value in known]
+    found = iter(texts if texts is not None else [value.hex() for value in known])
+    return [None if value is None else next(found) for value in values]
+
+
+def _decoded(values: list[bytes]) -> list[str] | None:
+    try:
+        texts = [value.decode() for value in values]
+    except UnicodeDecodeError:
+        return None
+    return None if any(char < " " or char == "\x7f" for text in texts for char in set(text)) else texts
 
 
 def id_texts(source: object, role: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -44,26 +63,37 @@ def id_texts(source: object, role: str, column: pa.ChunkedArray) -> pa.ChunkedAr
 
     Raises `DataError` for ids that are neither integers nor strings.
     """
+    kind = column.type
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 8:  # pointers, as polars hands over objects
+        raise DataError(f"{source}: the {role} column holds objects, or 8 bytes each; make the ids integers or strings")
     try:
         column = plain_column(column)
         kind = column.type
         if pa.types.is_integer(kind) and kind != pa.uint64():
             return column.cast(pa.int64())
         if pa.types.is_floating(kind):  # what pandas makes of integers once a value was missing
-            finite = pc.is_finite(column)
-            refuse_row(source, pc.invert(pc.fill_null(finite, True)), f"has no {role} (found nan or inf)")
-            return column.cast(pa.int64())
+            refuse_row(source, pc.fill_null(pc.is_inf(column), False), f"has an infinite number for its {role}")
+            return pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column).cast(pa.int64())
         if pa.types.is_decimal(kind):
-            return column.cast(pa.int64())
+            return _integers_of(column)
         if kind == pa.uint64():
             return column.cast(pa.string()).dictionary_encode()
-        if str(kind) in ("string", "large_string", "string_view"):
+        if str(kind) in ("string", "large_string"):
             column = column.cast(pa.large_string())
             missing = pc.is_in(pc.utf8_trim_whitespace(column), pa.array(MISSING, pa.large_string()))
             return pc.if_else(missing, pa.scalar(None, pa.large_string()), column).cast(pa.string()).dictionary_encode()
     except pa.ArrowInvalid as error:
         raise DataError(f"{source}: the {role} ids are numbers, and not all are integers ({error})") from None
-    raise DataError(f"{source}: the {role} column holds {kind}; ids must be integers or strings")
+    raise DataError(f"{source}: the {role} column holds {str(kind)[:60]}; ids must be integers or strings")
+
+
+def _integers_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole decimals as integers, or as strings of digits where one has more than 64 bits."""
+    whole = column.cast(pa.decimal256(76 - max(column.type.scale, 0), 0))
+    try:
+        return whole.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return whole.cast(pa.string()).dictionary_encode()
 
 
 def typed_times(source: object, column: pa.ChunkedArray, time_format: str | None) -> pa.ChunkedArray:
@@ -82,16 +112,15 @@ def typed_times(source: object, column: pa.ChunkedArray, time_format: str | None
             return column.cast(pa.int64())
         if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             column = column.cast(pa.float64())
-            finite = pc.fill_null(pc.is_finite(column), True)
-            refuse_row(source, pc.invert(finite), "has a time that is nan or infinite")
-            return column
-        if str(kind) in ("string", "large_string", "string_view"):
+            refuse_row(source, pc.fill_null(pc.is_inf(column), False), "has an infinite time")
+            return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+        if str(kind) in ("string", "large_string"):
             return _times_of_texts(source, column.cast(pa.string()), time_format)
     except pa.ArrowInvalid as error:
         raise DataError(f"{source}: a time is too large ({error})") from None
     raise DataError(
-        f"{source}: the time column holds {kind} (first value {shorten(str(column[0].as_py()))}); "
-        "times must be numbers, dates or timestamps"
+        f"{source}: the time column holds {str(kind)[:60]} (first value {shorten(str(column[0].as_py()))}); "
+        "times must be numbers, dates or timestamps; name another column with time_column="
     )
 
 
@@ -115,7 +144,7 @@ def _times_of_texts(source: object, column: pa.ChunkedArray, time_format: str | 
     if faulty is not None:
         raise DataError(
             f"{source}: the time column holds string (first value {shorten(faulty)} that is no date like the others); "
-            "times must be numbers, dates or timestamps"
+            "times must be numbers, dates or timestamps; say with time_format= how dates are written"
         )
     found = pa.array(moments, pa.timestamp("us"), mask=~is_moment(moments))
     return pa.chunked_array([found.take(chunk.indices) for chunk in column.chunks])

@@ -1,7 +1,10 @@
 """Ratings that a program holds already: a DataFrame, columns, rows or a sparse matrix."""
 
 from collections.abc import Iterable, Mapping
+from datetime import date
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,7 @@ from data_prep.ratings.id_columns import id_texts
 from data_prep.ratings.moments import ISO, is_moment, possible_formats, read_moments
 from data_prep.ratings.raw_ratings import Ids, Ratings
 from data_prep.ratings.readers import ReadRatings, RoleTable, count_positives
-from data_prep.ratings.typed_tables import checked_table, roles_of
+from data_prep.ratings.typed_tables import checked_table, columns_by_role, roles_of
 from ppt_core.errors import DataError
 
 _ROLES: tuple[Role, ...] = ("user", "item", "time")
@@ -56,6 +59,8 @@ def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
             "rating": matrix.data[stored],
         }
     elif isinstance(source, (pd.DataFrame, Mapping)):
+        if isinstance(source, pd.DataFrame) and any(name is not None for name in source.index.names):
+            source = source.reset_index()
         names = roles_of(_NAME, list(map(str, source)), options)
         by_text = {str(name): name for name in source}
         columns = {role: source[by_text[name]] for role, name in names.items()}
@@ -86,9 +91,13 @@ def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
 
 
 def _read_arrow(source: Any, options: ReadOptions) -> ReadRatings:
-    table = pa.table(source)
-    names = roles_of(_NAME, table.column_names, options)
-    table = pa.table({role: table.column(name) for role, name in names.items()})
+    try:
+        table = pa.table(source)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"the ratings hold a column that Arrow does not know ({error}); make it integers or strings"
+        ) from None
+    names, table = columns_by_role(_NAME, table, options)
     table, n_bad = checked_table(_NAME, table, names, options)
     names = {role: name for role, name in names.items() if role in table.column_names}
     return count_positives(_NAME, RoleTable(table, names, "arrow", n_bad), options)
@@ -109,14 +118,14 @@ def _columns(source: Any) -> dict[Role, Any]:
     else:
         raise DataError(
             f"ratings cannot be read from {type(source).__name__}; give a path, the name of a known data set, a "
-            "DataFrame, columns, rows or a sparse matrix"
+            "DataFrame, columns, rows or a sparse matrix; a lazy table must be collected first"
         )
     if len(parts) not in (2, 3):
         raise DataError(f"the ratings have {len(parts)} columns; there are users, items and, if known, times")
     return dict(zip(_ROLES, parts, strict=False))
 
 
-def _ids(role: str, values: Any) -> Ids:
+def _ids(role: str, values: Any) -> Ids | pa.Array:
     ids = np.asarray(values)
     if ids.ndim == 1 and ids.dtype.kind in "iu":
         return ids
@@ -124,9 +133,13 @@ def _ids(role: str, values: Any) -> Ids:
     missing = np.flatnonzero(pd.isna(objects)) if objects.ndim == 1 else np.zeros(0, np.intp)
     if len(missing):
         raise DataError(f"row {missing[0]} has no {role}; drop the rows without one")
-    are_strings = objects.ndim == 1 and all(isinstance(value, str) for value in objects.tolist())
-    if are_strings:
+    kinds = {type(value) for value in objects.tolist()} if objects.ndim == 1 else set()
+    if kinds and all(issubclass(kind, str) for kind in kinds):
         return objects
+    if kinds in ({bytes}, {Decimal}):  # what Arrow knows, as in files
+        return pa.array(objects.tolist())
+    if kinds == {UUID}:
+        return np.array([str(value) for value in objects.tolist()], object)
     if objects.ndim == 1 and all(_is_integer(value) for value in objects.tolist()):
         return np.array([int(value) for value in objects.tolist()], np.int64)
     raise DataError(f"the {role} ids are neither all integers nor all strings; make them one or the other")
@@ -157,6 +170,8 @@ def _times(values: Any, time_format: str | None) -> pa.Array:
 
 
 def _dates(column: "pd.Series[Any]", time_format: str | None) -> pa.Array:
+    if all(isinstance(value, date) for value in column.tolist()):
+        return pa.array(pd.DatetimeIndex(pd.to_datetime(column)).as_unit("us").asi8, pa.timestamp("us"))
     texts = [value if isinstance(value, str) else "" for value in column.tolist()]
     formats = [time_format] if time_format else possible_formats(texts[:1]) or [ISO]
     moments = read_moments(_NAME, texts, formats)

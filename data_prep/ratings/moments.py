@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ppt_core.errors import DataError
 
 ISO = "ISO8601"
-_DAYS_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y")
-_MONTHS_FIRST = ("%m/%d/%Y", "%m-%d-%Y")
+_DAYS_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y", "%d/%m/%y", "%d.%m.%y")
+_MONTHS_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 _WITH_NAMES = (
     "%a %b %d %H:%M:%S %z %Y",

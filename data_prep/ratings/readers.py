@@ -157,7 +157,8 @@ def count_positives(name: str, part: RoleTable, options: ReadOptions) -> ReadRat
         not_counted["below_min_rating"] = n_before - len(table)
         if not len(table):
             highest = pc.max(part.table.column("rating")).as_py()
-            raise DataError(f"{name}: no row has a rating of {options.min_rating:g} (the highest is {highest:g})")
+            found = "there is none" if highest is None else f"the highest is {highest:g}"
+            raise DataError(f"{name}: no row has a rating of {options.min_rating:g} ({found})")
     times, has_times, unit = _times(table)
     users, user_ids = number_column(table.column("user"))
     items, item_ids = number_column(table.column("item"))

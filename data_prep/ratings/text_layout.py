@@ -1,15 +1,26 @@
 """Which values stand where in a text of ratings: found out from its first lines, or from what options say."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from data_prep.ratings.archives import Source
-from data_prep.ratings.columns import ADVICE, ROLES, ReadOptions, Role, find_columns, names_a_column, position_of
+from data_prep.ratings.columns import (
+    ADVICE,
+    ROLES,
+    ReadOptions,
+    Role,
+    find_columns,
+    known_names,
+    names_a_column,
+    plain_name,
+    position_of,
+)
 from data_prep.ratings.moments import possible_formats, unit_of
-from data_prep.ratings.text_lines import COMMENTS, MISSING, Kind, TextLayout, is_number, shorten
+from data_prep.ratings.text_lines import COMMENTS, MISSING, Kind, TextLayout, is_number, point, shorten
 from ppt_core.errors import DataError
 
 ACCEPTED_FORMATS = (
@@ -31,6 +42,10 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
     Raises `DataError` for what is no such text, or whose columns could be more than one thing.
     """
     lines, comments = _lines(source, sample)
+    said = re.fullmatch(r"sep=(.)", lines[0].text.strip("\r\n"), re.IGNORECASE)
+    if said and len(lines) > 1:  # as Excel writes it for itself
+        options, lines = replace(options, separator=options.separator or said[1]), lines[1:]
+    lines = _without_preamble(lines, options)
     first = lines[0]
     header = next(
         (line for line in comments if line.number < first.number and _header(line.text.lstrip("#% "), options)), None
@@ -48,12 +63,12 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
         for field in line.text.strip().split(separator)
     )
     quoted = quoted and separator != "::"
-    rows = [_split(line.text, separator, quoted=quoted) for line in lines]
+    names = _split(header.text, separator, quoted=quoted) if header else []
+    rows, escaped = _rows(lines, separator, len(names), quoted=quoted)
     width = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
     if header:
-        names = _split(header.text, separator, quoted=quoted)
-        if width == len(names) + 1 and len(rows) > 0:  # as R writes row names
-            names = ["", *names]
+        if rows and width == len(names) + 1:
+            names = _with_nameless(names, [row for row in rows if len(row) == width])
         width = len(names)
         positions = find_columns(source, names, options)
         if not positions:
@@ -64,6 +79,11 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
         positions = _numbered_columns(source, first, separator, rows, options)
     rows = [row for row in rows if len(row) == width]
     cells = {role: [row[place] for row in rows] for role, place in positions.items()}
+    decimal_comma = separator != "," and _has_decimal_commas(cells)
+    if decimal_comma:
+        cells |= {role: list(map(point, cells[role])) for role in cells if role in ("time", "rating")}
+    if separator == " " and any(line.text != line.text.strip() or "  " in line.text for line in lines[:1]):
+        raise DataError(f"{source} has several spaces between values; make them one, as `tr -s ' '` does")
     kinds = _kinds(cells, options)
     return TextLayout(
         separator=separator,
@@ -71,12 +91,51 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
         columns={role: (positions[role], kinds[role]) for role in ROLES if role in kinds},
         n_header_lines=header.number if header else first.number - 1,
         quoted=quoted,
+        escaped=escaped,
+        decimal_comma=decimal_comma,
         has_header=header is not None,
         names=tuple(name.strip() for name in names),
         formats=_time_formats(cells.get("time", []), options) if kinds.get("time") == "moment" else (),
         unread_event=_mention(names, positions, cells) if "event" in positions and "event" not in kinds else None,
         with_ratings=options.wants("rating"),
     )
+
+
+def _without_preamble(lines: list[_Line], options: ReadOptions) -> list[_Line]:
+    """The lines from a header on, where there are titles above it that name no columns."""
+    if options.header is not None or _header(lines[0].text, options):
+        return lines
+    for place, line in enumerate(lines[1:20], 1):
+        separator = _header(line.text, options)
+        if separator and all(separator not in above.text for above in lines[:place]):
+            names = list(map(plain_name, _split(line.text, separator, quoted=True)))
+            if all(any(name in known_names(role) for name in names) for role in ("user", "item")):
+                return lines[place:]
+    return lines
+
+
+def _rows(lines: Sequence[_Line], separator: str, n_names: int, *, quoted: bool) -> tuple[list[list[str]], bool]:
+    """The values of lines, and whether backslashes in them are escapes: where more lines then have all values."""
+    rows = [_split(line.text, separator, quoted=quoted) for line in lines]
+    if quoted and any('\\"' in line.text for line in lines):
+        escaped = [_split(line.text, separator, quoted=quoted, escaped=True) for line in lines]
+        width = n_names or Counter(map(len, escaped)).most_common(1)[0][0]
+        if sum(len(row) == width for row in escaped) > sum(len(row) == width for row in rows):
+            return escaped, True
+    return rows, False
+
+
+def _with_nameless(names: list[str], rows: list[list[str]]) -> list[str]:
+    """The names of columns of which one has none: behind the last separator of a row, or row names as R writes them."""
+    if all(not row[-1].strip() for row in rows):
+        return [*names, ""]
+    first = [row[0] for row in rows]
+    return ["", *names] if len(set(first)) == len(first) else names
+
+
+def _has_decimal_commas(cells: dict[Role, list[str]]) -> bool:
+    values = [value for role in ("time", "rating") for value in cells.get(role, []) if value.strip() not in MISSING]
+    return any(not is_number(value) and is_number(point(value)) for value in values)
 
 
 def without_ratings(layout: TextLayout) -> TextLayout:
@@ -87,7 +146,7 @@ def without_ratings(layout: TextLayout) -> TextLayout:
 def _lines(source: Source, sample: bytes) -> tuple[list[_Line], list[_Line]]:
     """The lines of a sample that are not blank, and those among them that are comments."""
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{source} is UTF-16 text, not UTF-8; save it as UTF-8")
+        raise DataError(f"{source} is UTF-16 text, not UTF-8; save it as UTF-8, or `iconv -f utf-16 -t utf-8` it")
     found = sample.removeprefix(b"\xef\xbb\xbf").splitlines()
     numbered = [(number, line) for number, line in enumerate(found, 1) if line.strip()]
     if not numbered:
@@ -98,7 +157,10 @@ def _lines(source: Source, sample: bytes) -> tuple[list[_Line], list[_Line]]:
     try:
         line_bytes.decode()
     except UnicodeDecodeError:
-        raise DataError(f"{source}: line {number} is not UTF-8 text ({line_bytes[:40]!r}); convert the file") from None
+        raise DataError(
+            f"{source}: line {number} is not UTF-8 text ({line_bytes[:40]!r}); convert the file, "
+            "as `iconv -f latin1 -t utf-8` does"
+        ) from None
     if len(numbered) > 1 and not sample.endswith((b"\n", b"\r")):
         numbered.pop()  # the sample may end within it
     lines = [_Line(number, line.decode(errors="replace")) for number, line in numbered]
@@ -121,11 +183,14 @@ def _nameless(source: Source, first: _Line, separator: str) -> DataError:
     )
 
 
-def _split(text: str, separator: str, *, quoted: bool) -> list[str]:
+def _split(text: str, separator: str, *, quoted: bool, escaped: bool = False) -> list[str]:
     if len(separator) > 1:
         return text.split(separator)
     try:
-        return next(csv.reader([text], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE))
+        escape = "\\" if escaped else None
+        if quoted:
+            return next(csv.reader([text], delimiter=separator, escapechar=escape))
+        return next(csv.reader([text], delimiter=separator, quoting=csv.QUOTE_NONE, escapechar=escape))
     except (csv.Error, StopIteration):
         return [text]
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +14,9 @@ from data_prep.ratings.moments import is_moment, parse_moments
 from ppt_core.errors import DataError
 
 # What pandas, R, SQL and spreadsheets write for a missing value. As an id it would merge many users into one.
-MISSING = ("", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None")
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null", "None", "\\N")
 COMMENTS = ("#", "%")
+_BLANKS = " \t\r\n\x1a"  # the last ends a file of old programs
 Kind = Literal["id", "integer", "number", "value", "event", "moment"]
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -32,6 +33,8 @@ class TextLayout:
         columns: the wanted columns: name -> (position from 0, what it holds).
         n_header_lines: lines to skip at the start.
         quoted: whether a value in double quotes may hold the separator.
+        escaped: whether a backslash within a value makes the next character plain, as Spark writes it.
+        decimal_comma: whether numbers have a comma where others have a point.
         has_header: whether one of the skipped lines names the columns.
         names: the names of all columns.
         formats: in which of these the moments may be written, see `data_prep.ratings.moments`.
@@ -44,6 +47,8 @@ class TextLayout:
     columns: Mapping[str, tuple[int, Kind]]
     n_header_lines: int = 0
     quoted: bool = False
+    escaped: bool = False
+    decimal_comma: bool = False
     has_header: bool = False
     names: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
@@ -64,23 +69,30 @@ def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[
             for number, line in enumerate(text, 1):
                 if number > layout.n_header_lines and line.strip("\r\n"):
                     fields = line.rstrip("\r\n").split(layout.separator)
-                    if not _is_comment(fields, layout):
+                    if not _is_no_row(fields, layout):
                         yield number, fields
             return
         reader = csv.reader(
-            text, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+            text,
+            delimiter=layout.separator,
+            quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE,
+            escapechar="\\" if layout.escaped else None,
         )
         try:
             for fields in reader:
-                if reader.line_num > layout.n_header_lines and fields and not _is_comment(fields, layout):
+                if reader.line_num > layout.n_header_lines and fields and not _is_no_row(fields, layout):
                     yield reader.line_num, fields
         except csv.Error as error:  # a value of more than 128 KiB; before Python 3.11 also a zero byte
             raise DataError(f"{source}: line {reader.line_num} cannot be split into values ({error})") from None
 
 
-def _is_comment(fields: list[str], layout: TextLayout) -> bool:
-    """Whether a line is a comment: it begins as one, and has not the values of a row."""
-    return len(fields) != layout.n_columns and fields[0].lstrip().startswith(COMMENTS)
+def _is_no_row(fields: list[str], layout: TextLayout) -> bool:
+    return len(fields) != layout.n_columns and is_no_row(layout.separator.join(fields))
+
+
+def is_no_row(line: str) -> bool:
+    """Whether a line that has not the values of a row may be left out: it begins as a comment, or is blank."""
+    return line.lstrip().startswith(COMMENTS) or not line.strip(_BLANKS)
 
 
 def first_fault(source: Source, layout: TextLayout) -> str | None:
@@ -89,12 +101,12 @@ def first_fault(source: Source, layout: TextLayout) -> str | None:
         if len(fields) != layout.n_columns:
             return f"line {number} has {_count(len(fields), 'value')} where {layout.n_columns} are needed"
         for name, (position, kind) in layout.columns.items():
-            if fault := _fault(fields[position], name, kind, layout.formats):
+            if fault := _fault(fields[position], name, kind, layout):
                 return f"line {number} {fault}"
     return None
 
 
-def _fault(value: str, name: str, kind: Kind, formats: Sequence[str]) -> str | None:
+def _fault(value: str, name: str, kind: Kind, layout: TextLayout) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -106,12 +118,20 @@ def _fault(value: str, name: str, kind: Kind, formats: Sequence[str]) -> str | N
         return f"has no {name} (found {value!r})"
     if kind == "integer" and not is_integer(value):
         return f"has {shorten(value)} where the {name} should be an integer"
-    if kind == "moment" and not any(is_moment(parse_moments([value], each)).all() for each in formats):
+    if kind == "moment" and not any(is_moment(parse_moments([value], each)).all() for each in layout.formats):
         return f"has {shorten(value)} where the {name} should be a date like the others"
-    if kind in ("number", "value") and not is_number(value):
+    if kind in ("number", "value") and not is_number(point(value) if layout.decimal_comma else value):
         what = "e.g. seconds since 1970" if kind == "number" else "or nothing"
-        return f"has {shorten(value)} where the {name} should be a finite number, {what}"
+        fault = f"has {shorten(value)} where the {name} should be a finite number, {what}"
+        if name != "time" or not any(char.isdigit() for char in value):
+            return fault
+        return f"{fault}; name another column with time_column=, or say with time_format= how dates are written"
     return None
+
+
+def point(value: str) -> str:
+    """A number with a decimal comma as one with a point; anything else as it is."""
+    return value.replace(",", ".") if value.count(",") == 1 and "." not in value else value
 
 
 def is_integer(value: str) -> bool:

@@ -9,7 +9,16 @@ import pyarrow.csv
 
 from data_prep.ratings.archives import Source
 from data_prep.ratings.moments import is_moment, read_moments
-from data_prep.ratings.text_lines import COMMENTS, MISSING, Kind, TextLayout, first_fault, is_integer, is_number
+from data_prep.ratings.text_lines import (
+    MISSING,
+    Kind,
+    TextLayout,
+    first_fault,
+    is_integer,
+    is_no_row,
+    is_number,
+    point,
+)
 from ppt_core.errors import DataError
 
 _BLOCK_BYTES = 1 << 23  # large blocks: each one builds its own dictionary of ids
@@ -76,12 +85,11 @@ def _spoilt(source: Source, layout: TextLayout, otherwise: str) -> DataError:
         table, n_bad = read_good_rows(source, layout)
     except (pa.ArrowInvalid, DataError):
         return DataError(f"{source}: {fault or otherwise}")
-    if n_bad < 2:
+    if not n_bad:  # a rating, which no row needs
         return DataError(f"{source}: {fault or otherwise}")
-    return DataError(
-        f"{source}: {fault or otherwise}, and {n_bad - 1:,} more of {len(table) + n_bad:,} rows cannot be read; "
-        "correct them, or leave them out with skip_bad_rows="
-    )
+    others = f", and {n_bad - 1:,} more of {len(table) + n_bad:,} rows cannot be read" if n_bad > 1 else ""
+    it = "them" if others else "it"
+    return DataError(f"{source}: {fault or otherwise}{others}; correct {it}, or leave {it} out with skip_bad_rows=")
 
 
 def _parse(
@@ -102,7 +110,7 @@ def _parse(
         gaps = {name: pa.null() if number_type is not None else text for name in names[1::2]}
 
     def of_another_length(row: pyarrow.csv.InvalidRow) -> str:
-        if row.text.lstrip().startswith(COMMENTS):
+        if is_no_row(row.text):
             return "skip"
         if skipped is None:
             return "error"
@@ -124,6 +132,7 @@ def _parse(
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=layout.separator[0],
                 quote_char='"' if layout.quoted else False,
+                escape_char="\\" if layout.escaped else False,
                 newlines_in_values=layout.quoted,
                 invalid_row_handler=of_another_length,
             ),
@@ -131,6 +140,7 @@ def _parse(
                 include_columns=[*wanted, *gaps],
                 column_types={**wanted, **gaps},
                 null_values=list(MISSING),
+                decimal_point="," if layout.decimal_comma else ".",
                 strings_can_be_null=False,
                 check_utf8=number_type is not None,
             ),
@@ -160,6 +170,7 @@ def _converted(source: Source, column: pa.ChunkedArray, kind: Kind, layout: Text
         moments = read_moments(source, [text or "" for text in known], layout.formats)
         values = pa.array(moments, pa.timestamp("us"), mask=~is_moment(moments))
     else:
+        known = [point(text) if text and layout.decimal_comma else text for text in known]
         numbers = [float(text) if text and is_number(text) else None for text in known]
         readable = [(text or "", n) for text, n in zip(known, numbers, strict=True)]
         if kind != "value" and all(n is None or is_integer(text) for text, n in readable):

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,7 @@ from ppt_core.errors import DataError
 
 _JSON_BLOCK_BYTES = 1 << 24
 _SMALL_BYTES = 1 << 20
+_SKIP = "; correct the rows, or leave such rows out with skip_bad_rows="
 
 
 def typed_format(head: bytes) -> str | None:
@@ -66,6 +68,45 @@ def roles_of(source: object, names: Sequence[str], options: ReadOptions) -> dict
     return {role: names[position] for role, position in positions.items() if role != "event" or options.wants("event")}
 
 
+def _leaves(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """The columns of a schema by name, each with where it lies: that of ``{"user": {"id": 3}}`` is ``user.id``.
+
+    A name that begins with a dollar, as MongoDB writes the type of a value, adds nothing.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for top in schema:
+        waiting: list[tuple[pa.Field, str, tuple[str, ...]]] = [(top, top.name, (top.name,))]
+        while waiting:
+            field, name, path = waiting.pop(0)
+            if pa.types.is_struct(field.type) and field.type.num_fields:
+                within = [field.type.field(place) for place in range(field.type.num_fields)]
+                waiting += [(e, name if e.name[:1] == "$" else f"{name}.{e.name}", (*path, e.name)) for e in within]
+            else:
+                found.setdefault(name, path)
+    return found
+
+
+def _leaves_of(value: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """`_leaves` of one JSON object."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, within in value.items():
+        deeper = _leaves_of(within) if isinstance(within, dict) and within else {"": ()}
+        for rest, path in deeper.items():
+            shown = name if not rest or rest[:1] == "$" else f"{name}.{rest}"
+            found.setdefault(shown, (name, *path))
+    return found
+
+
+def _by_role(table: pa.Table, roles: dict[Role, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
+    columns = {}
+    for role, name in roles.items():
+        top, *path = leaves[name]
+        columns[role] = table.column(top)
+        for part in path:
+            columns[role] = pc.struct_field(columns[role], part)
+    return pa.table(columns)
+
+
 def checked_table(
     source: object, table: pa.Table, roles: dict[Role, str], options: ReadOptions
 ) -> tuple[pa.Table, int]:
@@ -81,7 +122,7 @@ def checked_table(
         column = table.column(role)
         if role in ("user", "item"):
             if not options.skip_bad_rows:
-                refuse_row(source, pc.is_null(column), f"has no {role}")
+                refuse_row(source, pc.is_null(column), f"has no {role}", _SKIP)
             found[role] = id_texts(source, role, column)
         elif role == "time":
             found[role] = typed_times(source, column, options.time_format)
@@ -95,7 +136,7 @@ def checked_table(
         if role != "event" and found[role].null_count:
             if not options.skip_bad_rows:
                 what = "an empty string, nan, None or the like"
-                refuse_row(source, pc.is_null(found[role]), f"has no {role} ({what})")
+                refuse_row(source, pc.is_null(found[role]), f"has no {role} ({what})", _SKIP)
             valid = pc.is_valid(found[role])
             good = valid if good is None else pc.and_(good, valid)
     checked = pa.table(found)
@@ -118,8 +159,9 @@ def _ratings(source: object, column: pa.ChunkedArray, *, required: bool) -> pa.C
 
 def _read_parquet(source: Source, data: pa.NativeFile, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
     file = pyarrow.parquet.ParquetFile(data)
-    roles = roles_of(source, file.schema_arrow.names, options)
-    return roles, _by_role(file.read(list(roles.values())), roles)
+    leaves = _leaves(file.schema_arrow)
+    roles = roles_of(source, _names(file.schema_arrow, leaves), options)
+    return roles, _by_role(file.read(list({leaves[name][0]: None for name in roles.values()})), roles, leaves)
 
 
 def _read_arrow(source: Source, data: pa.NativeFile, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
@@ -129,19 +171,32 @@ def _read_arrow(source: Source, data: pa.NativeFile, options: ReadOptions) -> tu
     else:
         data.seek(0)
         table = pyarrow.feather.read_table(data)
-    roles = roles_of(source, table.column_names, options)
-    return roles, _by_role(table, roles)
+    return columns_by_role(source, table, options)
 
 
-def _by_role(table: pa.Table, roles: dict[Role, str]) -> pa.Table:
-    return pa.table({role: table.column(name) for role, name in roles.items()})
+def columns_by_role(source: object, table: pa.Table, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
+    """A column for each role, and what the table calls them. Raises `DataError` if user and item cannot be told."""
+    leaves = _leaves(table.schema)
+    roles = roles_of(source, _names(table.schema, leaves), options)
+    return roles, _by_role(table, roles, leaves)
+
+
+def _names(schema: pa.Schema, leaves: dict[str, tuple[str, ...]]) -> list[str]:
+    """The names of all columns: a name that occurs twice is for `find_columns` to refuse."""
+    return list(leaves) if len(set(schema.names)) == len(schema.names) else schema.names
 
 
 def _read_json(source: Source, sample: bytes, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
     whole = sample[: sample.rfind(b"\n") + 1] or sample
-    fields = pyarrow.json.read_json(io.BytesIO(whole), read_options=_json_block(len(whole), threads=False)).schema
-    roles = roles_of(source, fields.names, options)
-    schema = pa.schema([fields.field(name) for name in roles.values()])
+    try:
+        fields = pyarrow.json.read_json(io.BytesIO(whole), read_options=_json_block(len(whole), threads=False)).schema
+    except pa.ArrowInvalid:  # values of several types in one column, or a line that is none
+        leaves = _leaves_of(json.loads(next(line for line in whole.splitlines() if line.strip())))
+        roles = roles_of(source, list(leaves), options)
+        return roles, _read_objects(source, roles, leaves)
+    leaves = _leaves(fields)
+    roles = roles_of(source, list(leaves), options)
+    schema = pa.schema([fields.field(name) for name in {leaves[name][0]: None for name in roles.values()}])
     threads = source.path.stat().st_size > _SMALL_BYTES
 
     def read(parse: pyarrow.json.ParseOptions) -> pa.Table:
@@ -150,9 +205,35 @@ def _read_json(source: Source, sample: bytes, options: ReadOptions) -> tuple[dic
 
     try:  # of each object only what is wanted, of the types that it begins with
         table = read(pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"))
+        return roles, _by_role(table, roles, leaves)
     except pa.ArrowInvalid:
-        table = read(pyarrow.json.ParseOptions())
-    return roles, _by_role(table, roles)
+        return roles, _read_objects(source, roles, leaves)
+
+
+def _read_objects(source: Source, roles: dict[Role, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
+    """Objects whose values are not of one type, of numbers and strings say: these become strings. Slow."""
+    columns: dict[Role, list[Any]] = {role: [] for role in roles}
+    with source.open() as stream, io.TextIOWrapper(stream, "utf-8-sig", errors="replace") as text:
+        for number, line in enumerate(text, 1):
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{source}: line {number} is no JSON object ({error}); write one a line") from None
+            for role, name in roles.items():
+                value = found
+                for part in leaves[name]:
+                    value = value.get(part) if isinstance(value, dict) else None
+                columns[role].append(value)
+    return pa.table({role: _of_any(values) for role, values in columns.items()})
+
+
+def _of_any(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _json_block(n_bytes: int | None, *, threads: bool) -> pyarrow.json.ReadOptions:
