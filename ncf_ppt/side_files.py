@@ -1,18 +1,22 @@
 """Small files beside the data: lists of users or items, pairs of them, titles of items."""
 
 import csv
-import gzip
 import io
-import json
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_prep.ratings.archives import Source, find_source
 from data_prep.ratings.columns import known_names, plain_name
+from data_prep.ratings.id_columns import id_texts, plain_column, refuse_row
+from data_prep.ratings.text_layout import split
+from data_prep.ratings.typed_tables import SAMPLE_BYTES, read_typed, typed_format
 from ppt_core.errors import DataError
-from ppt_core.runs.files import read_bytes
 
 Role = Literal["user", "item", "title"]
 Id = int | str
@@ -22,7 +26,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     "item": known_names("item"),
     "title": ("title", "name", "text", "description"),
 }
-_SEPARATORS = ("\t", "::", "|", ";", ",")
+_SEPARATORS = ("\t", "::", "|", ";", ",")  # titles hold commas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +62,8 @@ def read_ids(path: Path, role: Role) -> Entries:
     """Read a list of users or items, each once, in the order in which they come first.
 
     The file is text with one id a line, which may hold commas; or it has a column that names the ``role``, as ratings
-    files have them (``user_id``, ``item_id``): text with a header line, Parquet, or a JSON object a line. It may be
-    gzipped, and what `ncf_ppt.item_lists.Recommendations.save` wrote.
+    files have them (``user_id``, ``item_id``): text with a header line, Parquet, Arrow, or a JSON object a line. It may
+    be packed as ratings files may, and what `ncf_ppt.item_lists.Recommendations.save` wrote.
 
     Raises `DataError` if it cannot be read, names no such column, or holds no id.
     """
@@ -87,64 +91,59 @@ def read_titles(source: Path | str | Mapping[Any, str]) -> dict[str, str]:
 
 def _columns(path: Path, roles: tuple[Role, ...], *, alone: bool = False) -> list[Entries]:
     """The columns of these roles; ``alone`` takes text without a header for one value a line."""
-    content, unit = read_bytes(path), "row"
-    if content.startswith(b"\x1f\x8b"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is a truncated or damaged gzip file ({error}); fetch it again") from None
-    if content.startswith(b"PAR1"):
-        names, rows = _parquet(path, content, roles)
-    else:
-        unit, text = "line", _text(path, content, latin="title" in roles)
-        names, rows = _json_lines(path, text) if text.lstrip().startswith("{") else _delimited(text, roles, alone=alone)
-    found = [_find(path, role, names, rows) for role in roles] if names else list(range(len(roles)))
-    kept = [(number, fields) for number, fields in rows if any(str(field).strip() for field in fields)]
+    source = find_source(path)
+    with source.open() as stream:
+        sample = stream.read(SAMPLE_BYTES)
+    kind = typed_format(sample)
+    if kind is not None:
+        table, _ = read_typed(source, kind, sample, partial(_named, source, roles))
+        columns = [_values(source, role, table.column(role)) for role in roles]
+        places = tuple(range(1, len(table) + 1))
+        return [Entries(values=values, source=path, unit="row", places=places) for values in columns]
+    with source.open() as stream:
+        text = _text(source, stream.read(), latin="title" in roles)
+    names, rows = _delimited(text, roles, alone=alone)
+    by_name = _named(source, roles, names) if names else {}
+    places_of = [names.index(name) for name in by_name.values()] or list(range(len(roles)))
+    kept = [(number, fields) for number, fields in rows if any(field.strip() for field in fields)]
     if not kept:
-        raise DataError(f"{path} holds no {' and '.join(roles)}; give one a line, or a column {roles[0]}_id")
+        raise DataError(f"{source} holds no {' and '.join(roles)}; give one a line, or a column {roles[0]}_id")
     for number, fields in kept:
-        if len(fields) <= max(found) or any(fields[position] in (None, "") for position in found):
+        if len(fields) <= max(places_of) or not all(fields[position] for position in places_of):
             listed = " and ".join(roles)
-            raise DataError(f"{path}: {unit} {number} has no {listed} ({shown(fields)}); correct the file")
+            raise DataError(f"{source}: line {number} has no {listed} ({shown(fields)}); correct the file")
     places = tuple(number for number, _ in kept)
     return [
-        Entries(values=tuple(_id(fields[position]) for _, fields in kept), source=path, unit=unit, places=places)
-        for position in found
+        Entries(values=tuple(fields[position] for _, fields in kept), source=path, places=places)
+        for position in places_of
     ]
 
 
-_Rows = list[tuple[int, list[Any]]]
+def _named(source: Source, roles: Sequence[Role], names: Sequence[str]) -> dict[str, str]:
+    """The name of each role's column. Raises `DataError` unless there is one of each."""
+    found: dict[str, str] = {}
+    for role in roles:
+        fitting = [name for name in names if plain_name(name) in _NAMES[role]]
+        if len(fitting) != 1:
+            problem = "more than one column" if fitting else "no column"
+            raise DataError(
+                f"{source} has {problem} for the {role} (its columns: {shown(names)}); call one {_NAMES[role][0]} or "
+                f"{role}"
+            )
+        found[role] = fitting[0]
+    return found
 
 
-def _parquet(path: Path, content: bytes, roles: tuple[Role, ...]) -> tuple[list[str], _Rows]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        names = pq.read_schema(pa.BufferReader(content)).names
-        wanted = [name for name in names if plain_name(name) in {each for role in roles for each in _NAMES[role]}]
-        columns = [column.to_pylist() for column in pq.read_table(pa.BufferReader(content), columns=wanted).columns]
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} is a truncated or damaged parquet file ({reason}); fetch it again") from None
-    rows = [(number, list(fields)) for number, fields in enumerate(zip(*columns, strict=True), 1)]
-    return wanted or names, rows
+def _values(source: Source, role: Role, column: pa.ChunkedArray) -> tuple[Id, ...]:
+    """The values of a typed column, ids as `data_prep` reads them. Raises `DataError` for a row without."""
+    found = plain_column(column) if role == "title" else id_texts(source, role, column)
+    refuse_row(source, pc.is_null(found), f"has no {role}; correct the file")
+    if not len(found):
+        raise DataError(f"{source} holds no {role}")
+    return tuple(found.to_pylist())
 
 
-def _json_lines(path: Path, text: str) -> tuple[list[str], _Rows]:
-    names: dict[str, None] = {}
-    objects: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: line {number} is no JSON object ({error}); write one a line") from None
-            if not isinstance(value, dict):
-                raise DataError(f"{path}: line {number} is no JSON object ({line[:40]!r}); write one a line")
-            objects.append((number, value))
-            names.update(dict.fromkeys(value))
-    return list(names), [(number, [value.get(name) for name in names]) for number, value in objects]
+_Rows = list[tuple[int, list[str]]]
 
 
 def _delimited(text: str, roles: tuple[Role, ...], *, alone: bool) -> tuple[list[str], _Rows]:
@@ -152,53 +151,27 @@ def _delimited(text: str, roles: tuple[Role, ...], *, alone: bool) -> tuple[list
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
     separator = next((each for each in _SEPARATORS if each in first), " ")
-    header = _split(first, separator)
+    quoted = separator in (",", ";")
+    header = [name.strip() for name in split(first, separator, quoted=quoted)]
     has_header = any(plain_name(name) in _NAMES[role] for name in header for role in roles)
     if alone and not has_header:
         return [], [(number, [line.strip()]) for number, line in enumerate(lines, 1)]
-    if separator in ("::", " "):
+    if not quoted:
         rows = [(number, line.split(None if separator == " " else separator)) for number, line in enumerate(lines, 1)]
     else:
-        reader = csv.reader(io.StringIO(text), delimiter=separator, quoting=_quoting(separator))
+        reader = csv.reader(io.StringIO(text), delimiter=separator)
         rows = [(reader.line_num, fields) for fields in reader]
     rows = [(number, [field.strip() for field in fields]) for number, fields in rows if any(fields)]
     return (header, rows[1:]) if has_header else ([], rows)
 
 
-def _quoting(separator: str) -> Any:
-    return csv.QUOTE_MINIMAL if separator in (",", ";") else csv.QUOTE_NONE
-
-
-def _split(line: str, separator: str) -> list[str]:
-    if separator == "::":
-        return line.split(separator)
-    return [field.strip() for field in next(csv.reader([line], delimiter=separator, quoting=_quoting(separator)))]
-
-
-def _text(path: Path, content: bytes, *, latin: bool) -> str:
+def _text(source: Source, content: bytes, *, latin: bool) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         if latin:
             return content.decode("latin-1")
-        raise DataError(f"{path} is not UTF-8 text; convert the file") from None
-
-
-def _find(path: Path, role: Role, names: list[str], rows: _Rows) -> int:
-    found = [position for position, name in enumerate(names) if plain_name(name) in _NAMES[role]]
-    if len(found) != 1:
-        problem = "more than one column" if found else "no column"
-        raise DataError(
-            f"{path} has {problem} for the {role} (its columns: {shown(names)}); call one {_NAMES[role][0]} or {role}"
-        )
-    return found[0]
-
-
-def _id(value: Any) -> Id:
-    """An id as Parquet or JSON has it: a whole float stands for the integer that it was before a gap."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        raise DataError(f"{source} is not UTF-8 text; convert the file") from None
 
 
 def shown(values: Iterable[Any]) -> str:

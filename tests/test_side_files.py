@@ -1,5 +1,6 @@
 """Lists of ids, pairs and titles in the files that people have."""
 
+import bz2
 import gzip
 import json
 from pathlib import Path
@@ -28,9 +29,12 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ('userId,country\n"a,b",x\n', ["a,b"]),
         ("rank\tuser_id:token\n1\tx\n", ["x"]),
         ('{"user_id": 7, "rank": 1}\n{"user_id": 9}\n', [7, 9]),
+        ('{"user": {"id": "b"}}\n{"user": {"id": "a"}}\n', ["b", "a"]),
+        ("{00-7}\n{00-8}\n", ["{00-7}", "{00-8}"]),  # as Microsoft writes a UUID
+        (bz2.compress(b"user_id\n7\n"), ["7"]),
     ],
 )
-def test_a_list_of_users(tmp_path: Path, content: str, expected: list[object]) -> None:
+def test_a_list_of_users(tmp_path: Path, content: str | bytes, expected: list[object]) -> None:
     entries = read_ids(write(tmp_path, "users.txt", content), "user")
     assert list(entries.values) == expected
 
@@ -43,6 +47,9 @@ def test_parquet_of_any_integers_and_strings(tmp_path: Path) -> None:
     assert read_ids(tmp_path / "b.parquet", "item").values == (4, 2)
     pq.write_table(pa.table({"item": pa.array(["x", "y"]).dictionary_encode()}), tmp_path / "c.parquet")
     assert read_ids(tmp_path / "c.parquet", "item").values == ("x", "y")
+    people = pa.array([b"\x00" * 15 + b"\x07"], pa.binary(16))  # an id is what `prepare` makes of it
+    pq.write_table(pa.table({"user_id": people}), tmp_path / "d.parquet")
+    assert read_ids(tmp_path / "d.parquet", "user").values == ("00000000-0000-0000-0000-000000000007",)
 
 
 def test_places_are_named(tmp_path: Path) -> None:
@@ -86,15 +93,15 @@ def test_titles(tmp_path: Path, content: bytes) -> None:
 
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
     cases: list[tuple[str | bytes, str]] = [
-        ("", "holds no user; give one a line, or a column user_id"),
-        ("\n \n", "holds no user"),
+        ("", "is empty"),
+        ("\n \n", "holds no user; give one a line, or a column user_id"),
         (b"caf\xe9\n", "is not UTF-8 text; convert the file"),
         ("user,user_id\n1,2\n", "more than one column for the user"),
         ("age,user\n3\n", r"line 2 has no user \('3'\)"),
-        ("{nothing}\n", "line 1 is no JSON object"),
+        ('{"user_id": 3}\n{nothing}\n', "line 2 is no JSON object"),
         (json.dumps({"id": 3}), "no column for the user"),
         (b"PAR1junk", "damaged parquet"),
-        (gzip.compress(b"1")[:-4], "damaged gzip file"),
+        (gzip.compress(b"1")[:-4], "is truncated or damaged"),
     ]
     for content, message in cases:
         with pytest.raises(DataError, match=message) as caught:

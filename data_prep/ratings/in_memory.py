@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from data_prep.ratings.columns import ReadOptions, Role
+from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.id_columns import id_texts
 from data_prep.ratings.moments import ISO, is_moment, possible_formats, read_moments
 from data_prep.ratings.raw_ratings import Ids, Ratings
@@ -18,7 +19,7 @@ from data_prep.ratings.readers import ReadRatings, RoleTable, count_positives
 from data_prep.ratings.typed_tables import checked_table, columns_by_role, roles_of
 from ppt_core.errors import DataError
 
-_ROLES: tuple[Role, ...] = ("user", "item", "time")
+_ROLES = ("user", "item", "time")
 _NAME = "the ratings"
 
 
@@ -49,11 +50,11 @@ def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
     if isinstance(source, Ratings):
         return ReadRatings(source, None)
     options = options or ReadOptions()
-    names: dict[Role, str] = {}
+    names: dict[str, str] = {}
     if hasattr(source, "tocoo"):
         matrix = source.tocoo()
         stored = matrix.data != 0
-        columns: dict[Role, Any] = {
+        columns: dict[str, Any] = {
             "user": matrix.row[stored].astype(np.int64),
             "item": matrix.col[stored].astype(np.int64),
             "rating": matrix.data[stored],
@@ -97,13 +98,13 @@ def _read_arrow(source: Any, options: ReadOptions) -> ReadRatings:
         raise DataError(
             f"the ratings hold a column that Arrow does not know ({error}); make it integers or strings"
         ) from None
-    names, table = columns_by_role(_NAME, table, options)
+    names, table = columns_by_role(table, partial(roles_of, _NAME, options=options))
     table, n_bad = checked_table(_NAME, table, names, options)
     names = {role: name for role, name in names.items() if role in table.column_names}
     return count_positives(_NAME, RoleTable(table, names, "arrow", n_bad), options)
 
 
-def _columns(source: Any) -> dict[Role, Any]:
+def _columns(source: Any) -> dict[str, Any]:
     """The columns of an object by their roles, ``time`` only where there is one."""
     if isinstance(source, tuple):
         parts: list[Any] = list(source)

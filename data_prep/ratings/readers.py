@@ -1,6 +1,7 @@
 """Ratings files of every common shape, told apart by what is in them, never by their names."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_prep.ratings.archives import Source, find_sources
-from data_prep.ratings.columns import ROLES, ReadOptions, Role
+from data_prep.ratings.columns import ROLES, ReadOptions
 from data_prep.ratings.id_columns import number_column
 from data_prep.ratings.moments import date_of, mixed_units, unit_of
 from data_prep.ratings.raw_ratings import Ratings
@@ -18,10 +19,8 @@ from data_prep.ratings.reading import ColumnReading, Reading
 from data_prep.ratings.text_layout import text_layout, without_ratings
 from data_prep.ratings.text_lines import TextLayout
 from data_prep.ratings.text_tables import read_good_rows, read_text
-from data_prep.ratings.typed_tables import checked_table, read_typed, typed_format
+from data_prep.ratings.typed_tables import SAMPLE_BYTES, checked_table, read_typed, roles_of, typed_format
 from ppt_core.errors import DataError
-
-_SAMPLE_BYTES = 1 << 16
 
 
 class ReadRatings(NamedTuple):
@@ -35,7 +34,7 @@ class RoleTable(NamedTuple):
     """One file: a column for each role, their names there, and how it was read."""
 
     table: pa.Table
-    names: dict[Role, str]
+    names: dict[str, str]
     format: str
     n_bad_rows: int = 0
     layout: TextLayout | None = None
@@ -91,10 +90,10 @@ def read_files(paths: Sequence[Path], options: ReadOptions | None = None) -> Rea
 
 def _read(source: Source, options: ReadOptions) -> RoleTable:
     with source.open() as stream:
-        sample = stream.read(_SAMPLE_BYTES)
+        sample = stream.read(SAMPLE_BYTES)
     kind = typed_format(sample)
     if kind is not None:
-        table, names = read_typed(source, kind, sample, options)
+        table, names = read_typed(source, kind, sample, partial(roles_of, source, options=options))
         table, n_bad = checked_table(source, table, names, options)
         names = {role: name for role, name in names.items() if role in table.column_names}
         return RoleTable(table, names, kind, n_bad)
@@ -214,7 +213,7 @@ def _times(table: pa.Table) -> tuple[NDArray[np.int64] | NDArray[np.float64], bo
     return column.to_numpy(), True, None
 
 
-def _column_reading(role: Role, name: str, column: pa.ChunkedArray, unit: str | None) -> ColumnReading:
+def _column_reading(role: str, name: str, column: pa.ChunkedArray, unit: str | None) -> ColumnReading:
     example = str(column[0].as_py()).strip()
     if role in ("user", "item", "event"):
         return ColumnReading(name=name, example=example)

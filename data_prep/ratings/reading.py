@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.ratings.columns import Role
-
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnReading:
@@ -46,7 +44,7 @@ class Reading:
     """
 
     format: str
-    columns: Mapping[Role, ColumnReading]
+    columns: Mapping[str, ColumnReading]
     n_rows: int
     separator: str | None = None
     header: bool | None = None
@@ -69,7 +67,7 @@ class Reading:
         }
 
     def __str__(self) -> str:
-        shown: tuple[Role, ...] = ("user", "item", "time", "rating")
+        shown = ("user", "item", "time", "rating")
         parts = [f"{role}: {self.columns.get(role, 'none')}" for role in shown]
         return ", ".join([*parts, f"event: {self.columns['event']}"] if "event" in self.columns else parts)
 

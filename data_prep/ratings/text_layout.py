@@ -63,7 +63,7 @@ def text_layout(source: Source, sample: bytes, options: ReadOptions) -> TextLayo
         for field in line.text.strip().split(separator)
     )
     quoted = quoted and separator != "::"
-    names = _split(header.text, separator, quoted=quoted) if header else []
+    names = split(header.text, separator, quoted=quoted) if header else []
     rows, escaped = _rows(lines, separator, len(names), quoted=quoted)
     width = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
     if header:
@@ -108,7 +108,7 @@ def _without_preamble(lines: list[_Line], options: ReadOptions) -> list[_Line]:
     for place, line in enumerate(lines[1:20], 1):
         separator = _header(line.text, options)
         if separator and all(separator not in above.text for above in lines[:place]):
-            names = list(map(plain_name, _split(line.text, separator, quoted=True)))
+            names = list(map(plain_name, split(line.text, separator, quoted=True)))
             if all(any(name in known_names(role) for name in names) for role in ("user", "item")):
                 return lines[place:]
     return lines
@@ -116,9 +116,9 @@ def _without_preamble(lines: list[_Line], options: ReadOptions) -> list[_Line]:
 
 def _rows(lines: Sequence[_Line], separator: str, n_names: int, *, quoted: bool) -> tuple[list[list[str]], bool]:
     """The values of lines, and whether backslashes in them are escapes: where more lines then have all values."""
-    rows = [_split(line.text, separator, quoted=quoted) for line in lines]
+    rows = [split(line.text, separator, quoted=quoted) for line in lines]
     if quoted and any('\\"' in line.text for line in lines):
-        escaped = [_split(line.text, separator, quoted=quoted, escaped=True) for line in lines]
+        escaped = [split(line.text, separator, quoted=quoted, escaped=True) for line in lines]
         width = n_names or Counter(map(len, escaped)).most_common(1)[0][0]
         if sum(len(row) == width for row in escaped) > sum(len(row) == width for row in rows):
             return escaped, True
@@ -183,7 +183,8 @@ def _nameless(source: Source, first: _Line, separator: str) -> DataError:
     )
 
 
-def _split(text: str, separator: str, *, quoted: bool, escaped: bool = False) -> list[str]:
+def split(text: str, separator: str, *, quoted: bool, escaped: bool = False) -> list[str]:
+    """The values of one line; a value may hold the separator only in double quotes, where these mean that."""
     if len(separator) > 1:
         return text.split(separator)
     try:
@@ -198,7 +199,7 @@ def _split(text: str, separator: str, *, quoted: bool, escaped: bool = False) ->
 def _header(text: str, options: ReadOptions) -> str | None:
     """The separator by which a line names a user or an item column; None if it names none."""
     for separator in (options.separator,) if options.separator else _SEPARATORS:
-        names = _split(text, separator, quoted=True)
+        names = split(text, separator, quoted=True)
         if len(names) > 1 and names_a_column(names, options):
             return separator
     return None
@@ -215,7 +216,7 @@ def _is_header(source: Source, lines: Sequence[_Line], options: ReadOptions) -> 
     if len(lines) < 2 or not list(options.said()):
         return False
     separator = _separator(source, lines[1:], options)
-    names, *rows = (_split(line.text, separator, quoted=separator != "::") for line in lines)
+    names, *rows = (split(line.text, separator, quoted=separator != "::") for line in lines)
     rows = [row for row in rows if len(row) == len(names)]
     for role in options.said():
         place = int(str(options.column(role))) - 1

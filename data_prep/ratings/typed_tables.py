@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,14 +12,19 @@ import pyarrow.json
 import pyarrow.parquet
 
 from data_prep.ratings.archives import Source
-from data_prep.ratings.columns import ADVICE, ReadOptions, Role, find_columns
+from data_prep.ratings.columns import ADVICE, ReadOptions, find_columns
 from data_prep.ratings.id_columns import id_texts, plain_column, refuse_row, typed_times
 from data_prep.ratings.text_lines import shorten
 from ppt_core.errors import DataError
 
+SAMPLE_BYTES = 1 << 16
+"""How much of a file is read to find out what it is."""
+
 _JSON_BLOCK_BYTES = 1 << 24
 _SMALL_BYTES = 1 << 20
 _SKIP = "; correct the rows, or leave such rows out with skip_bad_rows="
+
+Choice = Callable[[list[str]], dict[str, str]]
 
 
 def typed_format(head: bytes) -> str | None:
@@ -37,27 +42,25 @@ def typed_format(head: bytes) -> str | None:
         return None
 
 
-def read_typed(source: Source, kind: str, sample: bytes, options: ReadOptions) -> tuple[pa.Table, dict[Role, str]]:
-    """Read the wanted columns of a typed file: a column for each role, and what the file calls them.
+def read_typed(source: Source, kind: str, sample: bytes, choose: Choice) -> tuple[pa.Table, dict[str, str]]:
+    """Read some columns of a typed file: a column for each role that ``choose`` finds among the names of all.
 
-    Raises `DataError` for a damaged file, and for columns that are not there.
+    Returns the columns by role, and what the file calls them. Raises `DataError` for a damaged file.
     """
     try:
         if kind == "json lines":
-            names, table = _read_json(source, sample, options)
+            names, table = _read_json(source, sample, choose)
         else:
             with source.open() as stream:  # it is read from its end: it must be seekable
                 data = pa.OSFile(str(source.path)) if source.is_plain else pa.BufferReader(stream.read())
-            names, table = (
-                _read_parquet(source, data, options) if kind == "parquet" else _read_arrow(source, data, options)
-            )
+            names, table = (_read_parquet if kind == "parquet" else _read_arrow)(data, choose)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{source} is a truncated or damaged {kind} file ({reason}); fetch it again") from None
     return table, names
 
 
-def roles_of(source: object, names: Sequence[str], options: ReadOptions) -> dict[Role, str]:
+def roles_of(source: object, names: Sequence[str], options: ReadOptions) -> dict[str, str]:
     """The name of each role's column. Raises `DataError` if user and item cannot be told."""
     positions = find_columns(source, names, options)
     if not positions:
@@ -97,7 +100,7 @@ def _leaves_of(value: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _by_role(table: pa.Table, roles: dict[Role, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
+def _by_role(table: pa.Table, roles: dict[str, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
     columns = {}
     for role, name in roles.items():
         top, *path = leaves[name]
@@ -107,9 +110,7 @@ def _by_role(table: pa.Table, roles: dict[Role, str], leaves: dict[str, tuple[st
     return pa.table(columns)
 
 
-def checked_table(
-    source: object, table: pa.Table, roles: dict[Role, str], options: ReadOptions
-) -> tuple[pa.Table, int]:
+def checked_table(source: object, table: pa.Table, roles: dict[str, str], options: ReadOptions) -> tuple[pa.Table, int]:
     """Bring a table's columns, one for each role, to the types that `read_text` gives; and count the rows left out.
 
     Raises `DataError` for a row without a user, an item or a time, unless such rows are to be left out.
@@ -157,27 +158,27 @@ def _ratings(source: object, column: pa.ChunkedArray, *, required: bool) -> pa.C
         return None
 
 
-def _read_parquet(source: Source, data: pa.NativeFile, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
+def _read_parquet(data: pa.NativeFile, choose: Choice) -> tuple[dict[str, str], pa.Table]:
     file = pyarrow.parquet.ParquetFile(data)
     leaves = _leaves(file.schema_arrow)
-    roles = roles_of(source, _names(file.schema_arrow, leaves), options)
+    roles = choose(_names(file.schema_arrow, leaves))
     return roles, _by_role(file.read(list({leaves[name][0]: None for name in roles.values()})), roles, leaves)
 
 
-def _read_arrow(source: Source, data: pa.NativeFile, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
+def _read_arrow(data: pa.NativeFile, choose: Choice) -> tuple[dict[str, str], pa.Table]:
     if bytes(data.read(4)) == b"\xff\xff\xff\xff":
         data.seek(0)
         table = pa.ipc.open_stream(data).read_all()
     else:
         data.seek(0)
         table = pyarrow.feather.read_table(data)
-    return columns_by_role(source, table, options)
+    return columns_by_role(table, choose)
 
 
-def columns_by_role(source: object, table: pa.Table, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
-    """A column for each role, and what the table calls them. Raises `DataError` if user and item cannot be told."""
+def columns_by_role(table: pa.Table, choose: Choice) -> tuple[dict[str, str], pa.Table]:
+    """What a table calls the columns that ``choose`` finds among the names of all, and a column for each."""
     leaves = _leaves(table.schema)
-    roles = roles_of(source, _names(table.schema, leaves), options)
+    roles = choose(_names(table.schema, leaves))
     return roles, _by_role(table, roles, leaves)
 
 
@@ -186,16 +187,16 @@ def _names(schema: pa.Schema, leaves: dict[str, tuple[str, ...]]) -> list[str]:
     return list(leaves) if len(set(schema.names)) == len(schema.names) else schema.names
 
 
-def _read_json(source: Source, sample: bytes, options: ReadOptions) -> tuple[dict[Role, str], pa.Table]:
+def _read_json(source: Source, sample: bytes, choose: Choice) -> tuple[dict[str, str], pa.Table]:
     whole = sample[: sample.rfind(b"\n") + 1] or sample
     try:
         fields = pyarrow.json.read_json(io.BytesIO(whole), read_options=_json_block(len(whole), threads=False)).schema
     except pa.ArrowInvalid:  # values of several types in one column, or a line that is none
         leaves = _leaves_of(json.loads(next(line for line in whole.splitlines() if line.strip())))
-        roles = roles_of(source, list(leaves), options)
+        roles = choose(list(leaves))
         return roles, _read_objects(source, roles, leaves)
     leaves = _leaves(fields)
-    roles = roles_of(source, list(leaves), options)
+    roles = choose(list(leaves))
     schema = pa.schema([fields.field(name) for name in {leaves[name][0]: None for name in roles.values()}])
     threads = source.path.stat().st_size > _SMALL_BYTES
 
@@ -210,9 +211,9 @@ def _read_json(source: Source, sample: bytes, options: ReadOptions) -> tuple[dic
         return roles, _read_objects(source, roles, leaves)
 
 
-def _read_objects(source: Source, roles: dict[Role, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
+def _read_objects(source: Source, roles: dict[str, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
     """Objects whose values are not of one type, of numbers and strings say: these become strings. Slow."""
-    columns: dict[Role, list[Any]] = {role: [] for role in roles}
+    columns: dict[str, list[Any]] = {role: [] for role in roles}
     with source.open() as stream, io.TextIOWrapper(stream, "utf-8-sig", errors="replace") as text:
         for number, line in enumerate(text, 1):
             if not line.strip():
