@@ -4,7 +4,8 @@
 
 A tenth of the users is held out whole, with every interaction. One network is trained without them and gets
 rows for them (`ncf_ppt.fold_in`); another is trained with everybody. Both rank the same held-out items among the same
-negatives, and so does popularity. With ``--validation`` the validation items are ranked, on which settings are chosen.
+negatives, and so does popularity. Of data that were prepared with ``--validation`` the validation items are ranked,
+too: settings are chosen on these.
 """
 
 import json
@@ -56,28 +57,29 @@ def of_users(score: Scorer, users: NDArray[np.int64]) -> Scorer:
     return lambda numbers, candidates: score(users[numbers], candidates)
 
 
-def measure(
-    data: PreparedData, options: dict[str, Any], ridges: list[float], *, validation: bool
-) -> Iterator[dict[str, Any]]:
+def measure(data: PreparedData, seed: int, options: dict[str, Any], ridges: list[float]) -> Iterator[dict[str, Any]]:
     """HR@10 and NDCG@10 of the held-out tenth: popularity, folding in, and training with everybody."""
     numbers = np.arange(data.n_users)
-    held = numbers[numbers % EVERY == 0]
-    known, people = subset(data, numbers[numbers % EVERY != 0]), subset(data, held)
-    ranked = people.for_validation() if validation else people
+    held = numbers[numbers % EVERY == seed % EVERY]
+    known, people = subset(data, numbers[numbers % EVERY != seed % EVERY]), subset(data, held)
 
     def row(name: str, score: Scorer, **more: Any) -> dict[str, Any]:
-        found = evaluate(score, ranked)
-        return {"name": name, "hit_ratio": found.hit_ratio(), "ndcg": found.ndcg(), "n_users": len(held), **more}
+        found = {"name": name, "seed": seed, "n_users": len(held), **more}
+        sets = {"": people} if data.validation_items is None else {"": people, "validation_": people.for_validation()}
+        for which, ranked in sets.items():
+            metrics = evaluate(score, ranked)
+            found |= {f"{which}hit_ratio": metrics.hit_ratio(), f"{which}ndcg": metrics.ndcg()}
+        return found
 
     yield row("popularity", fit_baseline("popular", known))
-    without = fit(known, progress=False, **options).network
+    without = fit(known, progress=False, seed=seed, **options).network
     assert isinstance(without, NCF)
     for ridge in ridges:
         start = time.perf_counter()
         fitted = fold_in(without, known, people, ridge=ridge)
         milliseconds = 1000 * (time.perf_counter() - start) / people.n_users
         yield row("folded in", scorer(fitted), milliseconds_per_user=milliseconds, ridge=ridge)
-    together = fit(subset(data, numbers), progress=False, **options).network
+    together = fit(subset(data, numbers), progress=False, seed=seed, **options).network
     yield row("trained with them", of_users(scorer(together), held))
 
 
@@ -90,20 +92,20 @@ def measure(
 @click.option("--factors", default=64, show_default=True)
 @click.option("--layers", default="256,256,128,64", show_default=True)
 @click.option("--binarize-embeddings", is_flag=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seeds", default="0", show_default=True, help="Each holds out another tenth, too; with commas.")
 @click.option("--ridge", default=str(RIDGE), show_default=True, help="Penalties to try, with commas between them.")
-@click.option("--validation", is_flag=True, help="Rank the validation items.")
 @click.option("--json", "as_json", is_flag=True)
-def main(data: Path, validation: bool, as_json: bool, layers: str, ridge: str, **options: Any) -> None:
+def main(data: Path, as_json: bool, layers: str, ridge: str, seeds: str, **options: Any) -> None:
     """Measure and print."""
     options["layers"] = tuple(map(int, layers.split(",")))
     prepared = PreparedData.load(data)
-    for row in measure(prepared, options, [float(each) for each in ridge.split(",")], validation=validation):
-        if as_json:
-            print(json.dumps(row))
-            continue
-        more = f"{row['milliseconds_per_user']:.1f} ms a user, ridge {row['ridge']:g}" if "ridge" in row else ""
-        print(f"{row['name']:<18} HR@10 {row['hit_ratio']:.4f}  NDCG@10 {row['ndcg']:.4f}  {more}")
+    for seed in map(int, seeds.split(",")):
+        for row in measure(prepared, seed, options, [float(each) for each in ridge.split(",")]):
+            if as_json:
+                print(json.dumps({"data": data.name, **options, **row}))
+                continue
+            more = f"{row['milliseconds_per_user']:.1f} ms a user, ridge {row['ridge']:g}" if "ridge" in row else ""
+            print(f"{row['name']:<18} HR@10 {row['hit_ratio']:.4f}  NDCG@10 {row['ndcg']:.4f}  {more}")
 
 
 if __name__ == "__main__":

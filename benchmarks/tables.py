@@ -99,6 +99,31 @@ def baselines() -> str:
     return table(["HR@10 / NDCG@10", *sets.values()], body)
 
 
+def folded_in() -> str:
+    """People whom training did not know, on MovieLens-1M: HR@10 by their rows, by training with them, by popularity."""
+    found = rows("fold-in")
+    body = []
+    for factors, is_binary in sorted({(row["factors"], row["binarize_embeddings"]) for row in found}):
+        some = [row for row in found if (row["factors"], row["binarize_embeddings"]) == (factors, is_binary)]
+        hits = {
+            name: [row["hit_ratio"] for row in some if row["name"] == name]
+            for name in ("popularity", "folded in", "trained with them")
+        }
+        kept = statistics.mean(hits["folded in"]) / statistics.mean(hits["trained with them"])
+        kind = "1-bit" if is_binary else "32-bit"
+        line = [f"{factors}, {kind}", str(len(hits["folded in"])), *map(spread, hits.values()), f"{kept:.1%}"]
+        body.append(line)
+    head = [
+        "factors, embeddings",
+        "tenths held out",
+        "popularity",
+        "rows made of their items",
+        "trained with them",
+        "kept",
+    ]
+    return table(head, body)
+
+
 def best_and_honest() -> str:
     """What the front page says of quality: MovieLens-1M, 8 epochs, medians, beside the simple recommenders."""
     results = rows("quality-ml-1m-mlperf")
@@ -321,6 +346,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "optimizers": optimizers,
     "published": published,
     "baselines": baselines,
+    "fold-in": folded_in,
     "speed-ups": speed_ups,
     "speed-ups-by-split": speed_ups_by_split,
     "range-of-speed-ups": range_of_speed_ups,
