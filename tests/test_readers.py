@@ -343,7 +343,7 @@ def test_no_thread_of_arrows_holds_a_small_file(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(pyarrow.csv, "read_csv", watched(pyarrow.csv.read_csv))
     monkeypatch.setattr(pyarrow.json, "read_json", watched(pyarrow.json.read_json))
-    lines = {"csv": CSV, "tab": TAB, "colons": COLONS, "csv.gz": gzip.compress(CSV.encode())}
+    lines: dict[str, str | bytes] = {"csv": CSV, "tab": TAB, "colons": COLONS, "csv.gz": gzip.compress(CSV.encode())}
     content = lines.get(name, '{"user_id": 3, "item_id": 5, "timestamp": 1000000012}\n')
     path = tmp_path / "ratings"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
