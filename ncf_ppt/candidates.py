@@ -17,11 +17,13 @@ from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import AllowedItems, CatalogueScorer, TopItems, top_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.similar_items import at_unit_length
+from ppt_core.damaged import understanding
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, verify_checksums
 
 By = Literal["product", "similarity"]
 _USERS = 256  # at a time
+_NEEDED = {"kind": str, "model": str, "format": str, "tables": dict}
 
 
 class Search(CatalogueScorer, Protocol):
@@ -102,10 +104,10 @@ def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> V
         raise DataError(
             f"{folder} holds no manifest.json; make one with `ppt-ncf export-embeddings RUN --out {folder}`"
         )
-    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION)
+    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION, needed=_NEEDED)
     if manifest.get("kind") != "embeddings":
         raise DataError(f"{folder} holds no exported embeddings; name a folder that export-embeddings made")
-    verify_checksums(folder, manifest["files"])
+    verify_checksums(folder, manifest.get("files"))
     return search_of(folder, manifest, data, by=by)
 
 
@@ -117,7 +119,9 @@ def search_of(folder: Path, manifest: dict[str, Any], data: PreparedData, *, by:
         raise ValueError(f"{folder} has no {names[-1]}: a {manifest['model']} network cannot be searched by {by}")
     tables = {}
     for name in names:
-        ids, vectors = read_table(folder, name, manifest["format"], manifest["tables"][name]["dimension"])
+        with understanding(folder / "manifest.json"):
+            dimension = int(manifest["tables"][name]["dimension"])
+        ids, vectors = read_table(folder, name, manifest["format"], dimension)
         if not np.array_equal(ids, data.user_ids if name.endswith("users") else data.item_ids):
             raise DataError(f"{folder} has other {name[4:]} than the data; export the run that was trained on them")
         tables[name] = vectors
@@ -265,7 +269,7 @@ def verify_export(folder: Path, model: Network, data: PreparedData) -> dict[str,
 
     Raises `DataError` if inner products are the network's logits, at 32 bits, and a list differs beyond ties.
     """
-    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION)
+    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION, needed=_NEEDED)
     score = scorer(model)
     reports = {}
     for by, table in (("product", "gmf_items"), ("similarity", "mlp_items")):

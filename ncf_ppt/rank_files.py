@@ -60,7 +60,7 @@ class RanksOfUsers:
             {name: id_column(column) if name.endswith("_id") else column for name, column in self.columns().items()}
         )
         metadata = {"protocol": self.protocol, "about": json_text(dict(self.about))}
-        with replaced_file(path) as partial:
+        with replaced_file(path, new=True) as partial:
             pq.write_table(table.replace_schema_metadata(metadata), partial)
 
 

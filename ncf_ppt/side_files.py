@@ -100,8 +100,7 @@ def _columns(path: Path, roles: tuple[Role, ...], *, alone: bool = False) -> lis
         columns = [_values(source, role, table.column(role)) for role in roles]
         places = tuple(range(1, len(table) + 1))
         return [Entries(values=values, source=path, unit="row", places=places) for values in columns]
-    with source.open() as stream:
-        text = _text(source, stream.read(), latin="title" in roles)
+    text = _text(source, source.read(), latin="title" in roles)
     names, rows = _delimited(text, roles, alone=alone)
     by_name = _named(source, roles, names) if names else {}
     places_of = [names.index(name) for name in by_name.values()] or list(range(len(roles)))

@@ -34,7 +34,7 @@ def save_table(path: Path | str, columns: Columns) -> None:
     path = Path(path)
     check_table_path(path)
     write = _writer(path)
-    with replaced_file(path) as partial, partial.open("wb") as stream:
+    with replaced_file(path, new=True) as partial, partial.open("wb") as stream:
         write(stream, columns)
 
 

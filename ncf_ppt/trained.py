@@ -33,6 +33,7 @@ from ncf_ppt.scoring import scorer
 from ncf_ppt.similar_items import SimilarItems, item_vectors, similar_items
 from ncf_ppt.training import load_model
 from ncf_ppt.two_stages import Candidates, LastStages
+from ppt_core.damaged import checked
 from ppt_core.errors import DataError
 from ppt_core.identity import copied_record
 from ppt_core.runs.files import refuse_existing
@@ -132,7 +133,9 @@ class TrainedNCF:
     @property
     def protocol(self) -> str:
         """The label of the protocol that it was measured by in training."""
-        return self._packed.protocol if self._packed is not None else str(self._record["protocol"])
+        if self._packed is not None:
+            return self._packed.protocol
+        return str(checked(self._record, {"protocol": str}, f"the record of the data of {self.name}")["protocol"])
 
     @property
     def training(self) -> TrainingRecord | None:

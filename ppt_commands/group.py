@@ -1,9 +1,13 @@
 """A group of commands with errors of one line."""
 
+import os
 import re
 import sys
+import traceback
 import warnings
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -12,6 +16,10 @@ from ppt_commands.output import tell
 from ppt_commands.streams import open_standard_streams
 from ppt_core.environment import set_environment
 from ppt_core.errors import DataError, DataWarning
+from ppt_core.visible_text import visible
+
+TRACEBACK = "PPT_TRACEBACK"
+"""Environment variable that shows the whole of an error that nobody expected."""
 
 RENAMED = {"rescore": "rerank", "schedule": "lr-schedule"}
 """Options by the names that they had before; these are taken for one more release, with a line of notice."""
@@ -38,6 +46,7 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what the library raises into one line."""
+        words = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
             set_environment(tell)
             with warnings.catch_warnings():
@@ -51,6 +60,12 @@ class CommandGroup(click.Group):
             _fail(f"{text} cannot be written in {error.encoding}; set PYTHONIOENCODING=utf-8", 1)
         except ValueError as error:
             _fail(self._in_options(ctx, str(error)), 2)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+            raise
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            _fail(_unexpected(error, words), 1)
 
     def _tell_warning(self, ctx: click.Context, others: Any, message: Any, category: Any, *where: Any) -> None:
         """Print what the library warns of as one line; a warning of another kind goes where it always does."""
@@ -78,6 +93,18 @@ def in_options(message: str, *commands: click.Command) -> str:
     return message
 
 
+def _unexpected(error: Exception, words: Sequence[str]) -> str:
+    """What is said where nothing better is known: what happened, in reading what, and how to report it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    read = ", ".join(word for word in words if os.path.exists(word))
+    damaged = f"; {read} may be damaged, or made by another program; else" if read else "; "
+    return (
+        f"{type(error).__name__}: {str(error)[:300] or 'no more is known'} ({Path(place.filename).name}, line "
+        f"{place.lineno}), which nobody expected{damaged} please report it with the output of `ppt-ncf doctor` and "
+        f"what the same command prints with {TRACEBACK}=1"
+    )
+
+
 def _new_name(token: str) -> str:
     """The name of an option, which click hands over without its dashes."""
     if token in RENAMED:
@@ -86,5 +113,5 @@ def _new_name(token: str) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    click.echo(f"Error: {visible(' '.join(message.split()))}", err=True)
     sys.exit(code)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ppt_commands.options import FOLDER, JSON_OPTION
-from ppt_commands.output import print_json, tell
+from ppt_commands.output import print_json, say, tell
 from ppt_commands.study_options import COUNT, Describe, parsed
 from ppt_commands.study_target import target_command
 from ppt_core.study.trials import OF_A_TRIAL
@@ -109,7 +109,7 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
         study = PlannedStudy(out, asked, found)
         if dry_run:
             cost = study.cost(places)
-            return print_json(cost.to_dict()) if as_json else click.echo(str(cost))
+            return print_json(cost.to_dict()) if as_json else say(str(cost))
         n_missing = len(study.missing())
         tell(f"{n_missing} trials to run into {out}, {places.workers} at a time; threads of each: {places.threads}")
         key, title = found.metric
@@ -122,8 +122,8 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
         report = summarize(Study.open(out))
         if as_json:
             return print_json({"study": str(out), **report.to_dict()})
-        click.echo(str(report))
-        click.echo(f"report: {program} study report {out}")
+        say(str(report))
+        say(f"report: {program} study report {out}")
 
     return run
 
@@ -150,8 +150,8 @@ def _report_command(program: str) -> click.Command:
         target = write_report(found, folder / "report" if out is None else out, replace=out is None)
         if as_json:
             return print_json({"report": str(target), **found.to_dict()})
-        click.echo(str(found))
-        click.echo(f"{target / 'index.html'}: open it in a browser")
+        say(str(found))
+        say(f"{target / 'index.html'}: open it in a browser")
 
     return report
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ppt_commands.options import FOLDER, JSON_OPTION
-from ppt_commands.output import print_json, tell
+from ppt_commands.output import print_json, say, tell
 from ppt_commands.study_options import COUNT, Describe, parsed
 
 OF_THE_TRIALS = ("data", "out", "resume", "as_json", "seed")
@@ -54,6 +54,6 @@ def target_command(program: str, train_command: click.Command, experiment: Descr
         assert result is not None  # n_trials is at least 1
         if as_json:
             return print_json({"out": str(out), **result.to_dict()})
-        click.echo(str(result))
+        say(str(result))
 
     return target

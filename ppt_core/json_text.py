@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ppt_core.errors import DataError
+from ppt_core.visible_text import visible_json
 
 
 def json_text(document: Any, *, indent: int | None = None, ensure_ascii: bool = True) -> str:
@@ -17,12 +18,12 @@ def json_text(document: Any, *, indent: int | None = None, ensure_ascii: bool = 
     Args:
         document: JSON values.
         indent: spaces of each level.
-        ensure_ascii: escape every other letter.
+        ensure_ascii: escape every other letter; what a terminal would obey is always escaped.
 
     Raises `DataError`, naming the place, if a number is NaN or infinite.
     """
     try:
-        return json.dumps(document, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+        return visible_json(json.dumps(document, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False))
     except ValueError:
         for place, number in _numbers_beyond_json(document, "document"):
             raise DataError(

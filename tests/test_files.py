@@ -30,7 +30,7 @@ from ppt_core.runs.files import (
     writing,
 )
 
-OUTPUTS = [new_directory, replaced_file]
+OUTPUTS: list[Callable[..., Any]] = [new_directory, replaced_file]
 DOCUMENT = {"format_version": 1, "name": "Amélie", "counts": [1, 2.5, None, True], "nested": {"zeros": NO_DIGEST}}
 
 

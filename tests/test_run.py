@@ -139,7 +139,7 @@ def test_result_is_the_last_line_of_a_finished_run(run: Run) -> None:
         )
     run.model_path.touch()
     assert run.finished
-    with pytest.raises(DataError, match=r"is damaged \(its last line has no result: 'epochs'\); train again"):
+    with pytest.raises(DataError, match=r"metrics.jsonl is damaged, or of another program \(KeyError: 'epochs'\)"):
         run.result()
     run.append_metrics(RESULT)
     found = run.result()

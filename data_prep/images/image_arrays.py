@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from data_prep.images.manifest import FORMAT_VERSION, count_images, parts_of, read_manifest
 from data_prep.images.normalization import Images, Normalization
+from ppt_core.damaged import understanding
 from ppt_core.identity import content_identity
 from ppt_core.runs.files import file_checksums, new_directory, verify_checksums, write_json
 
@@ -150,22 +151,23 @@ class PreparedImages:
         path = Path(path)
         manifest = read_manifest(path, kind=KIND)
         verify_checksums(path, manifest.get("files"))
-        train, test, *others = (
-            ImageArray(
-                images=np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
-                labels=np.load(path / f"{part}_labels.npy", mmap_mode="r", allow_pickle=False),
+        with understanding(path):
+            train, test, *others = (
+                ImageArray(
+                    images=np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
+                    labels=np.load(path / f"{part}_labels.npy", mmap_mode="r", allow_pickle=False),
+                )
+                for part in parts_of(manifest)
             )
-            for part in parts_of(manifest)
-        )
-        return cls(
-            train=train,
-            test=test,
-            validation=others[0] if others else None,
-            class_names=tuple(manifest["class_names"]),
-            normalization=Normalization(mean=tuple(manifest["mean"]), deviation=tuple(manifest["deviation"])),
-            manifest=manifest,
-            path=path,
-        )
+            return cls(
+                train=train,
+                test=test,
+                validation=others[0] if others else None,
+                class_names=tuple(manifest["class_names"]),
+                normalization=Normalization(mean=tuple(manifest["mean"]), deviation=tuple(manifest["deviation"])),
+                manifest=manifest,
+                path=path,
+            )
 
     def __repr__(self) -> str:
         where = f" at {self.path}" if self.path else ""

@@ -19,9 +19,16 @@ from numpy.typing import NDArray
 
 from data_prep.images.manifest import FORMAT_VERSION, count_images, parts_of, read_manifest
 from data_prep.images.normalization import IMAGENET_NORMALIZATION, Normalization
+from ppt_core.damaged import understanding
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity
-from ppt_core.runs.files import file_checksums, new_directory, read_json, verify_checksums, write_json
+from ppt_core.runs.files import (
+    file_checksums,
+    new_directory,
+    read_json,
+    verify_checksums,
+    write_json,
+)
 
 KIND = "image folders"
 
@@ -149,28 +156,31 @@ class PreparedFolders:
         manifest = read_manifest(path, kind=KIND)
         verify_checksums(path, manifest.get("files"))
         if root is None:
-            root = str(read_json(path / "root.json", format_version=FORMAT_VERSION)["root"])
+            found = read_json(path / "root.json", format_version=FORMAT_VERSION, needed={"root": str})
+            root = found["root"]
         root = Path(root)
         parts = []
         for name in parts_of(manifest):
-            table = pq.read_table(path / f"{name}.parquet")
-            files = ImageFiles(
-                root=root,
-                paths=table.column("path").combine_chunks(),
-                labels=np.asarray(table.column("label").to_numpy()),
-            )
+            with understanding(path / f"{name}.parquet"):
+                table = pq.read_table(path / f"{name}.parquet")
+                files = ImageFiles(
+                    root=root,
+                    paths=table.column("path").combine_chunks(),
+                    labels=np.asarray(table.column("label").to_numpy()),
+                )
             if not files.path(0).exists():
                 raise DataError(f"{files.path(0)} does not exist; if the images of {path} were moved, say where to")
             parts.append(files)
-        train, test, *others = parts
-        return cls(
-            train=train,
-            test=test,
-            validation=others[0] if others else None,
-            class_names=tuple(manifest["class_names"]),
-            manifest=manifest,
-            path=path,
-        )
+        with understanding(path):
+            train, test, *others = parts
+            return cls(
+                train=train,
+                test=test,
+                validation=others[0] if others else None,
+                class_names=tuple(manifest["class_names"]),
+                manifest=manifest,
+                path=path,
+            )
 
     def __repr__(self) -> str:
         return f"PreparedFolders({count_images(self.parts)}, {self.n_classes} classes, in {self.train.root})"

@@ -24,7 +24,7 @@ def read_manifest(path: Path, *, kind: str | None = None) -> dict[str, Any]:
         raise DataError(f"{path} holds no manifest.json, so it is not a prepared set; run `ppt-vision prepare` first")
     if b'"kind"' not in read_bytes(path / "manifest.json"):  # sets of ratings have versions of their own
         raise DataError(f"{path} is not a prepared set of images; make one with `ppt-vision prepare`")
-    manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
+    manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION, needed={"kind": str})
     found = manifest["kind"]
     if kind is not None and found != kind:
         raise DataError(f"{path} is a prepared set of {found}, not of {kind}")

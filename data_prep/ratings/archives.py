@@ -24,6 +24,7 @@ RATING_SUFFIXES = (
 )
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # the second: an archive without members
+_UNPACKED_BYTES, _UNPACKED_SHARE = 1 << 28, 100
 _HEAD_BYTES = 512  # a tar says what it is at byte 257
 
 Compression = Literal["gzip", "bz2", "xz", "zstd"]
@@ -84,6 +85,18 @@ class Source:
                 if self.is_plain:
                     raise
                 raise self._damaged(error) from None
+
+    def read(self) -> bytes:
+        """The unpacked bytes. Raises what `open` does, and `DataError` for a few that unpack to very many."""
+        limit = max(_UNPACKED_BYTES, _UNPACKED_SHARE * self.path.stat().st_size)
+        with self.open() as stream:
+            content = stream.read(limit + 1)
+        if len(content) > limit:
+            raise DataError(
+                f"{self} unpacks to more than {limit:,} bytes, {_UNPACKED_SHARE} times its size; unpack it yourself if "
+                "that is right"
+            )
+        return content
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(f"{self} is truncated or damaged ({str(error).rstrip('.')}); fetch it again")

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TextIO
 
 import numpy as np
 
@@ -19,6 +19,7 @@ COMMENTS = ("#", "%")
 _BLANKS = " \t\r\n\x1a"  # the last ends a file of old programs
 Kind = Literal["id", "integer", "number", "value", "event", "moment"]
 
+_LONGEST = 1 << 23  # what arrow reads at once
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -65,15 +66,16 @@ def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[
         source.open() as stream,
         io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
+        lines = _bounded(source, text)
         if len(layout.separator) > 1:
-            for number, line in enumerate(text, 1):
+            for number, line in enumerate(lines, 1):
                 if number > layout.n_header_lines and line.strip("\r\n"):
                     fields = line.rstrip("\r\n").split(layout.separator)
                     if not _is_no_row(fields, layout):
                         yield number, fields
             return
         reader = csv.reader(
-            text,
+            lines,
             delimiter=layout.separator,
             quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE,
             escapechar="\\" if layout.escaped else None,
@@ -84,6 +86,18 @@ def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[
                     yield reader.line_num, fields
         except csv.Error as error:  # a value of more than 128 KiB; before Python 3.11 also a zero byte
             raise DataError(f"{source}: line {reader.line_num} cannot be split into values ({error})") from None
+
+
+def _bounded(source: Source, text: TextIO) -> Iterator[str]:
+    """The lines of a text. Raises `DataError` for one that would fill the memory: a few packed bytes may be such."""
+    number = 0
+    while line := text.readline(_LONGEST):
+        number += 1
+        if len(line) == _LONGEST:
+            raise DataError(
+                f"{source}: line {number} has more than {_LONGEST:,} characters; this is no table of ratings"
+            )
+        yield line
 
 
 def _is_no_row(fields: list[str], layout: TextLayout) -> bool:

@@ -51,8 +51,8 @@ def read_typed(source: Source, kind: str, sample: bytes, choose: Choice) -> tupl
         if kind == "json lines":
             names, table = _read_json(source, sample, choose)
         else:
-            with source.open() as stream:  # it is read from its end: it must be seekable
-                data = pa.OSFile(str(source.path)) if source.is_plain else pa.BufferReader(stream.read())
+            # it is read from its end: it must be seekable
+            data = pa.OSFile(str(source.path)) if source.is_plain else pa.BufferReader(source.read())
             names, table = (_read_parquet if kind == "parquet" else _read_arrow)(data, choose)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())

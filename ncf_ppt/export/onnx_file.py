@@ -60,7 +60,7 @@ def export_onnx(model: Network, data: PreparedData, out: Path) -> dict[str, Any]
             n_bytes = proto.ByteSize() if graph.n_bytes < _LARGEST else graph.n_bytes
             if n_bytes >= _LARGEST:
                 raise DataError(f"the network takes {n_bytes:,} bytes and an ONNX file holds 2 GB; export embeddings")
-            with replaced_file(out) as partial:
+            with replaced_file(out, new=True) as partial:
                 partial.write_bytes(proto.SerializeToString(deterministic=True))
                 session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
                 return _compare(session, model, data)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import id_column
 from ncf_ppt.export.encodings import Dtype, decode
+from ppt_core.damaged import understanding
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
 
@@ -73,7 +74,17 @@ def write_ids(folder: Path, kind: str, ids: NDArray[Any], format: Format) -> Non
 
 
 def read_table(folder: Path, name: str, format: Format, dimension: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Read a table back: its ids (n,) and what `ncf_ppt.export.encodings.decode` gives, float32 (n, dimension)."""
+    """Read a table back: its ids (n,) and what `ncf_ppt.export.encodings.decode` gives, float32 (n, dimension).
+
+    Raises `DataError` if the files hold something else.
+    """
+    from safetensors import SafetensorError
+
+    with understanding(folder / name, SafetensorError, OSError, RuntimeError):
+        return _read_table(folder, name, format, dimension)
+
+
+def _read_table(folder: Path, name: str, format: Format, dimension: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
     if format == "parquet":
         import pyarrow.parquet as pq
 

@@ -13,7 +13,7 @@ from ppt_commands.options import (
     RANKING_OPTION,
     THREADS_OPTION,
 )
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -56,4 +56,4 @@ def compare(
     if as_json:
         return print_json(found.to_dict())
     said = "\n".join(found.verdicts)
-    click.echo(f"{found.title}\n\n{found.to_markdown()}\n\n{said}" if markdown else str(found))
+    say(f"{found.title}\n\n{found.to_markdown()}\n\n{said}" if markdown else str(found))

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command("export-embeddings")
@@ -46,4 +46,4 @@ def export_embeddings(run: Path, out: Path, verify: bool, data: Path | None, as_
     from ncf_ppt.trained import load
 
     exported = load(run, data=data).export_embeddings(out, verify=verify, **encoding)
-    print_json(exported.to_dict()) if as_json else click.echo(exported)
+    print_json(exported.to_dict()) if as_json else say(exported)

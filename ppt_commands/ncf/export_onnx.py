@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command("export-onnx")
@@ -26,4 +26,4 @@ def export_onnx(run: Path, out: Path, data: Path | None, as_json: bool) -> None:
     from ncf_ppt.trained import load
 
     exported = load(run, data=data).export_onnx(out)
-    print_json(exported.to_dict()) if as_json else click.echo(exported)
+    print_json(exported.to_dict()) if as_json else say(exported)

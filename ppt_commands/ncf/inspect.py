@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -28,4 +28,4 @@ def inspect(path: Path, as_json: bool) -> None:
     found = load(path).inspect()
     if as_json:
         return print_json(found.to_dict())
-    click.echo(str(found))
+    say(str(found))

@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -39,4 +39,4 @@ def pack(run: Path, out: Path, embeddings: Literal["float32", "int8"] | None, da
     report = load(run, data=data).pack(out, embeddings=embeddings)
     if as_json:
         return print_json(report.to_dict())
-    click.echo(str(report))
+    say(str(report))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 if TYPE_CHECKING:
     from data_prep.ratings.interactions import PreparedData
@@ -91,12 +91,12 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
     data = prepare_source(source, out, progress=sys.stderr.isatty(), **options)
     if as_json:
         return print_json({"out": str(out), **_counts(data), "manifest": data.manifest})
-    click.echo(f"{out}: {data.n_users:,} users x {data.n_items:,} items, {len(data.train):,} train positives")
+    say(f"{out}: {data.n_users:,} users x {data.n_items:,} items, {len(data.train):,} train positives")
     for line in data.summary:
-        click.echo(line)
-    click.echo(f"test: {data.protocol_label}")
+        say(line)
+    say(f"test: {data.protocol_label}")
     if data.manifest["source"].get("is_official") is False:
-        click.echo("the bytes are not the published ones (a copy in another form, say); the manifest has their SHA-256")
+        say("the bytes are not the published ones (a copy in another form, say); the manifest has their SHA-256")
 
 
 def _counts(data: "PreparedData") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ppt_commands.options import (
     THREADS_OPTION,
     TITLES_OPTION,
 )
-from ppt_commands.output import print_json, tell
+from ppt_commands.output import print_json, say, tell
 from ppt_core.errors import DataError
 
 
@@ -116,8 +116,8 @@ def recommend(
     if out is not None:
         lists.save(out)
         answer = {"out": str(out), "n_users": len(lists), "k": k, **found}
-        return print_json(answer) if as_json else click.echo(f"{out}: done")
+        return print_json(answer) if as_json else say(f"{out}: done")
     if as_json:
         return print_json({"k": k, **found, "recommendations": lists.to_dicts()})
     for line in lists.lines():
-        click.echo(line)
+        say(line)

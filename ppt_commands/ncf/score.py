@@ -14,7 +14,7 @@ from ppt_commands.options import (
     JSON_OPTION,
     THREADS_OPTION,
 )
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -58,8 +58,8 @@ def score(
     scores = load(path, data=data, device=device).score(pairs, engine=engine)
     if out is not None:
         scores.save(out)
-        return print_json({"out": str(out), "n_pairs": len(scores)}) if as_json else click.echo(f"{out}: done")
+        return print_json({"out": str(out), "n_pairs": len(scores)}) if as_json else say(f"{out}: done")
     if as_json:
         return print_json({"scores": scores.to_dicts()})
     for line in scores.lines():
-        click.echo(line)
+        say(line)

@@ -13,7 +13,7 @@ from ppt_commands.options import (
     THREADS_OPTION,
     TITLES_OPTION,
 )
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 from ppt_core.errors import DataError
 
 
@@ -67,8 +67,8 @@ def similar(
     lists = lists if named is None else lists.with_titles(named)
     if out is not None:
         lists.save(out)
-        return print_json({"out": str(out), "n_items": len(lists), "k": k}) if as_json else click.echo(f"{out}: done")
+        return print_json({"out": str(out), "n_items": len(lists), "k": k}) if as_json else say(f"{out}: done")
     if as_json:
         return print_json({"k": k, "similar": lists.to_dicts()})
     for line in lists.lines():
-        click.echo(line)
+        say(line)

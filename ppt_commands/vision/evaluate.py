@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from ppt_commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -45,4 +45,4 @@ def evaluate(
         return print_json(
             {**found.to_dict(), "run": str(path), "network": trained.config.network, **trained.training.to_dict()}
         )
-    click.echo(f"{path}: accuracy {found.accuracy:.4f} [{found.protocol}; ties lost]")
+    say(f"{path}: accuracy {found.accuracy:.4f} [{found.protocol}; ties lost]")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -38,4 +38,4 @@ def pack(run: Path, out: Path, n_images: int, root: Path | None, data: Path | No
     report = load(run, data=data, root=root).pack(out, n_images=n_images)
     if as_json:
         return print_json(report.to_dict())
-    click.echo(str(report))
+    say(str(report))

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from ppt_commands.options import FOLDER, JSON_OPTION
-from ppt_commands.output import print_json
+from ppt_commands.output import print_json, say
 
 
 @click.command()
@@ -72,10 +72,10 @@ def prepare(
     if as_json:
         counts = {f"n_{name}": len(part) for name, part in images.parts.items()}
         return print_json({"out": str(out), **counts, "n_classes": images.n_classes, "manifest": manifest})
-    click.echo(f"{out}: {count_images(images.parts)} of {images.n_classes:,} classes")
+    say(f"{out}: {count_images(images.parts)} of {images.n_classes:,} classes")
     if kind == "cifar10" and not manifest["source"]["is_official"]:
-        click.echo("the bytes are not the published ones (another order, say); the manifest has their SHA-256")
+        say("the bytes are not the published ones (another order, say); the manifest has their SHA-256")
     for entry in manifest.get("broken", []):
-        click.echo(f"left out: {entry['path']} ({entry['reason']})")
+        say(f"left out: {entry['path']} ({entry['reason']})")
     if manifest.get("n_other_files"):
-        click.echo(f"passed over: {manifest['n_other_files']:,} files that are not named .JPEG or .jpg")
+        say(f"passed over: {manifest['n_other_files']:,} files that are not named .JPEG or .jpg")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ppt_commands.options import FOLDER, training_options
-from ppt_commands.output import print_json, print_training
+from ppt_commands.output import print_json, print_training, say
 from ppt_commands.training import run_folder, say_what_is_trained
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def train(
         return print_json({"run": str(path), **result.to_dict()})
     print_training(path, result, training.threshold)
     n_images = result.metrics["n_images"]
-    click.echo(f"accuracy {result.metrics['accuracy']:.4f} [{n_images:,} test images, top-1; ties lost]")
+    say(f"accuracy {result.metrics['accuracy']:.4f} [{n_images:,} test images, top-1; ties lost]")
 
 
 def configs(

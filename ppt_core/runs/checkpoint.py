@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ppt_core.damaged import understanding
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
 from ppt_core.layers import check_finite, set_precision
@@ -206,11 +207,12 @@ def load_trained(run: Run, kind: str, build: Callable[[Mapping[str, Any]], Netwo
     run.refuse_other_kind(kind)
     run.result()
     tensors, metadata = load_tensors(run.model_path)
-    network = build(run.config.groups)
-    if run.config.training["split"] < 1:
-        convert(network)
-    if metadata["precision"] == "low":
-        set_precision(network, "low")
-    network.load_state_dict(tensors)
+    with understanding(f"{run.path} (its config.json and model.safetensors)", RuntimeError):
+        network = build(run.config.groups)
+        if run.config.training["split"] < 1:
+            convert(network)
+        if metadata["precision"] == "low":
+            set_precision(network, "low")
+        network.load_state_dict(tensors)
     check_finite(network)
     return network.to(device).eval()

@@ -5,18 +5,23 @@ bytes, taken with 64 zeros in the place of the digest; other files have theirs r
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
+from ppt_core.damaged import checked
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
+from ppt_core.runs.partial_files import PARTIAL, exchange, held, leftovers, prefix_of, remove_leftovers
 
 NO_DIGEST = "0" * 64
 
@@ -50,51 +55,89 @@ def refuse_existing(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that becomes ``path`` when the block succeeds.
 
-    It is removed when the block raises. Raises `DataError` if ``path`` exists or cannot be written, and for a full
-    disk in the block.
+    It is removed when the block raises. With ``replace`` the folder that may be there gives its place up in one step,
+    where the system has such a step (Linux), or is away for a moment.
+
+    Raises `DataError` if ``path`` exists and is not to be replaced, if it cannot be written, and for a full disk in the
+    block.
     """
-    refuse_existing(path)
+    if not replace:
+        refuse_existing(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(path), dir=path.parent))
+        partial = Path(tempfile.mkdtemp(prefix=prefix_of(path), suffix=PARTIAL, dir=path.parent))
         try:
-            yield partial
-            partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-            refuse_existing(path)
-            partial.rename(path)
+            with held(partial):
+                yield partial
+                partial.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+                if replace and os.path.lexists(path):
+                    _take_place(partial, path)
+                else:
+                    refuse_existing(path)
+                    partial.rename(path)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+    remove_leftovers(leftovers(path.parent, glob.escape(prefix_of(path)) + "*"))
+
+
+def _take_place(partial: Path, path: Path) -> None:
+    """Put a new folder in the place of an old one, and remove that."""
+    if not exchange(partial, path):
+        old = Path(tempfile.mkdtemp(prefix=prefix_of(path), suffix=PARTIAL, dir=path.parent))
+        path.rename(old / path.name)
+        partial.rename(path)
+        partial = old
+    shutil.rmtree(partial)
 
 
 @contextlib.contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def replaced_file(path: Path, *, new: bool = False) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that replaces ``path`` when the block succeeds.
 
-    The content reaches the disk before the rename, so a crash leaves the old file or the new one, never half.
-    Raises `DataError` if ``path`` cannot be written, and for a full disk in the block.
+    The content reaches the disk before the rename, so a crash leaves the old file or the new one, never half. With
+    ``new`` nothing is replaced: of two that write there one succeeds.
+
+    Raises `DataError` if ``path`` cannot be written, if it exists and must be ``new``, and for a full disk in the
+    block.
     """
+    if new:
+        refuse_existing(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_partial_prefix(path), dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=prefix_of(path), suffix=PARTIAL, dir=path.parent)
         os.close(handle)
         partial = Path(name)
         try:
-            yield partial
-            partial.chmod(0o666 & ~_umask())
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+            with held(partial):
+                yield partial
+                partial.chmod(0o666 & ~_umask())
+                with partial.open("rb+") as file:
+                    os.fsync(file.fileno())
+                if new:
+                    _put_if_free(partial, path)
+                else:
+                    partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+    remove_leftovers(leftovers(path.parent, glob.escape(prefix_of(path)) + "*"))
 
 
-def _partial_prefix(path: Path) -> str:
-    return f".{path.name[:50]}."  # a whole name could grow beyond the 255 bytes of a file system
+def _put_if_free(partial: Path, path: Path) -> None:
+    """Rename a file to ``path`` unless something is there: a link is made only where nothing is."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise DataError(f"{path} already exists; choose another output or remove it first") from None
+    except OSError:  # a file system without links
+        refuse_existing(path)
+        partial.replace(path)
+    else:
+        partial.unlink()
 
 
 def _umask() -> int:
@@ -105,8 +148,13 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading. Raises `DataError` if it does not exist or cannot be read, then or in the block."""
+    """Open a file for reading. Raises `DataError` if it does not exist or cannot be read, then or in the block.
+
+    A pipe or a device, which might be read for ever, is refused.
+    """
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise DataError(f"{path} is no regular file; name a file or a folder of files")
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
@@ -213,11 +261,19 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         partial.write_bytes(seal(content.encode()))
 
 
-def read_json(path: Path, *, format_version: int, oldest_version: int | None = None) -> dict[str, Any]:
+def read_json(
+    path: Path,
+    *,
+    format_version: int,
+    oldest_version: int | None = None,
+    needed: Mapping[str, type | tuple[type, ...]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Read what `write_json` wrote, its ``sha256`` included.
 
-    Raises `DataError` if the file is missing, is not JSON, was changed since it was written, or has a version other
-    than ``format_version``, or than those from ``oldest_version`` to it.
+    ``needed`` says which keys there must be, and of what type their values.
+
+    Raises `DataError` if the file is missing, is not JSON, was changed since it was written, has a version other
+    than ``format_version``, or than those from ``oldest_version`` to it, or lacks what is needed.
     """
     content = read_bytes(path)
     try:
@@ -230,4 +286,5 @@ def read_json(path: Path, *, format_version: int, oldest_version: int | None = N
     if isinstance(found_version, int) and found_version in range(oldest_version or format_version, format_version):
         format_version = found_version
     check_seal(path, content, digest=digest, found_version=found_version, format_version=format_version)
+    checked(document, needed, path)
     return document

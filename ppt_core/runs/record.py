@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ppt_core.damaged import checked
 from ppt_core.identity import copied_record
 
 PROVENANCE, RESUMED_BY = "provenance", "resumed_by"
@@ -17,9 +18,11 @@ class RunConfig:
     Attributes:
         groups: the settings of ``config.json`` by group, as JSON values: what a network needs to be built again stands
             beside the groups named below.
+        place: where they were read, for errors.
     """
 
     groups: Mapping[str, Any]
+    place: object = field(default="config.json", compare=False, repr=False)
 
     @property
     def kind(self) -> str | None:
@@ -29,13 +32,13 @@ class RunConfig:
     @property
     def data(self) -> Mapping[str, Any]:
         """What it is trained on, see `ppt_core.identity.data_record`."""
-        found: Mapping[str, Any] = self.groups["data"]
+        found: Mapping[str, Any] = checked(self.groups, {"data": dict}, self.place)["data"]
         return found
 
     @property
     def training(self) -> Mapping[str, Any]:
         """How, see `ppt_core.runs.config.TrainingConfig`."""
-        found: Mapping[str, Any] = self.groups["training"]
+        found: Mapping[str, Any] = checked(self.groups, {"training": dict}, self.place)["training"]
         return found
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ppt_core.damaged import checked
 from ppt_core.errors import DataError
 from ppt_core.identity import Prepared, data_record, same_data
 
@@ -41,7 +42,7 @@ def recorded_data(
     if data is None and not is_sample and record.get("path") is None:
         raise DataError(missing or f"{name} does not say where its data are; name them with data=")
     if data is None and not is_sample:
-        data = Path(record["path"])
+        data = Path(checked(record, {"path": str}, f"the record of the data of {name}")["path"])
         if not data.exists():
             raise DataError(f"{data}, the data of {name}, is gone; say where it is now with data=")
     if data is None or isinstance(data, (str, Path)):

@@ -9,16 +9,21 @@
     model.safetensors       the trained model; present once training has finished
 """
 
+import atexit
+import contextlib
+import glob
 import json
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from ppt_core.damaged import checked, understanding
 from ppt_core.errors import DataError
 from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
+from ppt_core.runs.partial_files import PARTIAL, held, leftovers, prefix_of, remove_leftovers
 from ppt_core.runs.record import RESUMED_BY, RunConfig, RunResult
 
 FORMAT_VERSION = 1
@@ -46,7 +51,8 @@ class Run:
         if not (path / "config.json").exists():
             raise DataError(f"{path} is not a run folder (it holds no config.json); make one with `train --out {path}`")
         document = read_json(path / "config.json", format_version=FORMAT_VERSION)
-        return cls(path, RunConfig({key: value for key, value in document.items() if key not in _OF_THE_FILE}))
+        groups = {key: value for key, value in document.items() if key not in _OF_THE_FILE}
+        return cls(path, RunConfig(groups, path / "config.json"))
 
     def refuse_other_kind(self, kind: str) -> None:
         """Raise `DataError` unless this is a run of that kind, the middle of a program's name."""
@@ -91,9 +97,10 @@ class Run:
         path = self.path / "metrics.jsonl"
         complete = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
         try:
-            return [json.loads(line) for line in complete]
-        except ValueError as error:
+            lines = [json.loads(line) for line in complete]
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path} is damaged ({error}); train again into a new folder") from None
+        return [checked(line, {"iterations": int}, f"{path}, line {n},") for n, line in enumerate(lines, 1)]
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
@@ -112,24 +119,36 @@ class Run:
         metrics = self.metrics()
         if not self.finished or not metrics:
             raise DataError(f"{self.path} has not finished training; go on with `train --out {self.path} --resume`")
-        try:
+        with understanding(f"the last line of {self.path / 'metrics.jsonl'}"):
             return RunResult.from_dict(metrics[-1])
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{self.path / 'metrics.jsonl'} is damaged (its last line has no result: {error}); "
-                "train again into a new folder"
-            ) from None
 
     def __repr__(self) -> str:
         return f"Run({self.path}, {self.config.kind}, {'finished' if self.finished else 'not finished'})"
 
 
 def next_free(folder: Path) -> Path:
-    """Return ``folder/N`` with the lowest N from 1 that does not exist yet."""
+    """Return ``folder/N`` with the lowest N from 1 that does not exist yet, nor is given to a living process."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (path := folder / str(number)).exists():
+    while (path := folder / str(number)).exists() or not _claim(path):
         number += 1
     return path
+
+
+def _claim(path: Path) -> bool:
+    """Keep a name for this process as long as it lives; False if another has it."""
+    claim = path.with_name(f"{prefix_of(path)}claim{PARTIAL}")
+    remove_leftovers(leftovers(path.parent, glob.escape(claim.name.removesuffix(PARTIAL))))
+    try:
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    until_exit = contextlib.ExitStack()
+    until_exit.enter_context(held(claim))
+    until_exit.callback(claim.unlink, missing_ok=True)
+    atexit.register(until_exit.close)
+    return not path.exists()
 
 
 class EventLog:

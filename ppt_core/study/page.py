@@ -1,6 +1,6 @@
 """A study's report as files: pictures, numbers, and one HTML page that needs nothing else."""
 
-import shutil
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -35,6 +35,7 @@ th:last-child, td:last-child { padding-right: 0; }
 details { margin: 6px 0; } summary { cursor: pointer; } code { font-size: .88em; }
 .about li { margin: .3em 0; }
 """
+_OF_A_REPORT = re.compile(r"index\.html|report\.json|figure\w+\.(png|svg)")
 _TITLES = {
     "figure1": (
         "Figure 1. Accuracy against training iterations",
@@ -62,14 +63,15 @@ _TITLES = {
 def write_report(report: StudyReport, path: Path, *, replace: bool = False) -> Path:
     """Write ``index.html``, ``report.json`` and every figure as PNG and SVG into the folder ``path``; return it.
 
-    Raises `DataError` if ``path`` exists, unless it is an earlier report and ``replace`` is true.
+    Whenever that is interrupted, ``path`` holds the old report or the new one.
+
+    Raises `DataError` if ``path`` exists, unless it is an earlier report, whole or not, and ``replace`` is true.
     """
-    if not (replace and (path / "report.json").exists()):
+    replace = replace and path.is_dir() and all(_OF_A_REPORT.fullmatch(file.name) for file in path.iterdir())
+    if not replace:
         refuse_existing(path)
     wide, narrow = draw(report, WIDE), draw(report, NARROW)
-    partial = path.with_name(f"{path.name}.new") if path.exists() else path
-    shutil.rmtree(partial, ignore_errors=True)
-    with new_directory(partial) as folder:
+    with new_directory(path, replace=replace) as folder:
         for name, figure in wide.items():
             for ending in ("png", "svg"):
                 save(figure, folder / f"{name}.{ending}")
@@ -82,9 +84,6 @@ def write_report(report: StudyReport, path: Path, *, replace: bool = False) -> P
             for name in wide
         }
         (folder / "index.html").write_text(page(report, drawings), "utf-8")
-    if partial != path:
-        shutil.rmtree(path)
-        partial.rename(path)
     return path
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppt_core.damaged import understanding
 from ppt_core.errors import DataError
 from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
@@ -25,6 +26,11 @@ from ppt_core.study.rates import Speed
 from ppt_core.study.running import FORMAT_VERSION, Train, run_trial
 from ppt_core.study.speed import measure_speed
 from ppt_core.study.trials import Trial, in_order
+
+_OF_A_TRIAL: dict[str, type | tuple[type, ...]] = {
+    **{"name": str, "full": (int, float), "low": (int, float), "seed": int, "iterations": int},
+    **{"seconds": (int, float), "phases": list},
+}
 
 
 class Study:
@@ -56,7 +62,8 @@ class Study:
         """Open a study folder. Raises `DataError` if it is none or is damaged."""
         if not (path / "study.json").exists():
             raise DataError(f"{path} is not a study (it holds no study.json); make one with `study run --out {path}`")
-        return cls(path, read_json(path / "study.json", format_version=FORMAT_VERSION)["settings"])
+        found = read_json(path / "study.json", format_version=FORMAT_VERSION, needed={"settings": dict})
+        return cls(path, found["settings"])
 
     def trial_path(self, trial: Trial) -> Path:
         """The run folder of a trial."""
@@ -65,7 +72,12 @@ class Study:
     def plan(self) -> dict[str, Any]:
         """``trials``: the names of all that were asked for; ``splits``: those compared over all budgets."""
         path = self.path / "plan.json"
-        return read_json(path, format_version=FORMAT_VERSION) if path.exists() else {"trials": [], "splits": []}
+        needed = {"trials": list, "splits": list}
+        return (
+            read_json(path, format_version=FORMAT_VERSION, needed=needed)
+            if path.exists()
+            else {key: [] for key in needed}
+        )
 
     def extend_plan(self, trials: Sequence[Trial], splits: Sequence[float]) -> None:
         """Add trials and splits to the plan."""
@@ -80,13 +92,19 @@ class Study:
 
     def records(self) -> list[dict[str, Any]]:
         """The finished trials, short ones first. Raises `DataError` if one was changed since."""
-        found = [read_json(path, format_version=FORMAT_VERSION) for path in self.path.glob("trials/*/trial.json")]
+        found = [
+            read_json(path, format_version=FORMAT_VERSION, needed=_OF_A_TRIAL)
+            for path in self.path.glob("trials/*/trial.json")
+        ]
         return sorted(found, key=lambda record: (record["full"] + record["low"], record["full"], record["seed"]))
 
     def speed(self) -> Speed | None:
         """What `ppt_core.study.speed.measure_speed` measured, if it has."""
         path = self.path / "speed.json"
-        return Speed.from_dict(read_json(path, format_version=FORMAT_VERSION)) if path.exists() else None
+        if not path.exists():
+            return None
+        with understanding(path):
+            return Speed.from_dict(read_json(path, format_version=FORMAT_VERSION))
 
     def write_results(self) -> None:
         """Write ``results.jsonl`` anew."""

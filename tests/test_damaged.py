@@ -1,0 +1,145 @@
+"""Documents that were sealed anew with other values in them: one line that names the file, whatever they say."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ncf_ppt
+from cli import main
+from data_prep.ratings.interactions import PreparedData
+from ppt_core.damaged import checked, understanding
+from ppt_core.errors import DataError
+from ppt_core.runs.files import write_json
+from tests.command_line import CommandLine
+
+NCF = CommandLine(main)
+LAST_RESORT = "which nobody expected"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damaged")
+    settings: dict[str, Any] = {"factors": 4, "layers": (8, 8, 8, 4), "epochs": 1, "batch_size": 512}
+    ncf_ppt.fit(tiny_data.save(folder / "data"), out=folder / "run", split=0.5, **settings)
+    NCF.succeed("export-embeddings", folder / "run", "--out", folder / "vectors")
+    return folder / "run"
+
+
+def variants(document: dict[str, Any], n_others: int = 2) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The document without each of its keys, and with values of other types in their places."""
+    for key in document:
+        if key in ("sha256", "format_version"):
+            continue
+        yield f"no {key}", {name: value for name, value in document.items() if name != key}
+        wrongs: tuple[Any, ...] = (7, [[]], "x", None)
+        others = [each for each in wrongs if type(each) is not type(document[key])]
+        for wrong in others[:n_others]:
+            yield f"{key} = {wrong}", {**document, key: wrong}
+
+
+def one_line(*arguments: Any, what: str) -> str:
+    """What a command says: it succeeds, or fails in one line of which the reader knew."""
+    result = NCF.call(*arguments)
+    if result.exit_code == 0:
+        return ""
+    assert isinstance(result.exception, SystemExit), what
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert len(lines) == 1, (what, result.output)
+    assert LAST_RESORT not in lines[0], (what, lines)
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "command"),
+    [
+        ("run/config.json", ("inspect", "run")),
+        ("run/config.json", ("evaluate", "run")),
+        ("data/manifest.json", ("baseline", "popular", "--data", "data")),
+        ("vectors/manifest.json", ("evaluate", "run", "--ranking", "full", "--candidates", "vectors")),
+    ],
+)
+def test_documents_of_other_values(
+    run: Path, monkeypatch: pytest.MonkeyPatch, document: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(run.parent)
+    path = Path(document)
+    before = path.read_bytes()
+    values = json.loads(before)
+    refused = 0
+    try:
+        for what, other in variants(values):
+            write_json(path, other)
+            refused += bool(one_line(*command, what=what))
+        for inner in ("data", "training", "model", "tables"):
+            for what, other in variants(values.get(inner) or {}, 1) if isinstance(values.get(inner), dict) else ():
+                write_json(path, {**values, inner: other})
+                one_line(*command, what=f"{inner}: {what}")
+    finally:
+        path.write_bytes(before)
+    assert refused > 5
+    assert one_line(*command, what="as it was") == ""
+
+
+@pytest.mark.parametrize("line", ["7", "{}", "[" * 100_000, "null", '{"iterations": "x"}', '{"iterations": 3}', '"x'])
+def test_metrics_have_no_seal(run: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(run.parent)
+    path = Path("run/metrics.jsonl")
+    before = path.read_bytes()
+    try:
+        path.write_bytes(line.encode() + b"\n")
+        for command in (
+            ("evaluate", "run"),
+            ("inspect", "run"),
+            ("train", "--data", "data", "--out", "run", "--resume"),
+        ):
+            assert one_line(*command, what=line[:20])
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "config.json")
+    assert "is no regular file" in NCF.fail("evaluate", tmp_path / "run")
+    os.mkfifo(tmp_path / "titles")
+    for command in (("recommend", "x", "--users", tmp_path / "titles"), ("prepare", tmp_path / "titles", "--out", "x")):
+        assert NCF.call(*command).exit_code == 1
+
+
+def test_the_last_resort_names_what_was_read_and_how_to_report(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run.parent)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("a thing\nthat nobody thought of")
+
+    monkeypatch.setattr("ncf_ppt.trained.load", fail)
+    line = NCF.fail("evaluate", "run")
+    assert line.startswith("Error: KeyError: 'a thing")
+    assert "test_damaged.py, line" in line
+    assert "run may be damaged, or made by another program; else please report it with the output of" in line
+    assert "`ppt-ncf doctor`" in line
+    monkeypatch.setenv("PPT_TRACEBACK", "1")
+    assert isinstance(NCF.call("evaluate", "run").exception, KeyError)
+
+
+def test_what_is_checked() -> None:
+    document = {"a": 1, "b": {}, "c": True}
+    assert checked(document, {"a": int, "b": dict, "c": bool}, "x") is document
+    for needed in ({"d": int}, {"a": str}, {"c": int}):
+        with pytest.raises(DataError, match=r"^x is damaged"):
+            checked(document, needed, "x")
+    with pytest.raises(DataError, match="not a JSON object"):
+        checked([], {}, "x")
+    with (
+        pytest.raises(DataError, match=r"x is damaged, or of another program \(KeyError: 'd'\); make it again"),
+        understanding("x"),
+    ):
+        document["d"]
+    with pytest.raises(OSError, match="disk"), understanding("x"):
+        raise OSError("disk")
