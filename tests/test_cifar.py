@@ -305,3 +305,20 @@ def test_the_real_images(real_data: Path, tmp_path: Path) -> None:
     # Published many times over, to four digits.
     assert np.round(data.normalization.mean, 4).tolist() == [0.4914, 0.4822, 0.4465]
     assert np.round(data.normalization.deviation, 4).tolist() == [0.247, 0.2435, 0.2616]
+
+
+@pytest.mark.parametrize("depth", [10_000, 2_000_000])
+@pytest.mark.parametrize("form", ["item", "items", "dict", "set", "frozenset"])
+def test_nothing_but_text_is_hashed(depth: int, form: str) -> None:
+    """Tuples within tuples: the hash of the outermost overflows C's stack."""
+    nested = pickle.EMPTY_TUPLE + pickle.TUPLE1 * depth
+    mark, none = pickle.MARK, pickle.NONE
+    content = {
+        "item": pickle.EMPTY_DICT + nested + none + pickle.SETITEM,
+        "items": pickle.EMPTY_DICT + mark + nested + none + pickle.SETITEMS,
+        "dict": mark + nested + none + pickle.DICT,
+        "set": pickle.EMPTY_SET + mark + nested + pickle.ADDITEMS,
+        "frozenset": mark + nested + pickle.FROZENSET,
+    }[form]
+    with pytest.raises(ValueError, match=r"it holds a (dict with a key that is no text|set, which no file)"):
+        read_batch(pickle.PROTO + b"\x04" + content + pickle.STOP)

@@ -370,3 +370,19 @@ def test_a_command_that_fails_on_a_tiny_file_ends_by_itself(tmp_path: Path) -> N
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+
+
+def test_what_a_file_may_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / "long.csv.gz"
+    with gzip.open(long, "wb", compresslevel=1) as stream:
+        stream.write(CSV.encode() + b"7," + b"x" * (1 << 24) + b",1,1\n")
+    with pytest.raises(DataError, match=r"line 5 has more than 8,388,608 characters; this is no table"):
+        read_ratings(long)
+    table = pa.table({"user_id": [1, 1, 2], "item_id": [2, 3, 2]})
+    packed = tmp_path / "r.parquet.gz"
+    packed.write_bytes(gzip.compress(parquet_bytes(table)))
+    assert len(read_ratings(packed)) == 3
+    monkeypatch.setattr("data_prep.ratings.archives._UNPACKED_BYTES", 100)
+    packed.write_bytes(gzip.compress(parquet_bytes(table) + bytes(1 << 20)))
+    with pytest.raises(DataError, match=r"unpacks to more than \S+ bytes, 100 times its size; unpack it yourself"):
+        read_ratings(packed)

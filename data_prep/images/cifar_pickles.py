@@ -42,6 +42,12 @@ class _Buffer(_Array):
         return content, dtype, shape, order
 
 
+def _text_key(key: Any) -> str | bytes:
+    if not isinstance(key, (str, bytes)):
+        raise pickle.UnpicklingError("it holds a dict with a key that is no text")
+    return key
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes as Python 3 writes them in protocol 2."""
     if encoding != "latin1":
@@ -62,10 +68,33 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 # The one written in Python: for a damaged byte in an index the one written in C asks for gigabytes of memory. The
 # same goes for the length of a bytearray, so those are read as bytes.
 class _Unpickler(pickle._Unpickler):
-    dispatch: ClassVar = {
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    dispatch: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
     }
+
+    # What is hashed is text alone: tuples within tuples, some million deep, overflow the stack of C in their hash.
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1][_text_key(key)] = value
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].update((_text_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+
+    def _make_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({_text_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
+
+    def _refuse_set(self) -> None:
+        raise pickle.UnpicklingError("it holds a set, which no file of CIFAR-10 does")
+
+    dispatch |= {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items, pickle.DICT[0]: _make_dict}
+    dispatch |= dict.fromkeys((pickle.EMPTY_SET[0], pickle.ADDITEMS[0], pickle.FROZENSET[0]), _refuse_set)
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for one of the few names that a batch needs."""

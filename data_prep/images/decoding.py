@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ppt_core.errors import DataError
 from ppt_core.random_words import below, fractions
+from ppt_core.runs.files import read_bytes
 
 N_CROP_WORDS = 41
 """Random words that a training crop takes: four for each of ten attempts, one for the flip."""
@@ -27,7 +28,7 @@ def read_image(path: Path) -> Image.Image:
     Raises `DataError` that names the file if it is missing, empty, truncated or no image.
     """
     try:
-        return _open_image(path.read_bytes()).convert("RGB")
+        return _open_image(read_bytes(path)).convert("RGB")
     except Exception as error:  # a damaged file can fail in any way
         raise DataError(f"{path} cannot be read ({_one_line(error)}); prepare the images again") from None
 

@@ -148,6 +148,8 @@ def _check_files(
     """Yield the SHA-256 of each file and what is wrong with it, or None."""
 
     def check(path: str) -> tuple[bytes, str | None]:
+        if not (source / path).is_file():  # a pipe or a device could be read for ever
+            return b"", "it is no regular file"
         try:
             content = (source / path).read_bytes()
         except OSError as error:
