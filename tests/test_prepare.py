@@ -241,6 +241,7 @@ class TestSources:
             n_users=30,
             n_items=90,
             n_interactions=800,
+            in_order=0.5,
             n_negatives=9,
             seed=4,
             protocol="mlperf",
@@ -252,6 +253,7 @@ class TestSources:
             "n_users": 30,
             "n_items": 90,
             "n_interactions": 800,
+            "in_order": 0.5,
             "seed": 4,
             "n_rows": 800,
         }
@@ -305,7 +307,7 @@ class TestSources:
         [
             ("ml-2m", {}, r"'ml-2m' is neither a file nor a known data set; known: ml-100k, .*, synthetic$"),
             ("{tmp}/none", {}, "is a folder that holds no file of ratings"),
-            ("{tmp}/r.csv", {"n_users": 3}, "n_users, n_items and n_interactions are for `synthetic` only"),
+            ("{tmp}/r.csv", {"n_users": 3}, "n_users, n_items, n_interactions, in_order are for `synthetic` only"),
             ("{tmp}/r.csv", {"source_file": Path("copy")}, "source_file is for a copy of a known data set .*, not of "),
             ("ml-1m", {"source_file": Path("copy")}, "^copy does not exist"),
             ("synthetic", {"n_users": 3, "n_items": 3, "n_interactions": 2}, "2 interactions cannot cover 3 users"),

@@ -10,7 +10,8 @@ from scipy.sparse.linalg import svds
 
 from data_prep.ratings.prepare import prepare
 from data_prep.ratings.raw_ratings import Ratings
-from data_prep.ratings.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS, synthesize
+from data_prep.ratings.synthetic import SAMPLE, synthesize
+from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.ranking import rank_test_items
 from ppt_core.errors import DataError
 from tests import reference
@@ -18,7 +19,7 @@ from tests import reference
 
 @pytest.fixture(scope="module")
 def sample() -> Ratings:
-    return synthesize(SAMPLE_USERS, SAMPLE_ITEMS, SAMPLE_INTERACTIONS, seed=0)
+    return synthesize(**SAMPLE, seed=0)
 
 
 def digest(ratings: Ratings) -> str:
@@ -151,6 +152,32 @@ def test_the_structure_can_be_learned(sample: Ratings) -> None:
     n, chance = data.n_users, reference.guessed_hit_ratio(data.n_negatives)
     assert reference.above_chance(by_popularity * n, n, chance)
     assert reference.above_chance(by_taste * n, n, by_popularity)
+
+
+def test_a_planted_order_is_what_the_items_before_tell() -> None:
+    sizes = {"n_users": 400, "n_items": 300, "n_interactions": 12_000}
+    found, taken = {}, {}
+    for in_order in (0, 0.9):
+        ratings = synthesize(**sizes, in_order=in_order, seed=7)
+        assert_has_exactly(ratings, *sizes.values())
+        pairs = zip(ratings.users.tolist(), ratings.item_ids[ratings.items].tolist(), strict=True)
+        taken[in_order] = (set(pairs), ratings.times.tolist())
+        data = prepare(ratings, n_negatives=99, source={})
+        found[in_order] = {
+            name: rank_test_items(fit_baseline(name, data, seed=0), data).hit_ratio() * data.n_users
+            for name in ("markov", "popular")
+        }
+    assert taken[0] == taken[0.9]
+    n = sizes["n_users"]
+    assert reference.above_chance(found[0.9]["markov"], n, max(found[0].values()) / n)
+    # What everybody takes stays what it was: without the order, the last item is a typical one.
+    assert not reference.above_chance(found[0.9]["popular"], n, found[0]["popular"] / n)
+
+
+@pytest.mark.parametrize("in_order", [-0.1, 1.1, np.nan])
+def test_shares_that_are_none_are_refused(in_order: float) -> None:
+    with pytest.raises(ValueError, match=f"in_order is {in_order}; it must be between 0 and 1"):
+        synthesize(2, 2, 3, in_order=in_order, seed=0)
 
 
 def test_a_seed_is_a_data_set_whatever_the_number_of_threads(one_and_two_threads: Iterable[int]) -> None:

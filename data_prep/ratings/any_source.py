@@ -16,7 +16,7 @@ from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, O
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.remarks import warnings_of
 from data_prep.ratings.sources import SYNTHETIC, read_source
-from data_prep.ratings.synthetic import SAMPLE_INTERACTIONS, SAMPLE_ITEMS, SAMPLE_USERS
+from data_prep.ratings.synthetic import SAMPLE
 from ppt_core.errors import DataError, DataWarning
 from ppt_core.runs.files import refuse_existing
 
@@ -27,7 +27,7 @@ def sample() -> PreparedData:
         [SYNTHETIC],
         seed=0,
         source_file=None,
-        sizes=(SAMPLE_USERS, SAMPLE_ITEMS, SAMPLE_INTERACTIONS),
+        synthetic=SAMPLE,
         cache=None,
         progress=False,
     )
@@ -52,6 +52,7 @@ def prepare_source(
     n_users: int | None = None,
     n_items: int | None = None,
     n_interactions: int | None = None,
+    in_order: float | None = None,
     validation: bool = False,
     cache: Path | str | None = None,
     progress: bool = True,
@@ -61,7 +62,7 @@ def prepare_source(
 
     ===================  ====================================================================================
     a known name         one of ``data_prep.ratings.download.KNOWN_DATASETS``: downloaded, or read from ``source_file``
-    ``synthetic``        `data_prep.ratings.synthetic.synthesize` with ``n_users``, ``n_items``, ``n_interactions``
+    ``synthetic``        `data_prep.ratings.synthetic.synthesize` with ``n_users`` ... ``in_order``
     X.train.rating[.gz]  the NCF authors' split and negatives, as they are: protocol ``published``
     train-ratings.csv    beside ``test-ratings.csv`` and ``test-negative.csv``: MLPerf's, as its converter wrote them
     another path         a ratings file, a folder or an archive of them (`data_prep.ratings.readers.read_files`)
@@ -91,6 +92,7 @@ def prepare_source(
         n_users: number of synthetic users; the built-in sample's by default, as for the next two.
         n_items: number of synthetic items.
         n_interactions: number of synthetic interactions.
+        in_order: share of each synthetic user's items that follow an order of the catalogue; none by default.
         validation: see `prepare`.
         cache: folder for downloads; the user's cache folder by default.
         progress: whether a download shows a progress bar on standard error.
@@ -117,9 +119,9 @@ def prepare_source(
             f"source_file is for a copy of a known data set ({', '.join(KNOWN_DATASETS)}), not of {name!r}; "
             f"name {source_file} as the source to read that file"
         )
-    sizes = (n_users, n_items, n_interactions)
-    if name != SYNTHETIC and any(size is not None for size in sizes):
-        raise DataError(f"n_users, n_items and n_interactions are for `synthetic` only; leave them out for {name!r}")
+    chosen = {"n_users": n_users, "n_items": n_items, "n_interactions": n_interactions, "in_order": in_order}
+    if name != SYNTHETIC and any(value is not None for value in chosen.values()):
+        raise DataError(f"{', '.join(chosen)} are for `synthetic` only; leave them out for {name!r}")
 
     own = _own_split(test, test_negatives, split_time, filters, order, validation=validation)
     if not own and name is not None and name not in (*KNOWN_DATASETS, SYNTHETIC) and is_ncf_train_file(Path(name)):
@@ -139,11 +141,7 @@ def prepare_source(
                 options,
                 seed=seed,
                 source_file=None if source_file is None else Path(source_file),
-                sizes=(
-                    SAMPLE_USERS if n_users is None else n_users,
-                    SAMPLE_ITEMS if n_items is None else n_items,
-                    SAMPLE_INTERACTIONS if n_interactions is None else n_interactions,
-                ),
+                synthetic=SAMPLE | {name: value for name, value in chosen.items() if value is not None},
                 cache=None if cache is None else Path(cache),
                 progress=progress,
             )
@@ -207,8 +205,7 @@ def _read_test(test: Any, options: ReadOptions) -> tuple[Ratings, dict[str, Any]
     paths = _paths(test)
     if not paths:
         return read_object(test, options).ratings, {"name": type(test).__name__}
-    sizes = (SAMPLE_USERS, SAMPLE_ITEMS, SAMPLE_INTERACTIONS)
-    read, origin = read_source(paths, options, seed=0, source_file=None, sizes=sizes, cache=None, progress=False)
+    read, origin = read_source(paths, options, seed=0, source_file=None, synthetic=SAMPLE, cache=None, progress=False)
     return read.ratings, origin
 
 

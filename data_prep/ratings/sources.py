@@ -1,6 +1,6 @@
 """Ratings by name: known data sets, files and synthetic ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def read_source(
     *,
     seed: int,
     source_file: Path | None,
-    sizes: tuple[int, int, int],
+    synthetic: Mapping[str, Any],
     cache: Path | None,
     progress: bool,
 ) -> tuple[ReadRatings, dict[str, Any]]:
@@ -32,7 +32,7 @@ def read_source(
         options: how files are read.
         seed: of synthetic interactions.
         source_file: a copy at hand of a known data set, or None to download it.
-        sizes: users, items and interactions of synthetic data.
+        synthetic: arguments of `data_prep.ratings.synthetic.synthesize`, without the seed.
         cache: where downloads are kept, or None for the usual place.
         progress: show a progress bar.
 
@@ -40,14 +40,8 @@ def read_source(
     """
     source = paths[0] if len(paths) == 1 else ""
     if source == SYNTHETIC:
-        n_users, n_items, n_interactions = sizes
-        return ReadRatings(synthesize(n_users, n_items, n_interactions, seed=seed), None), {
-            "name": SYNTHETIC,
-            "n_users": n_users,
-            "n_items": n_items,
-            "n_interactions": n_interactions,
-            "seed": seed,
-        }
+        read = ReadRatings(synthesize(**synthetic, seed=seed), None)
+        return read, {"name": SYNTHETIC, **synthetic, "seed": seed}
     if source in KNOWN_DATASETS:
         dataset = KNOWN_DATASETS[source]
         path = fetch(dataset, cache=cache, progress=progress) if source_file is None else source_file

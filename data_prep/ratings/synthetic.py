@@ -11,9 +11,7 @@ from ppt_core.errors import DataError
 from ppt_core.random_words import check_seed
 
 # The built-in sample. Large enough for 999 strict negatives of every user: the busiest takes half of the items.
-SAMPLE_USERS = 1_000
-SAMPLE_ITEMS = 2_000
-SAMPLE_INTERACTIONS = 80_000
+SAMPLE: dict[str, int] = {"n_users": 1_000, "n_items": 2_000, "n_interactions": 80_000}
 
 _N_FACTORS = 12
 _UNIFORM_SHARE = 0.02  # of each taste: noise, and what bounds the work of rejection
@@ -29,7 +27,7 @@ _TIME_SPAN = 15 * 365 * 86_400
 _MEAN_GAP = 40.0  # seconds between two ratings; rounding down leaves 2.5% of neighbours with equal times
 
 
-def synthesize(n_users: int, n_items: int, n_interactions: int, *, seed: int) -> Ratings:
+def synthesize(n_users: int, n_items: int, n_interactions: int, *, in_order: float = 0, seed: int) -> Ratings:
     """Draw implicit interactions whose structure is known: low rank, long tails, leave-one-out by time.
 
     User u takes item i with a probability proportional to sum over k of taste[u, k] * appeal[k, i], never twice.
@@ -37,10 +35,16 @@ def synthesize(n_users: int, n_items: int, n_interactions: int, *, seed: int) ->
     user takes is lognormal, at least 20 where the average allows it (else the average, rounded down), at most
     half of the items where that is enough.
 
+    With ``in_order`` above 0 time says something, too. All items lie on a ring, without relation to anything else. Each
+    user takes that share of the same items in the order of the ring, from a place of the user's own, and the rest at
+    any time between. So the last few items tell where on the ring the next one lies, and a user's items as a set do
+    not.
+
     Args:
         n_users: users that appear, each at least once; ids 1, 2, ...
         n_items: items that appear, each at least once; ids 1, 2, ... without relation to popularity.
         n_interactions: number of rows, all distinct pairs.
+        in_order: probability of each interaction to be in its place on the ring, 0 .. 1.
         seed: 0 .. 2**63 - 1.
 
     Returns:
@@ -48,11 +52,14 @@ def synthesize(n_users: int, n_items: int, n_interactions: int, *, seed: int) ->
 
     Raises:
         DataError: the sizes contradict each other.
+        ValueError: ``in_order`` is not between 0 and 1.
     """
+    if not 0 <= in_order <= 1:
+        raise ValueError(f"in_order is {in_order}; it must be between 0 and 1")
     _check_sizes(n_users, n_items, n_interactions, seed)
-    activity_seed, popularity_seed, taste_seed, time_seed, key_seed, repair_seed = np.random.SeedSequence(
+    activity_seed, popularity_seed, taste_seed, time_seed, key_seed, repair_seed, order_seed = np.random.SeedSequence(
         [seed, int.from_bytes(b"synthesize", "little")]
-    ).spawn(6)
+    ).spawn(7)
     offsets = np.zeros(n_users + 1, np.int64)
     np.cumsum(_draw_activity(n_users, n_items, n_interactions, activity_seed), out=offsets[1:])
     items = np.empty(n_interactions, np.int32)
@@ -68,6 +75,8 @@ def synthesize(n_users: int, n_items: int, n_interactions: int, *, seed: int) ->
         times,
     )
     _include_every_item(items, n_items, np.random.default_rng(repair_seed))
+    if in_order:
+        _follow_the_ring(items, offsets, n_items, in_order, np.random.default_rng(order_seed))
     numbers = np.empty(n_items, np.int32)
     _kernels.number_by_appearance(items, np.full(n_items, -1, np.int32), numbers)
     return Ratings(
@@ -153,3 +162,14 @@ def _include_every_item(items: NDArray[np.int32], n_items: int, rng: np.random.G
         is_spare = np.ones(len(items), np.bool_)
         is_spare[last_row[last_row >= 0]] = False
         items[rng.choice(np.flatnonzero(is_spare), len(missing), replace=False)] = missing
+
+
+def _follow_the_ring(
+    items: NDArray[np.int32], offsets: NDArray[np.int64], n_items: int, in_order: float, rng: np.random.Generator
+) -> None:
+    """Sort each user's items by how far round the ring they are, or, those that are not in order, by chance."""
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    places, starts = rng.random(n_items), rng.random(len(offsets) - 1)
+    around = (places[items] - starts[users]) % 1
+    moments = np.where(rng.random(len(items)) < in_order, around, rng.random(len(items)))
+    items[:] = items[np.lexsort((moments, users))]

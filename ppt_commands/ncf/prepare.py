@@ -66,6 +66,7 @@ def _words(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--users", "n_users", type=int, help="Number of synthetic users.")
 @click.option("--items", "n_items", type=int, help="Number of synthetic items.")
 @click.option("--interactions", "n_interactions", type=int, help="Number of synthetic interactions.")
+@click.option("--in-order", type=float, help="Share of each synthetic user's items that follow a planted order.")
 @THREADS_OPTION
 @JSON_OPTION
 def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) -> None:
@@ -84,6 +85,7 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
       ppt-ncf prepare clicks.tsv --no-header --user-column 1 --item-column 3 --out mine
       ppt-ncf prepare train.csv --test test.csv --out own --negatives 99
       ppt-ncf prepare synthetic --users 1000 --items 2000 --interactions 80000 --out sample
+      ppt-ncf prepare synthetic --in-order 0.8 --out ordered
     """
     from data_prep.ratings.any_source import prepare_source
 
