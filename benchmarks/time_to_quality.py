@@ -1,12 +1,13 @@
 """Seconds of training until HR@10 reaches a quality, MLPerf's own measure, for several ways to train on the same data.
 
     python -m benchmarks.time_to_quality --data ml-1m-ncf --runs runs/time
-    python -m benchmarks.time_to_quality --data ml-1m-ncf --runs runs/time --rows als,warm --json
+    python -m benchmarks.time_to_quality --data ml-1m-ncf --runs runs/time --rows als,warm --threads 1
 
 Every training is one of the `ppt-ncf train` command, but for plain PyTorch with MLPerf's recipe, as
 `benchmarks.train_step` takes its steps, and ALS alone. Evaluations do not count, what a start from ALS takes does. Of a
 training that switches precision only what comes after the switch counts, and of its budgets the fastest one for each
-quality. A finished training is never repeated. The curves go to ``curves.json`` and ``curves.svg`` in --runs.
+quality. What --runs holds is never measured again and always shown, so rows may be measured piece by piece; an
+interrupted training goes on. The curves are drawn in ``curves.svg`` there.
 """
 
 import os
@@ -28,12 +29,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks import quality
+from benchmarks.provenance import document, provenance
 from benchmarks.train_step import make_stepper
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.ranking import rank_test_items
+from ppt_core.threads import set_threads
 
-QUALITIES = (0.635, 0.69, 0.72, 0.80)
+QUALITIES = (
+    ".635,.69,.72,.80"  # the first is MLPerf's; the paper's network ends at .69, the next two are ALS and beyond
+)
 PLAIN, ALS = "plain PyTorch", "als"
 _ALS_START = "--warm-start als --factors 128"
 TRAININGS: dict[str, list[tuple[float, float, str]]] = {
@@ -49,60 +54,68 @@ TRAININGS: dict[str, list[tuple[float, float, str]]] = {
     "warm": [(0, 3, "--recipe warm --eval-every 0.1")],
 }
 """Split, epochs and options of the trainings of each row."""
+ROWS = (PLAIN, *TRAININGS, ALS)
+COLORS = dict(
+    zip(ROWS, ("#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#b08d00", "#56b4e9", "#cc3377", "#1c1d1f"), strict=True)
+)
 Curve = list[dict[str, float]]
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--runs", type=click.Path(path_type=Path), required=True, help="Folder for the run folders and curves.")
-@click.option("--rows", default=",".join([PLAIN, ALS, *TRAININGS]), show_default=True)
+@click.option("--rows", default=",".join(ROWS), show_default=True, help="What to measure if --runs does not hold it.")
+@click.option("--qualities", default=QUALITIES, show_default=True, help="HR@10 to reach, ascending.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of every row; by default all.")
 @click.option("--plain-epochs", default=4.0, show_default=True, help="Length of plain PyTorch's training.")
 @click.option("--json", "as_json", is_flag=True)
 @click.argument("train_options", nargs=-1)
 def main(
-    data: Path, runs: Path, rows: str, seed: int, plain_epochs: float, as_json: bool, train_options: tuple[str, ...]
+    data: Path,
+    runs: Path,
+    rows: str,
+    qualities: str,
+    seed: int,
+    threads: int | None,
+    plain_epochs: float,
+    as_json: bool,
+    train_options: tuple[str, ...],
 ) -> None:
     """Train what is missing, then print the table and draw the curves. Arguments behind -- go to every `train`."""
+    unknown = set(rows.split(",")) - set(ROWS)
+    if unknown:
+        raise click.UsageError(f"--rows names {', '.join(sorted(unknown))}; choose of {', '.join(ROWS)}")
     runs.mkdir(parents=True, exist_ok=True)
     prepared = PreparedData.load(data)
-    curves: dict[str, list[Curve]] = {}
+    options = [*train_options, "--threads", str(set_threads(threads))]
     for name in rows.split(","):
-        if name == PLAIN:
-            curves[name] = [kept(runs / "plain.json", lambda: plain(prepared, plain_epochs))]
-        elif name == ALS:
-            curves[name] = [kept(runs / "als.json", lambda: als(prepared, seed))]
-        else:
-            curves[name] = [
-                trained(
-                    runs / f"{name.replace(' ', '-')}-{epochs:g}-seed{seed}",
-                    data,
-                    split,
-                    epochs,
-                    seed,
-                    [*options.split(), *train_options],
-                )
-                for split, epochs, options in TRAININGS[name]
-            ]
-    document = {
-        "protocol": prepared.protocol_label,
-        "seed": seed,
-        "rows": [
-            {"row": name, "seconds": {f"{q:g}": time_to(each, q) for q in QUALITIES}, "curves": each}
-            for name, each in curves.items()
-        ],
-    }
-    (runs / "curves.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    draw(curves, runs / "curves.svg", prepared.protocol_label)
-    click.echo(json.dumps(document) if as_json else table(document))
+        path = runs / f"{name.replace(' ', '-')}-seed{seed}.json"
+        if not path.exists():
+            curves = measured(name, prepared, data, path.with_suffix(""), seed, plain_epochs, options)
+            row = {"row": name, "protocol": prepared.protocol_label, "seed": seed, "curves": curves}
+            path.write_text(json.dumps(row | {"about": provenance()}) + "\n", encoding="utf-8")
+    wanted = [float(quality) for quality in qualities.split(",")]
+    found = [json.loads(path.read_text("utf-8")) for path in runs.glob(f"*-seed{seed}.json")]
+    for row in found:
+        row["seconds"] = {f"{quality:g}": time_to(row["curves"], quality) for quality in wanted}
+    found.sort(key=lambda row: ROWS.index(row["row"]))
+    draw(found, runs / "curves.svg")
+    click.echo(document(found) if as_json else table(found))
 
 
-def kept(path: Path, measure: Callable[[], Curve]) -> Curve:
-    """What was measured, now or the last time."""
-    if not path.exists():
-        path.write_text(json.dumps(measure()) + "\n", encoding="utf-8")
-    curve: Curve = json.loads(path.read_text("utf-8"))
-    return curve
+def measured(
+    name: str, prepared: PreparedData, data: Path, run: Path, seed: int, plain_epochs: float, options: list[str]
+) -> list[Curve]:
+    """The curves of a row; ``run`` is where its run folders begin."""
+    if name == PLAIN:
+        return [plain(prepared, plain_epochs)]
+    if name == ALS:
+        return [als(prepared, seed)]
+    return [
+        trained(run.with_name(f"{run.name}-{epochs:g}"), data, split, epochs, seed, [*own.split(), *options])
+        for split, epochs, own in TRAININGS[name]
+    ]
 
 
 def trained(run: Path, data: Path, split: float, epochs: float, seed: int, options: list[str]) -> Curve:
@@ -162,39 +175,45 @@ def time_to(curves: list[Curve], wanted: float) -> float | None:
     return min((p["seconds"] for curve in curves for p in curve if p["hit_ratio"] >= wanted), default=None)
 
 
-def table(document: dict[str, Any]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
+    qualities = rows[0]["seconds"]
     lines = [
-        f"{document['protocol']}; seconds of training until HR@10, seed {document['seed']}",
+        f"{rows[0]['protocol']}; seconds of training until HR@10, seed {rows[0]['seed']}",
         "",
-        f"| | {' | '.join(f'{q:g}' for q in QUALITIES)} | best |",
-        "|---|" + "---|" * (len(QUALITIES) + 1),
+        f"| | {' | '.join(qualities)} | best |",
+        "|---|" + "---|" * (len(qualities) + 1),
     ]
-    for row in document["rows"]:
+    for row in rows:
         cells = ["" if seconds is None else f"{seconds:,.1f}" for seconds in row["seconds"].values()]
         best = max(p["hit_ratio"] for curve in row["curves"] for p in curve)
         lines.append(f"| {row['row']} | {' | '.join(cells)} | {best:.3f} |")
     return "\n".join(lines)
 
 
-def draw(curves: dict[str, list[Curve]], path: Path, label: str) -> None:
-    """Draw HR@10 against seconds, those on a logarithmic axis."""
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw HR@10 against seconds, those on a logarithmic axis, on white: it is read on dark pages, too."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for number, (name, each) in enumerate(curves.items()):
-        for curve in each:
-            style = "o" if len(curve) == 1 else "-"
-            seconds, ratios = ([p[key] for p in curve] for key in ("seconds", "hit_ratio"))
-            axes.plot(seconds, ratios, style, color=f"C{number}", label=name if curve is each[0] else None)
-    for wanted in QUALITIES:
-        axes.axhline(wanted, color="0.8", linewidth=0.8, zorder=0)
-    axes.set_xscale("log")
-    axes.set_xlabel("seconds of training")
-    axes.set_ylabel(f"HR@10 [{label}]")
-    axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "ppt", "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(8, 4.5), layout="constrained", facecolor="white")
+        axes = figure.add_subplot()
+        for row in rows:
+            for number, curve in enumerate(row["curves"]):
+                style = "o" if len(curve) == 1 else "-"
+                seconds, ratios = ([p[key] for p in curve] for key in ("seconds", "hit_ratio"))
+                label = None if number else row["row"]
+                axes.plot(seconds, ratios, style, color=COLORS[row["row"]], linewidth=1.8, label=label)
+        for wanted in rows[0]["seconds"]:
+            axes.axhline(float(wanted), color="0.85", linewidth=0.8, zorder=0)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("seconds of training")
+        axes.set_ylabel("HR@10")
+        axes.set_title(rows[0]["protocol"], fontsize=10)
+        figure.legend(loc="outside right center", frameon=False)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
 if __name__ == "__main__":
