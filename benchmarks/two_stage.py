@@ -1,16 +1,19 @@
 """The top 10 of every user at MovieLens-20M's shape: all items by the packed network, or candidates first.
 
     python -m benchmarks.two_stage --turns 5
+    python -m benchmarks.two_stage --packed network.packed --data DIR
 
 138,493 users, 26,744 items, factors 64, layers 256,256,128,64, BatchNorm, random weights. How well vectors find what
 the network likes is a matter of training, so it is set: the MLP's part of a logit varies by ``--mlp-share`` of what the
-product of the vectors does. At .1 the best 10 by the product hold about what they hold after a start from ALS. The
+product of the vectors does. At .1 the best 10 by the product hold about what they hold after a start from ALS. Random
+vectors have no directions that 1-bit codes could follow; with ``--packed`` a trained network is measured instead. The
 number of candidates is chosen for ``--recall`` of the exact lists and measured on other users, as ``--candidates auto``
 does. Rows take turns on the same users; a figure is the median over the turns, a ratio the median of ratios in a turn:
 
   packed        scores all items
-  search        finds the best 10 by the product of vectors in 32 bits, and scores nothing
-  two stages    finds candidates, by that search or by 1-bit codes of the vectors, and scores them
+  product       finds the best 10 by the product of vectors in 32 bits, and scores nothing
+  codes         the same by 1-bit codes of the vectors
+  two stages    finds candidates by the cheaper of the two, and scores them
 """
 
 import os
@@ -23,6 +26,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,9 +37,11 @@ from numpy.typing import NDArray
 from benchmarks.provenance import document
 from benchmarks.score import random_packed, set_threads
 from data_prep.ratings.interactions import Interactions, PreparedData
+from ncf_ppt.candidates import Search
+from ncf_ppt.packed.file import load_packed
 from ncf_ppt.packed.network import PackedNCF
 from ncf_ppt.packed.table import PackedTable
-from ncf_ppt.recommendation import recommend
+from ncf_ppt.recommendation import AllowedItems, TopItems, recommend
 from ncf_ppt.searches import searches_of
 from ncf_ppt.two_stages import RECALL, in_two_stages
 
@@ -100,22 +106,53 @@ def measure(
     return results
 
 
+class Listing:
+    """The lists of a search by itself, whose scores nobody asks for."""
+
+    def __init__(self, search: Search, data: PreparedData) -> None:
+        self._search, self._seen = search, data.known()
+
+    def top(self, users: NDArray[np.int64], k: int) -> TopItems:
+        """See `ncf_ppt.recommendation.ListScorer`."""
+        items, lengths = self._search.find(users, k, self._seen, AllowedItems())
+        return items, np.zeros(items.shape, np.float32), lengths, np.zeros(len(users), np.bool_)
+
+
 @click.command()
 @click.option("--turns", default=5, show_default=True)
 @click.option("--users", default=2048, show_default=True, help="Users of a turn.")
 @click.option("--scale", default=1.0, show_default=True, help="Users and items, as a share of MovieLens-20M's.")
 @click.option("--mlp-share", default=0.1, show_default=True)
 @click.option("--recall", default=RECALL, show_default=True)
+@click.option("--packed", "file", type=click.Path(path_type=Path, exists=True), help="A trained network, packed.")
+@click.option("--data", "folder", type=click.Path(path_type=Path, exists=True), help="What it was trained on.")
 @click.option("--json", "as_json", is_flag=True)
-def main(turns: int, users: int, scale: float, mlp_share: float, recall: float, as_json: bool) -> None:
+def main(
+    turns: int,
+    users: int,
+    scale: float,
+    mlp_share: float,
+    recall: float,
+    file: Path | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
     """Measure and print the table."""
-    packed = network(int(138_493 * scale), int(26_744 * scale), mlp_share)
-    data = data_of(packed)
+    if (file is None) != (folder is None):
+        raise click.UsageError("--packed and --data go together")
+    if file is not None and folder is not None:
+        packed, data = load_packed(file), PreparedData.load(folder)
+        if not isinstance(packed, PackedNCF):
+            raise click.UsageError(f"{file} holds no NCF network with hidden layers; its scores are products already")
+    else:
+        packed = network(int(138_493 * scale), int(26_744 * scale), mlp_share)
+        data = data_of(packed)
     rescorer, found = in_two_stages(packed, packed, data, seen=data.known(), recall=recall)
-    search: Any = searches_of(packed, data)["product"]
+    searches = searches_of(packed, data)
+    scores = {"packed": packed, **{way: Listing(searches[way], data) for way in ("product", "codes")}}
     rows = {
         name: lambda some, score=score: recommend(score, data, some, k=10)
-        for name, score in (("packed", packed), ("search", search), ("two stages", rescorer))
+        for name, score in (scores | {"two stages": rescorer}).items()
     }
     rates = measure(rows, data, min(users, data.n_users), turns)
     if as_json:

@@ -167,7 +167,7 @@ def test_contention_prints_every_cell() -> None:
 def test_two_stage_measures_every_row() -> None:
     options = ["--scale", "0.02", "--turns", "1", "--users", "64", "--mlp-share", "0.02", "--recall", "0.5", "--json"]
     rows = rows_of(run(two_stage.main, *options))
-    assert {row["row"] for row in rows} == {"packed", "search", "two stages"}
+    assert {row["row"] for row in rows} == {"packed", "product", "codes", "two stages"}
     assert all(row["users_per_second"] > 0 for row in rows)
     assert rows[-1]["candidates"]["recall"] >= 0.4
 
