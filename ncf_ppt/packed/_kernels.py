@@ -379,25 +379,34 @@ def _copy_bits(x, n_channels, n_pairs, out, column):
 
 
 @njit
-def _gather(items, vectors, size, out, index):
-    """Put the vectors of up to BLOCK items side by side: ``out[index + component * _GATHERED + pair]``."""
+def _gather(items, first, n_pairs, values, thresholds, factors, n_factors, out_bits, out_factors):
+    """The first layer's bits of up to BLOCK items, sliced, and their factors: ``out_factors[factor * _GATHERED + pair]``.
+
+    They are the items from number ``first`` on, of which each user has ``n_pairs``.
+    """
+    n_channels = thresholds.shape[1]
+    out_bits[: n_channels * ROW] = 0
     for pair in range(len(items)):
-        start = np.int64(items[pair]) * size
-        for component in range(size):
-            out[index + component * _GATHERED + pair] = vectors[start + component]
+        user = (first + pair) // n_pairs
+        start = np.int64(items[pair]) * n_channels
+        word = pair >> 6
+        place = np.uint64(pair & 63)
+        for channel in range(n_channels):
+            bit = np.uint64(values[start + channel] >= thresholds[user, channel])
+            out_bits[channel * ROW + word] |= bit << place
+        start = np.int64(items[pair]) * n_factors
+        for factor in range(n_factors):
+            out_factors[factor * _GATHERED + pair] = factors[start + factor]
 
 
 @njit
-def _finish_block(
-    scratch, n_pairs, factors, factors_index, stride, weights, user, layers, rows, starts, constants, lines, bias,
-    out_bits, out,
-):  # fmt: skip
-    """Logits ``out[:BLOCK]`` of one user and a block of items, from the first layer's bits in ``scratch``.
+def _finish_block(scratch, n_pairs, layers, rows, starts, constants, lines, out_bits, out):
+    """Add to ``out[:BLOCK]``, the products of a block of pairs, what the hidden layers make of the bits in ``scratch``.
 
     If ``out_bits`` has columns, they receive the bits of every 1-bit activation, layer after layer.
     """
     x, y, planes, ones, halves, others = scratch
-    n_channels, n_factors = layers[0, 0], weights.shape[1]
+    n_channels = layers[0, 0]
     x[n_channels * ROW : (n_channels + 1) * ROW] = 0
     column = 0
     for number in range(len(layers)):
@@ -407,7 +416,6 @@ def _finish_block(
         if number < len(layers) - 1:
             _hidden_layer(x, layers[number], rows, starts, constants, planes, ones, y)
             x, y = y, x
-    _weigh_rows(factors, factors_index, stride, weights.reshape(-1), user * n_factors, n_factors, bias, out)
     _add_last_layer(x, layers[-1], rows, starts, constants, lines, planes, halves, others, out)
 
 
@@ -423,47 +431,57 @@ def score_pairs(
     ``ranks`` (tiles, channels, BLOCK) and ``rank_thresholds`` (users, sections, channels) stand for values and
     thresholds, and ``factors`` are flattened tiles (tiles, factors, BLOCK). ``out_bits`` is (users, m, bits), see
     `_finish_block`, or (0, 0, 0). One kernel for both, since compiling it takes seconds.
+
+    A block of candidates is filled by as many users as it takes: of one user's 48 it would be a tenth full.
     """
     n_users, n_pairs = out.shape
     n_channels, n_factors = layers[0, 0], weights.shape[1]
     must_gather = len(candidates) > 0
-    users_per_task = 1 if must_gather else _USERS_PER_TASK
-    n_blocks = (n_pairs + BLOCK - 1) // BLOCK
-    flat_ranks = ranks.reshape(-1)
-    for task in prange(n_blocks * ((n_users + users_per_task - 1) // users_per_task)):
-        first_user = task // n_blocks * users_per_task
-        block = task % n_blocks
-        first = block * BLOCK
-        last = min(first + BLOCK, n_pairs)
+    flat_candidates, flat_ranks, flat_weights = candidates.reshape(-1), ranks.reshape(-1), weights.reshape(-1)
+    flat_out, flat_bits = out.reshape(-1), out_bits.reshape(len(out_bits) * out_bits.shape[1], out_bits.shape[2])
+    if must_gather:
+        n_blocks = (n_users * n_pairs + BLOCK - 1) // BLOCK
+        n_tasks = n_blocks
+    else:
+        n_blocks = (n_pairs + BLOCK - 1) // BLOCK
+        n_tasks = n_blocks * ((n_users + _USERS_PER_TASK - 1) // _USERS_PER_TASK)
+    for task in prange(n_tasks):
         scratch = _scratch(layers)
         x = scratch[0]
         scores = _aligned(BLOCK // 2).view(np.float32)
         bits = np.empty((0, 0), np.uint8)
-        gathered = np.empty((n_channels + n_factors) * _GATHERED if must_gather else 0, np.float32)
+        first = task % n_blocks * BLOCK
         if must_gather:
-            items = candidates[first_user, first:last]
-            _gather(items, values, n_channels, gathered, 0)
-            _gather(items, factors, n_factors, gathered, n_channels * _GATHERED)
-        for user in range(first_user, min(first_user + users_per_task, n_users)):
-            if must_gather:
-                for channel in range(n_channels):
-                    _compare_values(gathered, channel * _GATHERED, thresholds[user, channel], x, channel * ROW)
-                block_factors, factors_index, stride = gathered, n_channels * _GATHERED, _GATHERED
-            else:
-                section = first // items_per_section
+            last = min(first + BLOCK, n_users * n_pairs)
+            gathered = np.empty(n_factors * _GATHERED, np.float32)
+            _gather(
+                flat_candidates[first:last], first, n_pairs, values, thresholds, factors, n_factors, x, gathered
+            )  # fmt: skip
+            products = _aligned(BLOCK // 2).view(np.float32)
+            for user in range(first // n_pairs, (last - 1) // n_pairs + 1):
+                own = slice(max(user * n_pairs, first) - first, min((user + 1) * n_pairs, last) - first)
+                _weigh_rows(gathered, 0, _GATHERED, flat_weights, user * n_factors, n_factors, bias, products)
+                scores[own] = products[own]
+            if flat_bits.shape[1]:
+                bits = flat_bits[first:last]
+            _finish_block(scratch, last - first, layers, rows, starts, constants, lines, bits, scores)
+            flat_out[first:last] = scores[: last - first]
+        else:
+            last = min(first + BLOCK, n_pairs)
+            block = task % n_blocks
+            section = first // items_per_section
+            first_user = task // n_blocks * _USERS_PER_TASK
+            for user in range(first_user, min(first_user + _USERS_PER_TASK, n_users)):
                 for channel in range(n_channels):
                     position = (block * n_channels + channel) * BLOCK
-                    _compare_values(
-                        flat_ranks, position, rank_thresholds[user, section, channel], x, channel * ROW
-                    )  # fmt: skip
-                block_factors, factors_index, stride = factors, block * n_factors * BLOCK, BLOCK
-            if out_bits.shape[2]:
-                bits = out_bits[user, first:last]
-            _finish_block(
-                scratch, last - first, block_factors, factors_index, stride, weights, user, layers, rows, starts,
-                constants, lines, bias, bits, scores,
-            )  # fmt: skip
-            out[user, first:last] = scores[: last - first]
+                    _compare_values(flat_ranks, position, rank_thresholds[user, section, channel], x, channel * ROW)
+                _weigh_rows(
+                    factors, block * n_factors * BLOCK, BLOCK, flat_weights, user * n_factors, n_factors, bias, scores
+                )  # fmt: skip
+                if flat_bits.shape[1]:
+                    bits = out_bits[user, first:last]
+                _finish_block(scratch, last - first, layers, rows, starts, constants, lines, bits, scores)
+                out[user, first:last] = scores[: last - first]
 
 
 @njit(parallel=True, nogil=True, cache=True)
