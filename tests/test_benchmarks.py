@@ -37,7 +37,7 @@ def run(command: Command, *arguments: str) -> str:
 
 def rows_of(output: str) -> Any:
     found = json.loads(output)
-    assert {"command", "commit", "processor", "cores", "threads", "versions"} == found["about"].keys()
+    assert {"command", "commit", "source", "processor", "cores", "threads", "versions"} == found["about"].keys()
     return found["rows"]
 
 
