@@ -379,24 +379,56 @@ def _copy_bits(x, n_channels, n_pairs, out, column):
 
 
 @njit
-def _gather(items, first, n_pairs, values, thresholds, factors, n_factors, out_bits, out_factors):
-    """The first layer's bits of up to BLOCK items, sliced, and their factors: ``out_factors[factor * _GATHERED + pair]``.
+def _transpose_bits(words):
+    """Exchange bit b of word w with bit w of word b, of 64 words (Warren 2012, Hacker's Delight, 7-3)."""
+    width = np.uint64(32)
+    mask = np.uint64(0xFFFFFFFF)
+    while width:
+        n = np.int64(width)
+        for start in range(0, 64, 2 * n):
+            for word in range(start, start + n):
+                change = ((words[word] >> width) ^ words[word + n]) & mask
+                words[word] ^= change << width
+                words[word + n] ^= change
+        width >>= np.uint64(1)
+        mask ^= mask << width
 
-    They are the items from number ``first`` on, of which each user has ``n_pairs``.
+
+@njit
+def _gather(items, first, n_pairs, values, thresholds, factors, n_factors, out_bits, out_factors):
+    """The first layer's bits of up to BLOCK items, sliced, and ``out_factors[factor * _GATHERED + pair]``.
+
+    They are the items from number ``first`` on, of which each user has ``n_pairs``. The bits of a pair are made side by
+    side and then turned over, 64 pairs at a time: one by one they took three times as long.
     """
     n_channels = thresholds.shape[1]
-    out_bits[: n_channels * ROW] = 0
-    for pair in range(len(items)):
-        user = (first + pair) // n_pairs
-        start = np.int64(items[pair]) * n_channels
-        word = pair >> 6
-        place = np.uint64(pair & 63)
-        for channel in range(n_channels):
-            bit = np.uint64(values[start + channel] >= thresholds[user, channel])
-            out_bits[channel * ROW + word] |= bit << place
-        start = np.int64(items[pair]) * n_factors
-        for factor in range(n_factors):
-            out_factors[factor * _GATHERED + pair] = factors[start + factor]
+    n_whole = n_channels // 64
+    words = np.zeros((n_whole + 1, 64), np.uint64)
+    for row in range((len(items) + 63) // 64):
+        pairs = items[64 * row : 64 * row + 64]
+        for place in range(len(pairs)):
+            start = np.int64(pairs[place]) * n_channels
+            user = (first + 64 * row + place) // n_pairs
+            for word in range(n_whole):
+                own = values[start + 64 * word : start + 64 * word + 64]
+                limits = thresholds[user, 64 * word : 64 * word + 64]
+                bits = np.uint64(0)
+                for channel in range(64):  # a fixed number, or LLVM does not vectorize
+                    bits |= np.uint64(own[channel] >= limits[channel]) << np.uint64(channel)
+                words[word, place] = bits
+            bits = np.uint64(0)
+            for channel in range(64 * n_whole, n_channels):
+                bits |= np.uint64(values[start + channel] >= thresholds[user, channel]) << np.uint64(channel & 63)
+            words[n_whole, place] = bits
+        for word in range(n_whole + 1):
+            _transpose_bits(words[word])
+            for channel in range(64 * word, min(64 * word + 64, n_channels)):
+                out_bits[channel * ROW + row] = words[word, channel & 63]
+        for part in range(0, len(pairs), 16):  # a line of the cache
+            for factor in range(n_factors):
+                for place in range(part, min(part + 16, len(pairs))):
+                    value = factors[np.int64(pairs[place]) * n_factors + factor]
+                    out_factors[factor * _GATHERED + 64 * row + place] = value
 
 
 @njit

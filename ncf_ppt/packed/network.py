@@ -19,8 +19,8 @@ from ppt_core.packed.linear import PackedLinear, PackedReLULinear
 from ppt_core.packed.thresholds import Thresholds
 from ppt_core.pair_linear import PairLinear
 
-# What a candidate costs to fetch and score, in items of a whole catalogue: measured 13 to 14.
-COST_OF_GATHERING = 13
+# What a candidate costs to fetch and score, in items of a whole catalogue: measured 10 to 14.
+COST_OF_GATHERING = 11
 _CATALOGUE_BYTES = 1 << 26  # of scores that are held to look up some of them
 
 
