@@ -80,7 +80,9 @@ def set_threads(threads: int | None = None) -> int:
 
     os.environ["OMP_NUM_THREADS"] = str(count)  # for what is not imported yet
     use_threads(count)
-    threadpool_limits(count, "blas")
+    # BLAS's, and OpenMP's once more: Numba, as it starts, sets those of the process to all its own, and PyTorch takes
+    # them if it is imported later.
+    threadpool_limits(count)
     if threads is not None:
         _chosen = count
     return count

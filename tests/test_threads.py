@@ -199,6 +199,16 @@ def test_a_quota_holds_before_the_libraries_start_their_threads() -> None:
     assert in_a_new_process(quota) == [2, 2, 2, 2]
 
 
+@pytest.mark.parametrize(("asked", "environment"), [("1", {}), ("None", {"OMP_NUM_THREADS": "1"})])
+def test_holds_for_pytorch_imported_later(asked: str, environment: dict[str, str]) -> None:
+    code = "import sys; from ppt_core.threads import set_threads; "
+    code += f"set_threads({asked}); assert 'torch' not in sys.modules; import torch; print(torch.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=NEW_PROCESS | environment, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == b"1"
+
+
 def test_every_command_that_computes_takes_threads() -> None:
     for program in (main, vision):
         for name, command in program.commands.items():
