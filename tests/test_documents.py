@@ -3,6 +3,7 @@
 import gzip
 import shlex
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cli import main, vision
 from docs import generate
 from tests.command_line import CommandLine
 from tests.documents import PAGES, README, ROOT, Block, anchors, blocks, links, name
+from tests.serving import Server, serving
 from tests.test_cifar import in_folder, small_batches, write_archive
 
 PROGRAMS = {"ppt-ncf": CommandLine(main), "ppt-vision": CommandLine(vision)}
@@ -77,13 +79,36 @@ def run(page: Path, block: Block, names: dict[str, Any]) -> None:
         padding = "\n" * (block.line - 1)
         exec(compile(padding + block.text, name(page), "exec"), names)
         return
+    with ExitStack() as servers:
+        run_commands(page, block, servers)
+
+
+def run_commands(page: Path, block: Block, servers: ExitStack) -> None:
+    """Run the lines of a block; a server that one of them starts is real, and ends with ``servers``."""
+    server: Server | None = None
     for line in block.text.replace("\\\n", "").splitlines():
         if line.startswith(INSTALLS) or not line.strip():
             continue
         program, *arguments = shlex.split(line, comments=True)
+        if arguments[0] == "serve":
+            server = servers.enter_context(serving(*arguments[1:]))
+            continue
+        if program == "curl":
+            assert server is not None, line
+            answer = server.ask(*in_parts(arguments))
+            assert answer.status == 200, (name(page), line, answer.body)
+            continue
         done = PROGRAMS[program].call(*shortened(program, arguments))
         assert done.exit_code == 0, (name(page), line, done.stderr, done.exception)
         assert done.stdout, line
+
+
+def in_parts(arguments: list[str]) -> tuple[str, bytes | None]:
+    """The path and the body of a call of curl; it must be to where `ppt-ncf serve` listens."""
+    address, *more = arguments
+    assert address.startswith("http://127.0.0.1:8080/")
+    assert not more or more[0] == "-d"
+    return address.removeprefix("http://127.0.0.1:8080"), more[1].encode() if more else None
 
 
 @pytest.fixture(scope="module")

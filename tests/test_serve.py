@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 import ncf_ppt
 from cli import main
 from data_prep.ratings.interactions import PreparedData
+from tests.browser import PROGRAM as PROGRAM_OF_BROWSER
+from tests.browser import browser
 from tests.command_line import CommandLine
 from tests.serving import Server, serving
 
@@ -207,6 +210,38 @@ def test_metrics_and_openapi_are_what_they_claim_to_be(server: Server) -> None:
     for path in document["paths"]:
         assert server.ask(path).status in (200, 400)
     assert server.ask("/readyz").json["status"] == "ok"
+
+
+@pytest.mark.skipif(PROGRAM_OF_BROWSER is None, reason="no Chromium is installed, which looks at the page")
+def test_the_page_shows_lists_in_a_real_browser(
+    server: Server, model: ncf_ppt.TrainedNCF, folder: Path, tmp_path: Path
+) -> None:
+    titles = folder / "titles.csv"
+    (expected,) = model.recommend([3], k=10).with_titles(titles).to_dicts()
+    names = [title or str(item) for title, item in zip(expected["titles"], expected["item_ids"], strict=True)]
+    shown = "[...document.querySelectorAll('{} li span')].map(each => each.textContent)"
+    grounds = set()
+    with browser(tmp_path / "profile") as page:
+        for width, scheme in ((1280, "light"), (400, "dark")):
+            page.open(f"http://127.0.0.1:{server.port}/", width, scheme)
+            page.type("input[name=user]", "3")
+            page.wait("document.querySelectorAll('#best li').length === 10")
+            assert page.of(shown.format("#best")) == names
+            assert len(page.of(shown.format("#had"))) == len(model.data.train.items_of(2))
+            assert page.of("document.documentElement.scrollWidth <= innerWidth")
+            assert page.of("document.querySelectorAll('li b').length") == 0  # a title is text
+            grounds.add(page.of("getComputedStyle(document.querySelector('button')).backgroundColor"))
+        page.type("input[name=user]", "999")
+        page.wait("document.querySelector('#said').textContent.startsWith('user 999 is unknown: the training data')")
+        assert page.of("[...document.querySelectorAll('section')].every(each => each.hidden)")
+        assert page.complaints == []
+    assert len(grounds) == 2  # light and dark
+
+
+def test_the_page_loads_nothing_and_runs_nothing_but_its_own(server: Server) -> None:
+    answer = server.ask("/")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'sha256-")
+    assert not re.search(rb"(src|href)=|url\(|@import|https?:|on\w+=", answer.body)
 
 
 def test_what_cannot_be_served_is_said(folder: Path, tmp_path: Path) -> None:
