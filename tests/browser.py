@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+# The browser reads commands from file 3 and answers on file 4.
+_START = """if True:
+    import fcntl, os, sys
+    pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+    for number, pipe in zip((3, 4), pipes):
+        os.dup2(pipe, number)
+    os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -100,7 +110,7 @@ def browser(folder: Path) -> Iterator[Browser]:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     options += ["--remote-debugging-pipe", f"--user-data-dir={folder}"]
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", PROGRAM, *options],
+        [sys.executable, "-c", _START, str(theirs_in), str(theirs_out), PROGRAM, *options],
         pass_fds=(theirs_in, theirs_out),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

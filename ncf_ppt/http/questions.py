@@ -15,7 +15,6 @@ from ncf_ppt.http.settings import Limits
 from ncf_ppt.recommendation import nothing_left
 
 _MAX_FIELDS = 10_000
-_DEPTH = 8  # brackets in brackets
 
 Names = Mapping[str, str]
 """Parameters of a query by name, and the field of a body that each stands for; one that ends in ``*`` is a list."""
@@ -58,8 +57,6 @@ def of_query(query: bytes, names: Names) -> dict[str, Any]:
 def of_body(body: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
     """Read a body, a JSON object with some of these ``fields``."""
     try:
-        if max(body.count(b"["), body.count(b"{")) > 1 and _depth(body) > _DEPTH:
-            raise ValueError("brackets lie too deep in each other")
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is no JSON object ({shortened(str(error))}); send one") from None
@@ -174,15 +171,3 @@ def _left_out(fields: dict[str, Any], known: KnownIds) -> tuple[NDArray[np.bool_
     if is_left_out.all():
         raise Problem(400, nothing_left(len(known), n_unknown, known.examples))
     return is_left_out, n_unknown
-
-
-def _depth(body: bytes) -> int:
-    """How deep brackets lie in each other at most, those in strings counted too."""
-    depth = deepest = 0
-    for octet in body:
-        if octet in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif octet in b"]}":
-            depth -= 1
-    return deepest

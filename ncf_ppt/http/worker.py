@@ -185,13 +185,15 @@ async def _serve(channel: Any, message: dict[str, Any], files: list[int]) -> Non
 
 def main() -> None:
     """Serve until the supervisor says stop."""
+    import uvloop
+
     from ncf_ppt.http.channel import Channel
 
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     message, files = channel.wait()
     channel.socket.setblocking(False)
     set_threads(message["threads"])
-    asyncio.run(_serve(channel, message, files))
+    uvloop.run(_serve(channel, message, files))
 
 
 if __name__ == "__main__":
