@@ -50,7 +50,7 @@ def target_command(program: str, train_command: click.Command, experiment: Descr
         ):
             last = result.attempts[-1]
             outcome = "reached" if last.reached else "not reached"
-            tell(f"seed {last.seed}: {result.metric} {last.accuracy:.4f} after {last.epochs:g} epochs, {outcome}")
+            tell(f"seed {last.seed}: {result.metric} {last.accuracy:.4f} after {last.epochs:g} epoch(s), {outcome}")
         assert result is not None  # n_trials is at least 1
         if as_json:
             return print_json({"out": str(out), **result.to_dict()})

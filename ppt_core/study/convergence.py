@@ -42,7 +42,7 @@ class Convergence:
     Attributes:
         target: what the metric had to reach.
         metric: its title.
-        protocol: how it is measured.
+        protocol: how it is measured, where there is a choice.
         attempts: one for each seed, in order.
     """
 
@@ -81,9 +81,10 @@ class Convergence:
         }
 
     def __repr__(self) -> str:
-        lines = [f"seed  {self.metric:>7}  epochs  seconds  {self.metric} >= {self.target:g} [{self.protocol}]"]
+        protocol, width = f" [{self.protocol}]" if self.protocol else "", max(7, len(self.metric))
+        lines = [f"seed  {self.metric:>{width}}  epochs  seconds  {self.metric} >= {self.target:g}{protocol}"]
         lines += [
-            f"{each.seed:>4}  {each.accuracy:>7.4f}  {each.epochs:>6.2f}  {each.seconds:>7.1f}  "
+            f"{each.seed:>4}  {each.accuracy:>{width}.4f}  {each.epochs:>6.2f}  {each.seconds:>7.1f}  "
             f"{'reached' if each.reached else 'not reached'}"
             for each in self.attempts
         ]
