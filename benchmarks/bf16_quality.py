@@ -1,6 +1,6 @@
 """Whether bf16 costs accuracy: HR@10 of trainings in fp32 and in bf16, the same seeds, at all three splits.
 
-    python -m benchmarks.bf16_quality --data ml-1m-ncf --epochs 1 --out results.jsonl
+    python -m benchmarks.bf16_quality --data ml-1m-ncf --epochs 1 --out lines.jsonl --json
 
 ``--products rounded`` computes a product of bf16 numbers in fp32 and rounds the sum to bf16. That is what a processor
 with bf16 instructions does, up to the order of the sum, at the speed of fp32 on those without. All else is the training
@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+from benchmarks.provenance import document
+from benchmarks.result_files import Row, spread, table
 from ppt_core.environment import set_environment
 from ppt_core.threads import set_threads
 
@@ -58,7 +60,8 @@ def train(data: Path, split: float, seed: int, epochs: float, arithmetic: str, k
 @click.option("--products", type=click.Choice(["processor", "rounded"]), default="processor", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File of JSON lines, added to.")
-def main(data: Path, epochs: float, seeds: str, products: str, threads: int | None, out: Path) -> None:
+@click.option("--json", "as_json", is_flag=True)
+def main(data: Path, epochs: float, seeds: str, products: str, threads: int | None, out: Path, as_json: bool) -> None:
     """Train what is missing, then print the table."""
     set_environment()
     if threads is not None:
@@ -74,22 +77,21 @@ def main(data: Path, epochs: float, seeds: str, products: str, threads: int | No
                     with out.open("a", encoding="utf-8") as file:
                         print(json.dumps(lines[-1]), file=file)
                         os.fsync(file.fileno())
-    click.echo(table([line for line in lines if line["data"] == data.name and line["epochs"] == epochs]))
+    found = [line for line in lines if line["data"] == data.name and line["epochs"] == epochs]
+    click.echo(document(found) if as_json else comparison(found).strip())
 
 
-def table(lines: Iterable[dict[str, Any]]) -> str:
-    """Markdown: medians of both formats, and of the differences seed by seed."""
+def comparison(lines: Iterable[Row]) -> str:
+    """Markdown: both formats at each split, and the mean of the differences seed by seed."""
     found = {(line["split"], line["seed"], line["arithmetic"]): line["hit_ratio"] for line in lines}
     seeds = sorted({seed for _, seed, _ in found})
-    rows = ["| split | fp32 | bf16 | difference of the medians | seed by seed |", "|---|---|---|---|---|"]
+    body = []
     for split in SPLITS:
         fp32, bf16 = ([found[split, seed, arithmetic] for seed in seeds] for arithmetic in FORMATS)
-        medians = statistics.median(fp32), statistics.median(bf16)
-        differences = " ".join(f"{b - a:+.4f}" for a, b in zip(fp32, bf16, strict=True))
-        rows.append(
-            f"| {split:g} | {medians[0]:.4f} | {medians[1]:.4f} | {medians[1] - medians[0]:+.4f} | {differences} |"
-        )
-    return "\n".join(rows)
+        differences = [b - a for a, b in zip(fp32, bf16, strict=True)]
+        each = ", ".join(f"{difference:+.4f}" for difference in differences)
+        body.append([f"{split:g}", spread(fp32), spread(bf16), f"{statistics.mean(differences):+.4f}", each])
+    return table(["split", "HR@10, fp32", "bf16", "bf16 less fp32, mean", "seed by seed"], body)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,10 @@ def interrupt(checkpoint: Path, *arguments: str) -> None:
 @click.command()
 @click.option("--scale", default=1.0, show_default=True, help="Part of MovieLens-20M's size.")
 @click.option("--data", type=click.Path(path_type=Path), help="Prepared folder in place of synthetic data.")
+@click.option("--negatives", default=99, show_default=True, help="Of each user's test item.")
 @click.option("--epochs", default=0.002, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(scale: float, data: Path | None, epochs: float, as_json: bool) -> None:
+def main(scale: float, data: Path | None, negatives: int, epochs: float, as_json: bool) -> None:
     """Measure and print both rows."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -56,7 +57,7 @@ def main(scale: float, data: Path | None, epochs: float, as_json: bool) -> None:
             data = folder / "data"
             sizes = {"users": 138_493 * scale, "items": 26_744 * max(scale, 0.1), "interactions": 20_000_263 * scale}
             counts = [text for name, n in sizes.items() for text in (f"--{name}", str(round(n)))]
-            peak("prepare", "synthetic", *counts, "--out", str(data))
+            peak("prepare", "synthetic", *counts, "--negatives", str(negatives), "--out", str(data))
         options = ["train", "--data", str(data), "--epochs", str(epochs), "--eval-every", str(epochs / 2)]
         run = folder / "run"
         interrupt(run / "checkpoint.safetensors", *options, "--out", str(run))

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.bf16_quality import comparison
 from benchmarks.result_files import RESULTS, Row, machine, measured, report, rows, share, spread, table
 from benchmarks.speed_tables import MEASURED, SPEED_TABLES
 
@@ -151,6 +152,11 @@ def recipe_warm() -> str:
                 cells = [spread(row[key] for row in own) for key in ("hit_ratio", "ndcg", "full_hit_ratio")]
                 body.append([title, what, *cells, f"{statistics.median(row['seconds'] for row in own):.0f}"])
     return table(["data", "", "HR@10", "NDCG@10", "HR@10, whole catalogue", "training, s"], body)
+
+
+def bf16() -> str:
+    """What bf16 costs NeuMF on MovieLens-1M."""
+    return comparison(measured("bf16-quality"))
 
 
 def gpu_neumf() -> str:
@@ -340,6 +346,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-warm": recipe_warm,
     **SPEED_TABLES,
     **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED},
+    "bf16-quality": bf16,
+    "bf16-quality-machine": functools.partial(machine, "bf16-quality"),
     "gpu-neumf": gpu_neumf,
     "gpu-resnet": gpu_resnet,
     "quality": quality,
