@@ -1,6 +1,7 @@
 """The engine of a server, in this process: every kind of network answers as the library does, handed over or not."""
 
 import asyncio
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 import ncf_ppt
 from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.http.access_log import AccessLog
+from ncf_ppt.http.app import App
 from ncf_ppt.http.batcher import Batcher
 from ncf_ppt.http.engine import Engine, Wanted
 from ncf_ppt.http.handover import read_handover, write_handover
@@ -19,7 +22,7 @@ from ncf_ppt.http.known_ids import KnownIds, UnknownId
 from ncf_ppt.http.loading import load_into
 from ncf_ppt.http.metrics import BOUNDS, Metrics
 from ncf_ppt.http.problems import Problem
-from ncf_ppt.http.settings import Settings
+from ncf_ppt.http.settings import Limits, Settings
 from ppt_core.errors import DataError
 
 SMALL: dict[str, Any] = {"epochs": 1, "batch_size": 512}
@@ -169,6 +172,71 @@ def test_a_long_request_holds_up_nobody() -> None:
     asyncio.run(ask())
     assert {0, 1, 2, 3, 4} <= set(engine.calls[1])
     assert max(map(len, engine.calls)) <= 32
+
+
+def test_what_goes_wrong_inside_is_a_problem_too(
+    tiny_data: PreparedData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny_data.save(tmp_path / "data")
+    ncf_ppt.fit(data, **SMALL | NETWORKS["neumf"]).pack(tmp_path / "packed")
+    engine = engine_of(tmp_path / "packed", tmp_path / "data")
+    recommend = engine.recommend
+
+    def slow(wanted: Any) -> Any:
+        time.sleep(0.05)
+        return recommend(wanted)
+
+    def broken(wanted: Any) -> Any:
+        raise KeyError("secret of the request")
+
+    async def ask(app: App, path: str, query: str = "") -> tuple[int, dict[bytes, bytes], bytes]:
+        """One request, as a server hands it over."""
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope: dict[str, Any] = {
+            "path": path,
+            "method": "GET",
+            "query_string": query.encode(),
+            "headers": [],
+            "client": None,
+        }
+        await app(scope, None, send)  # type: ignore[arg-type]
+        return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+    async def run(metrics: Metrics) -> None:
+        log = AccessLog(None, lambda: None)
+        app = App(engine, limits=Limits(max_requests=2), tokens=(), metrics=metrics, log=log)
+        object.__setattr__(engine, "recommend", slow)
+        answers = await asyncio.gather(*(ask(app, "/recommend", "user=1") for _ in range(3)))
+        assert [status for status, _, _ in answers] == [200, 200, 429]
+        assert answers[2][1][b"retry-after"] == b"1"
+        assert b"2 requests are under way, as many as may be" in answers[2][2]
+        assert (await ask(app, "/recommend", "user=1"))[0] == 200
+        object.__setattr__(engine, "recommend", broken)
+        status, _, body = await ask(app, "/recommend", "user=1")
+        assert (status, json.loads(body)["detail"]) == (500, "the server failed; its log says more")
+        object.__setattr__(engine, "recommend", lambda wanted: [engine._diverged(each.user) for each in wanted])
+        status, _, body = await ask(app, "/recommend", "user=1")
+        assert status == 500
+        assert json.loads(body)["detail"].startswith("the scores of user 1 hold NaN, so nothing can be recommended")
+        app.is_draining = True
+        assert (await ask(app, "/readyz"))[0] == 503
+        assert (await ask(app, "/healthz"))[1][b"connection"] == b"close"
+        app.close()
+
+    with tempfile.TemporaryFile() as file:
+        Metrics.make(file, 1)
+        metrics = Metrics(file, 0)
+        asyncio.run(run(metrics))
+        assert metrics.total("under_way") == 0
+        metrics.close()
+    said = capsys.readouterr().err
+    assert said.startswith("a request failed: KeyError in ")
+    assert "secret" not in said
+    assert len(said.splitlines()) == 1
 
 
 def test_counters_of_all_processes_are_told_together() -> None:

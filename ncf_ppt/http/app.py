@@ -72,6 +72,10 @@ class App:
         self._limits, self._tokens, self._metrics, self._log = limits, tokens, metrics, log
         self._batcher = Batcher(metrics.called)
 
+    def close(self) -> None:
+        """Let the engine's thread end."""
+        self._batcher.close()
+
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong becomes a problem of one line."""
         start = time.perf_counter()

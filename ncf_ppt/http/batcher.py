@@ -1,6 +1,7 @@
 """Requests that arrive together, answered by one call of the engine in a thread of its own."""
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -117,7 +118,8 @@ class Batcher:
                 results: list[list[Any]] | Exception = _call(parts)
             except Exception as error:  # it is the requests' answer, whatever it is
                 results = error
-            self._loop.call_soon_threadsafe(self._finish, parts, results, time.perf_counter() - start)
+            with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop has ended
+                self._loop.call_soon_threadsafe(self._finish, parts, results, time.perf_counter() - start)
 
     def _finish(self, parts: list[_Part], results: list[list[Any]] | Exception, seconds: float) -> None:
         self._is_busy = False

@@ -82,6 +82,7 @@ class Worker:
         self._channel.send({"event": "ready"})
         await self._done.wait()
         ticking.cancel()
+        self._app.close()
         self._log.close()
 
     def _on_message(self) -> None:
