@@ -17,13 +17,13 @@ from ncf_ppt.ranking import Scorer
 from ncf_ppt.recommendation import AllowedItems, CatalogueScorer, TopItems, top_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.similar_items import at_unit_length
-from ppt_core.damaged import understanding
+from ppt_core.damaged import checked, understanding
 from ppt_core.errors import DataError
 from ppt_core.runs.files import read_json, verify_checksums
 
 By = Literal["product", "similarity"]
 _USERS = 256  # at a time
-_NEEDED = {"kind": str, "model": str, "format": str, "tables": dict}
+_NEEDED = {"model": str, "format": str, "tables": dict}
 
 
 class Search(CatalogueScorer, Protocol):
@@ -104,9 +104,10 @@ def open_vectors(folder: Path, data: PreparedData, *, by: By | None = None) -> V
         raise DataError(
             f"{folder} holds no manifest.json; make one with `ppt-ncf export-embeddings RUN --out {folder}`"
         )
-    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION, needed=_NEEDED)
+    manifest = read_json(folder / "manifest.json", format_version=FORMAT_VERSION)
     if manifest.get("kind") != "embeddings":
         raise DataError(f"{folder} holds no exported embeddings; name a folder that export-embeddings made")
+    checked(manifest, _NEEDED, folder / "manifest.json")
     verify_checksums(folder, manifest.get("files"))
     return search_of(folder, manifest, data, by=by)
 

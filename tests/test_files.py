@@ -241,7 +241,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50)  # each waits for the disk
+@settings(max_examples=50, deadline=None)  # each waits for the disk
 @given(document=st.dictionaries(st.text(), JSON, max_size=4))
 def test_json_comes_back(scratch: Path, document: dict[str, Any]) -> None:
     document = {**document, "format_version": 3}

@@ -160,6 +160,13 @@ def test_report(study: Path) -> None:
     assert "iterations/s with layers simulated in plain PyTorch: full precision" in text.stdout
     assert "1-bit layers simulated in plain PyTorch" in page
     assert "already exists" in call("study", "report", study, "--out", folder).stderr
+    (folder / "report.json").unlink()  # what was half when reports were made anew file by file
+    assert call("study", "report", study).exit_code == 0
+    assert (folder / "report.json").exists()
+    (folder / "notes.txt").write_text("of somebody else")
+    assert "already exists" in call("study", "report", study).stderr
+    assert (folder / "notes.txt").exists()
+    (folder / "notes.txt").unlink()
 
 
 def test_a_report_is_a_value(study: Path) -> None:
