@@ -1,5 +1,6 @@
 """Training to the end, in one call."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from ncf_ppt.recipes import recipe as find_recipe
 from ncf_ppt.trained import METRICS, TrainedNCF, load, of_run
 from ncf_ppt.training import fit_steps
 from ppt_core.runs.door import fit_run
+from ppt_core.runs.trackers import Log
 
 if TYPE_CHECKING:
     from ppt_core.distributed import World
@@ -26,6 +28,7 @@ def fit(
     progress: bool | None = None,
     started: float | None = None,
     world: "World | None" = None,
+    log: Sequence[Log] = (),
     init: TrainedNCF | Path | str | None = None,
     **settings: Any,
 ) -> TrainedNCF:
@@ -43,6 +46,8 @@ def fit(
         started: when the data began to be read, in seconds since 1970: the clock of MLPerf's log runs from there. None
             is now.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
+        log: trackers that get the numbers of ``metrics.jsonl``, too: ``tensorboard``, ``mlflow``
+            (`ppt_core.runs.trackers.logged`).
         init: a trained network or its run folder, made of older data say: rows of the users and items that both know
             are taken over, and layers of the same shape (`ncf_ppt.continuation.continue_from`). It takes the place of
             a warm start. What was taken stands in the result under ``init``.
@@ -76,4 +81,5 @@ def fit(
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
         world=world,
+        logs=log,
     )

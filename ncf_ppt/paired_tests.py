@@ -1,6 +1,6 @@
 """Whether values of the same users differ by more than chance: a bootstrap interval, a permutation test, Holm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,26 @@ class PairedDifference:
     p_holm: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over users, and the 95% percentile interval of it when users are drawn anew, with replacement."""
+
+    mean: float
+    lower: float
+    upper: float
+
+
+def mean_interval(values: NDArray[np.float64], *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Interval:
+    """The mean of one value of each user, (n_users,), and how far it would move with other users.
+
+    Raises ValueError if there is none.
+    """
+    if not len(values):
+        raise ValueError("there are no users, so there is no mean; give one value at least")
+    lower, upper = np.percentile(_resampled_means(values, n_resamples, _generator(seed)), [2.5, 97.5])
+    return Interval(mean=float(values.mean()), lower=float(lower), upper=float(upper))
+
+
 def paired_difference(
     first: NDArray[np.float64], second: NDArray[np.float64], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> PairedDifference:
@@ -38,8 +58,8 @@ def paired_difference(
     Both the interval and the test are over users, for these trained models: another seed of training is another model,
     and no number of users says how those vary.
 
-    Few differences are distinct, since a rank has few values, so what is drawn is how many users have each of them, by
-    a multinomial for the interval, and how many of them change sign, by binomials for the test.
+    Few differences are distinct, since a rank has few values, so what is drawn for the test is how many of each change
+    sign, by binomials, as the interval draws how many users have each, by a multinomial.
 
     Raises ValueError if the shapes differ, are empty, or ``n_resamples`` is below 1.
     """
@@ -47,20 +67,15 @@ def paired_difference(
         raise ValueError(f"values of shapes {first.shape} and {second.shape} are not pairs; give one of each user")
     if n_resamples < 1:
         raise ValueError(f"n_resamples is {n_resamples}; it must be at least 1")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, int.from_bytes(b"comparison", "little")]))
+    rng = _generator(seed)
     differences = second - first
     n_users, mean = len(differences), differences.mean()
-    values, n_with = np.unique(differences, return_counts=True)
+    lower, upper = np.percentile(_resampled_means(differences, n_resamples, rng), [2.5, 97.5])
     sizes, n_of_size = np.unique(np.abs(differences), return_counts=True)
-    means, flipped = np.empty(n_resamples), np.empty(n_resamples)
-    n_rows = max(1, _DRAWS_PER_BLOCK // len(values))
-    for start in range(0, n_resamples, n_rows):
-        rows = slice(start, min(start + n_rows, n_resamples))
-        shape = rows.stop - rows.start
-        means[rows] = rng.multinomial(n_users, n_with / n_users, shape) @ values / n_users
-        n_positive = rng.binomial(n_of_size, 0.5, (shape, len(sizes)))
+    flipped = np.empty(n_resamples)
+    for rows in _blocks(n_resamples, len(sizes)):
+        n_positive = rng.binomial(n_of_size, 0.5, (rows.stop - rows.start, len(sizes)))
         flipped[rows] = (2 * n_positive - n_of_size) @ sizes / n_users
-    lower, upper = np.percentile(means, [2.5, 97.5])
     as_far = np.abs(flipped) >= abs(mean) - 1e-12  # equal sums in another order
     return PairedDifference(
         mean=float(mean),
@@ -68,6 +83,27 @@ def paired_difference(
         upper=float(upper),
         p_value=float((1 + as_far.sum()) / (1 + n_resamples)),
     )
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, int.from_bytes(b"comparison", "little")]))
+
+
+def _resampled_means(values: NDArray[np.float64], n_resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Means of as many users drawn with replacement, (n_resamples,)."""
+    distinct, n_with = np.unique(values, return_counts=True)
+    means = np.empty(n_resamples)
+    for rows in _blocks(n_resamples, len(distinct)):
+        drawn = rng.multinomial(len(values), n_with / len(values), rows.stop - rows.start)
+        means[rows] = drawn @ distinct / len(values)
+    return means
+
+
+def _blocks(n_resamples: int, n_distinct: int) -> Iterator[slice]:
+    """Rows of a table of draws that are drawn together, so that memory stays bounded."""
+    n_rows = max(1, _DRAWS_PER_BLOCK // n_distinct)
+    for start in range(0, n_resamples, n_rows):
+        yield slice(start, min(start + n_rows, n_resamples))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -102,6 +102,13 @@ class TrainedNCF:
         return self._result
 
     @property
+    def run(self) -> Run:
+        """The run folder. Raises ValueError for a packed file, which comes from none."""
+        if self._run is None:
+            raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
+        return self._run
+
+    @property
     def is_packed(self) -> bool:
         """Whether it comes from a packed file, which knows neither float weights nor interactions."""
         return self._packed is not None
@@ -109,9 +116,7 @@ class TrainedNCF:
     @cached_property
     def network(self) -> Network:
         """The network, in evaluation mode. Raises ValueError for a packed file, which holds none."""
-        if self._run is None:
-            raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
-        return load_model(self._run, device=self._device)
+        return load_model(self.run, device=self._device)
 
     @cached_property
     def data(self) -> PreparedData:

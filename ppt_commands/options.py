@@ -182,6 +182,12 @@ def training_options(
             help="Scale of 1-bit weights: mean |w| at the switch, or none.",
         ),
         click.option("--seed", default=0, show_default=True, help="Seed of the initial weights and of every sample."),
+        click.option(
+            "--log",
+            type=click.Choice(["tensorboard", "mlflow"]),
+            multiple=True,
+            help="Write the numbers of metrics.jsonl there, too (extras tensorboard, mlflow); may be given twice.",
+        ),
         click.option("--resume", is_flag=True, help="Go on with the run in --out; give the other options again."),
         DEVICE_OPTION,
         THREADS_OPTION,

@@ -16,6 +16,7 @@ from ppt_commands.ncf.inspect import inspect
 from ppt_commands.ncf.pack import pack
 from ppt_commands.ncf.prepare import prepare
 from ppt_commands.ncf.recommend import recommend
+from ppt_commands.ncf.report import report
 from ppt_commands.ncf.score import score
 from ppt_commands.ncf.serve import serve
 from ppt_commands.ncf.similar import similar
@@ -45,6 +46,7 @@ from ppt_commands.vision.train import train as train_images
         export_onnx,
         study,
         compare,
+        report,
         doctor,
     ],
 )

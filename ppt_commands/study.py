@@ -11,7 +11,7 @@ from ppt_commands.study_options import COUNT, Describe, parsed
 from ppt_commands.study_target import target_command
 from ppt_core.study.trials import OF_A_TRIAL
 
-OF_THE_STUDY = ("data", "out", "resume", "as_json", *OF_A_TRIAL)
+OF_THE_STUDY = ("data", "out", "resume", "log", "as_json", *OF_A_TRIAL)
 
 
 def study_group(program: str, train_command: click.Command, experiment: Describe, *, target: str) -> click.Group:
@@ -61,7 +61,7 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
         callback=_numbers,
         default="1/8,1/4,1/2,1,2,4,8",
         show_default=True,
-        help="Lengths of training, in epochs.",
+        help="Lengths of training.",
     )
     @click.option(
         "--splits",
@@ -76,7 +76,14 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
     @click.option(
         "--grid",
         callback=_numbers,
-        help="Epochs, e.g. 1,2,3,4: also every pair of them (and 0) at full and low precision.",
+        help="Lengths, e.g. 1,2,3,4: also every pair of them (and 0) at full and low precision.",
+    )
+    @click.option(
+        "--unit",
+        type=click.Choice(["epochs", "iterations"]),
+        default="epochs",
+        show_default=True,
+        help="Unit of --budgets and --grid.",
     )
     @click.option(
         "--workers", type=COUNT, help="Trials at a time, each with its share of the cores.  [default: 1; all of Dask's]"
@@ -136,18 +143,28 @@ def _report_command(program: str) -> click.Command:
     Examples:
       {program} study report STUDY
       {program} study report STUDY --out report --json
+      {program} study report STUDY STUDY STUDY --out studies
     """
     )
-    @click.argument("folder", metavar="STUDY", type=FOLDER)
-    @click.option("--out", type=FOLDER, help="New folder.  [default: STUDY/report, made anew]")
+    @click.argument("folders", metavar="STUDY ...", type=FOLDER, nargs=-1, required=True)
+    @click.option("--out", type=FOLDER, help="New folder.  [default: STUDY/report, made anew; none for several]")
     @JSON_OPTION
-    def report(folder: Path, out: Path | None, as_json: bool) -> None:
+    def report(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         from ppt_core.study.page import write_report
+        from ppt_core.study.several import StudiesReport
+        from ppt_core.study.several_page import write_studies
         from ppt_core.study.study import Study
         from ppt_core.study.summary import summarize
 
-        found = summarize(Study.open(folder))
-        target = write_report(found, folder / "report" if out is None else out, replace=out is None)
+        reports = [summarize(Study.open(folder)) for folder in folders]
+        if len(folders) == 1:
+            found: Any = reports[0]
+            target = write_report(found, folders[0] / "report" if out is None else out, replace=out is None)
+        elif out is None:
+            raise ValueError("--out names the new folder for a report on several studies; give one")
+        else:
+            found = StudiesReport.of([str(folder) for folder in folders], reports)
+            target = write_studies(found, out)
         if as_json:
             return print_json({"report": str(target), **found.to_dict()})
         say(str(found))

@@ -8,7 +8,7 @@ from ppt_commands.options import FOLDER, JSON_OPTION
 from ppt_commands.output import print_json, say, tell
 from ppt_commands.study_options import COUNT, Describe, parsed
 
-OF_THE_TRIALS = ("data", "out", "resume", "as_json", "seed")
+OF_THE_TRIALS = ("data", "out", "resume", "log", "as_json", "seed")
 
 
 def target_command(program: str, train_command: click.Command, experiment: Describe, *, example: str) -> click.Command:

@@ -1,6 +1,7 @@
 """README and docs: every command and every line of Python in them runs, every link leads somewhere."""
 
 import gzip
+import re
 import shlex
 import shutil
 from contextlib import ExitStack
@@ -162,6 +163,17 @@ def test_a_figure_that_differs_is_seen() -> None:
     assert "1.09 to 1.38" not in tables.filled("<!-- result: range-of-speed-ups -->1.09 to 1.38<!-- end -->")
     with pytest.raises(KeyError, match="no-such"):
         tables.filled("<!-- result: no-such --><!-- end -->")
+
+
+def test_options_where_the_paper_is_silent_exist() -> None:
+    text = (ROOT / "docs" / "method.md").read_text("utf-8")
+    section = text.partition("## Where the paper is silent")[2].partition("\n## ")[0]
+    commands = [group.commands[name] for group in (main, vision) for name in ("prepare", "train")]
+    commands.append(main.commands["study"].commands["run"])  # type: ignore[attr-defined]
+    options = {flag for command in commands for each in command.params for flag in [*each.opts, *each.secondary_opts]}
+    named = set(re.findall(r"`(--[\w-]+)", section))
+    assert len(named) > 12
+    assert named <= options
 
 
 def test_every_table_is_quoted() -> None:

@@ -19,15 +19,18 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ncf_ppt.training import NCFTrainingConfig
+from ppt_core.drawings import COLORS, NARROW, to_svg
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json
-from ppt_core.study.curves import Cell, Trials
-from ppt_core.study.figures import COLORS, NARROW, diagonals, draw, to_svg
+from ppt_core.study.curves import Cell, SpeedUp, Trials
+from ppt_core.study.figures import diagonals, draw
 from ppt_core.study.page import page
 from ppt_core.study.plan import Experiment, Places, PlannedStudy, StudyPlan
 from ppt_core.study.rates import Speed
-from ppt_core.study.report import MethodCurve, Point
+from ppt_core.study.report import MethodCurve, MethodSpeedUp, Point, StudyReport
 from ppt_core.study.running import probe, run_trial, step_seconds, trial_config
+from ppt_core.study.several import StudiesReport
+from ppt_core.study.several_page import page as several_page
 from ppt_core.study.speed import _rate
 from ppt_core.study.study import Study
 from ppt_core.study.summary import method_speed_up, point_of, summarize
@@ -269,6 +272,62 @@ def test_a_plan_from_python_costs_and_runs_what_is_missing(study: Path, data: Pa
     assert [trial.name for trial in planned.missing()] == ["full0-low1-seed0"]
     assert planned.cost(places).to_dict()["to_run"] == ["full0-low1-seed0"]
     assert [progress.record["name"] for progress in planned.run(places)] == ["full0-low1-seed0"]
+
+
+def test_budgets_in_iterations_are_those_in_epochs(study: Path, data: Path) -> None:
+    """An epoch has 38 iterations, so this is the study of 0.5 and 1 epochs, in which nothing is left to run."""
+    options = ["--unit", "iterations", "--budgets", "19,38", "--trials", 1, "--threads", 1, "--dry-run", "--json"]
+    document = json.loads(call("study", "run", "--data", data, "--out", study, *options, *TINY).stdout)
+    assert (document["trials"], document["to_run"]) == (6, [])
+    plan = StudyPlan(budgets=(7, 1000), grid=(3,), unit="iterations").in_epochs(38)
+    assert (plan.budgets, plan.grid, plan.unit) == ((7 / 38, 1000 / 38), (3 / 38,), "epochs")
+    assert plan.in_epochs(38) == plan
+    for trial in plan.trials:  # what a name keeps of the epochs is still that iteration
+        assert round(trial.epochs * 38) in (3, 6, 7, 1000)
+
+
+def test_several_studies_stand_side_by_side(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "other")
+    shutil.copytree(study, tmp_path / "third")
+    done = call("study", "report", study, tmp_path / "other", tmp_path / "third", "--out", tmp_path / "all", "--json")
+    document = json.loads(done.stdout)
+    assert list(document["studies"]) == ["study", "other", "third"]
+    assert json.loads((tmp_path / "all" / "report.json").read_text()).items() <= document.items()
+    page = (tmp_path / "all" / "index.html").read_text()
+    assert page.count("<svg ") == 4
+    assert (tmp_path / "all" / "figure1.png").exists()
+    for heading in (
+        "Table 1. Settings",
+        "Table 2. Iterations per second",
+        "The numbers of other",
+        "budgets, iterations",
+    ):
+        assert heading in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert str(tmp_path) not in page
+    assert "--out names the new folder" in call("study", "report", study, tmp_path / "other").stderr
+    assert "is named 2 times" in call("study", "report", study, study, "--out", tmp_path / "x").stderr
+    shutil.copytree(study, tmp_path / "more" / "study")
+    named = StudiesReport.of([str(study), str(tmp_path / "more" / "study")], [summarize(Study.open(study))] * 2)
+    assert list(named.reports) == [str(study), str(tmp_path / "more" / "study")]
+
+
+def test_the_mean_is_over_studies_that_all_have_a_factor(study: Path) -> None:
+    report = summarize(Study.open(study))
+
+    def with_factor(factor: float | None) -> StudyReport:
+        entry = MethodSpeedUp(split=0.5, cost="iterations", found=SpeedUp(factor=factor, range_covered=0.4))
+        return replace(report, speed_ups=(entry,))
+
+    found = StudiesReport(reports={"a": with_factor(1.2), "b": with_factor(1.5)})
+    assert found.mean_speed_up("iterations") == pytest.approx(1.35)
+    assert found.mean_speed_up("seconds") is None
+    assert "mean over 2 studies, in iterations: 1.35x" in repr(found)
+    shown = several_page(found, {})
+    assert "mean speed-up in iterations" in shown
+    assert "over these shares of the paper&#x27;s range: 40% (a), 40% (b)" in shown  # on the card of the mean
+    assert StudiesReport(reports={"a": with_factor(1.2), "b": with_factor(None)}).mean_speed_up("iterations") is None
 
 
 def test_a_dry_run_trains_nothing(data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training to the end, in one call."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from data_prep.images.prepared import refuse_for_arrays
 from ppt_core.runs.door import fit_run
 from ppt_core.runs.run import Run
 from ppt_core.runs.settings import with_settings
+from ppt_core.runs.trackers import Log
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.recipes import USUAL_RECIPE
 from vision_ppt.trained import METRICS, Data, TrainedImageNetwork
@@ -29,6 +31,7 @@ def fit(
     checkpoint_seconds: float = 60,
     progress: bool | None = None,
     world: "World | None" = None,
+    log: Sequence[Log] = (),
     **settings: Any,
 ) -> TrainedImageNetwork:
     """Train to the end and return the trained network; `vision_ppt.training.fit_steps` goes step by step.
@@ -45,6 +48,8 @@ def fit(
         checkpoint_seconds: least time between two checkpoints.
         progress: whether evaluations and a progress bar are written to standard error; None does so on a terminal.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
+        log: trackers that get the numbers of ``metrics.jsonl``, too: ``tensorboard``, ``mlflow``
+            (`ppt_core.runs.trackers.logged`).
         settings: fields of `NetworkConfig` and `VisionTrainingConfig` by their names: ``split=0.5``, ``epochs=4``, ...
 
     Raises TypeError for an unknown setting, ValueError for a value out of its range, and `DataError` for an existing
@@ -63,6 +68,7 @@ def fit(
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
         world=world,
+        logs=log,
     )
 
 

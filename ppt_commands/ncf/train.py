@@ -14,6 +14,7 @@ from ppt_commands.training import run_folder, say_what_is_trained
 if TYPE_CHECKING:
     from ncf_ppt.recipes import Recipe
     from ncf_ppt.warm_start import ALSStart
+    from ppt_core.runs.trackers import Log
 
 
 @click.command(cls=CommandOfRecipes)
@@ -100,6 +101,7 @@ def train(
     device: str,
     as_json: bool,
     init: Path | None,
+    log: tuple["Log", ...],
     **options: Any,
 ) -> None:
     """Train an NCF network: first at full precision, then binarized.
@@ -130,9 +132,8 @@ def train(
     started = time.time()
     prepared = load_data(data)
     say_what_is_trained(data, path)
-    trained = fit(
-        prepared, out=path, recipe=recipe, resume=resume, started=started, world=world, init=init, progress=True
-    )
+    how: dict[str, Any] = {"resume": resume, "started": started, "world": world, "init": init, "log": log}
+    trained = fit(prepared, out=path, recipe=recipe, **how, progress=True)
     if not world.is_first:
         return
     result = trained.result

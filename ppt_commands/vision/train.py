@@ -12,6 +12,7 @@ from ppt_commands.training import run_folder, say_what_is_trained
 if TYPE_CHECKING:
     from data_prep.images.image_arrays import PreparedImages
     from data_prep.images.image_files import PreparedFolders
+    from ppt_core.runs.trackers import Log
     from vision_ppt.networks import NetworkConfig
     from vision_ppt.training import VisionTrainingConfig
 
@@ -73,6 +74,7 @@ def train(
     resume: bool,
     device: str,
     as_json: bool,
+    log: tuple["Log", ...],
     **options: Any,
 ) -> None:
     """Train an image network: first at full precision, then binarized.
@@ -103,6 +105,7 @@ def train(
         resume=resume,
         workers=usual_workers(images) if workers is None else workers,
         world=world,
+        log=log,
         progress=True,
     )
     if not world.is_first:

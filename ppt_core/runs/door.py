@@ -1,7 +1,7 @@
 """Training to the end in one call: with a run folder that stays, or without any."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from ppt_core.identity import Prepared
 from ppt_core.runs.files import refuse_existing
 from ppt_core.runs.progress import follow
 from ppt_core.runs.run import Run
+from ppt_core.runs.trackers import check_logs, logged
 
 
 class Saveable(Prepared, Protocol):
@@ -42,6 +43,7 @@ def fit_run(
     checkpoint_seconds: float,
     progress: bool | None,
     world: World | None,
+    logs: Sequence[str] = (),
 ) -> Result:
     """Train to the end and return what was trained.
 
@@ -55,24 +57,29 @@ def fit_run(
         checkpoint_seconds: least time between two checkpoints.
         progress: see `ppt_core.runs.progress.follow`; of several processes the first alone shows any.
         world: the processes that train together.
+        logs: trackers that get the numbers, too, from the first process: see `ppt_core.runs.trackers.logged`.
 
     Raises ValueError for a ``resume`` that has no run or no data to go on with, and `DataError` if ``out`` exists.
     """
     if out is None:
         if resume:
             raise ValueError("resume needs out=, the run folder to go on with")
+        if logs:
+            raise ValueError("log needs out=, the run folder whose numbers are logged")
         with tempfile.TemporaryDirectory(prefix="ppt-run-") as folder:
             path = Path(folder) / "run"
             follow(steps(data, path, checkpoint_seconds=float("inf")), metrics, shown=progress)
             result = trained(Run.open(path), "the network", data)
             _ = result.network  # before the folder goes
         return result
+    check_logs(logs)
     out = Path(out)
     if data.path is None and not data.is_sample:
         if resume:
             raise ValueError(f"resume needs the data that the run saved: load_data({f'{out}.data'!r})")
         refuse_existing(out)
         data = data.save(f"{out}.data")
-    shown = progress if world is None or world.is_first else False
-    follow(steps(data, out, resume=resume, checkpoint_seconds=checkpoint_seconds), metrics, shown=shown)
+    is_first = world is None or world.is_first
+    training = steps(data, out, resume=resume, checkpoint_seconds=checkpoint_seconds)
+    follow(logged(training, logs if is_first else (), out), metrics, shown=progress if is_first else False)
     return trained(Run.open(out), str(out), data)

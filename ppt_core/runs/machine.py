@@ -12,7 +12,7 @@ from ppt_core.runs.arithmetic import choose_arithmetic, linear_product
 from ppt_core.threads import affinity, are_chosen, quotas, threads_in_use, usable_cores
 
 REQUIRED = ("ppt-ncf", "torch", "numba", "numpy", "scipy", "pandas", "pyarrow", "safetensors", "implicit")
-OPTIONAL = ("faiss-cpu", "onnx", "onnxruntime", "tensorboard", "distributed")
+OPTIONAL = ("faiss-cpu", "onnx", "onnxruntime", "tensorboard", "mlflow", "distributed")
 _VARIABLES = (*ENVIRONMENT, "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR")
 
 

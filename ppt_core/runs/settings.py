@@ -1,7 +1,9 @@
-"""Settings by name, for configs that are dataclasses."""
+"""Settings by name: of configs that are dataclasses, and of the trees that runs and studies keep."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from numbers import Integral, Real
+from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -32,6 +34,17 @@ def with_settings(first: First, second: Second, settings: dict[str, Any], *, own
     return replace(first, **chosen[0]), replace(second, **chosen[1])  # type: ignore[type-var]
 
 
+def settings_by_name(settings: Mapping[str, Any], within: str = "") -> dict[str, str]:
+    """Settings as texts, those of a group behind its name: ``training.split``."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= settings_by_name(value, f"{within}{name}.")
+        else:
+            found[f"{within}{name}"] = str(value)
+    return found
+
+
 def _refuse_other_type(name: str, value: Any, hint: Any) -> None:
     wanted = [_NUMBERS[kind] for kind in _alternatives(hint) if kind in _NUMBERS]
     if wanted and value is not None and (isinstance(value, bool) or not isinstance(value, wanted[0][0])):
@@ -40,3 +53,10 @@ def _refuse_other_type(name: str, value: Any, hint: Any) -> None:
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the name of the data's folder in place of its path, which is this machine's own business."""
+    data = dict(settings.get("data", {}))
+    path = data.pop("path", None)
+    return {**settings, "data": {"name": path and Path(path).name, **data}}

@@ -1,31 +1,27 @@
 """The figures of a study, drawn by matplotlib from its report."""
 
-import io
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
+from ppt_core.drawings import COLORS, MORE_COLORS, STYLE, lay_grid
+from ppt_core.drawings import axes as axes_of
 from ppt_core.study.report import Point, StudyReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with any colour vision; each curve has a marker and a label of its own, too.
-COLORS = {"full": "#0072b2", "ppt": "#d55e00", "low": "#009e73"}
-_MORE = ("#cc79a7", "#b08d00", "#56b4e9")
+Cost = Literal["iterations", "seconds"]
+_COSTS: dict[str, Cost] = {"figure1": "iterations", "figure2": "seconds"}
 _MARKERS = {"full": "s", "ppt": "o", "low": "^"}
-INK = "#1c1d1f"
-WIDE, NARROW = 7.6, 3.9
+LEGEND = (
+    (COLORS["full"], "■", "full precision"),
+    (COLORS["ppt"], "●", "partial pre-training"),
+    (COLORS["low"], "▲", "low precision"),
+)
+"""Colour, marker and name of each technique."""
 _MOST = 0.75  # of a row or a column of the grid
-_STYLE: Any = {
-    "font.size": 10,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "ppt",  # the same report gives the same bytes
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-}
 _AXIS = {"iterations": "training iterations", "seconds": "training time (s)"}
 
 
@@ -37,13 +33,10 @@ def draw(report: StudyReport, width: float) -> dict[str, "Figure"]:
     """
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figures: dict[str, Figure] = {}
         if report.curves:
-            figures |= {
-                "figure1": _curves(report, "iterations", width),
-                "figure2": _curves(report, "seconds", width),
-            }
+            figures |= {name: _curves(report, cost, width) for name, cost in _COSTS.items()}
         if _is_grid(report):
             figures["figure3a"] = _grid(report, width)
         if diagonals(report):
@@ -63,50 +56,56 @@ def diagonals(report: StudyReport) -> dict[float, list[Point]]:
     }
 
 
-def to_svg(figure: "Figure", name: str) -> str:
-    """The figure for a page: its ink is the page's text colour, its curves are CSS variables, its ids its own."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    svg = text[text.index("<svg") :]
-    svg = svg.replace(INK, "currentColor")
-    for method, color in COLORS.items():
-        svg = svg.replace(color, f"var(--{method})")
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure on white, as PNG or SVG."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
 def _method(split: float) -> str:
     return {1.0: "full", 0.0: "low"}.get(split, "ppt")
 
 
-def _cost(point: Point, cost: Literal["iterations", "seconds"]) -> float:
+def _cost(point: Point, cost: Cost) -> float:
     return point.iterations if cost == "iterations" else point.seconds
 
 
-def _curves(report: StudyReport, cost: Literal["iterations", "seconds"], width: float) -> "Figure":
+def draw_panels(reports: Mapping[str, StudyReport], width: float) -> dict[str, "Figure"]:
+    """``figure1`` and ``figure2`` with a panel for each study, as the source has them: `LEGEND` says what is what."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        return {name: _panels(reports, cost, width) for name, cost in _COSTS.items()}
+
+
+def _panels(reports: Mapping[str, StudyReport], cost: Cost, width: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    n_columns = 2 if width > 5 else 1
+    n_rows = math.ceil(len(reports) / n_columns)
+    figure = Figure(figsize=(width, n_rows * width / n_columns * 0.8), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for panel, (name, report) in zip(panels, reports.items(), strict=False):
+        lay_grid(panel)
+        if report.curves:
+            _draw_curves(panel, report, cost)
+        panel.set_title(name, fontsize=10, loc="left")
+    for panel in panels[len(reports) :]:
+        panel.set_visible(False)
+    return figure
+
+
+def _curves(report: StudyReport, cost: Cost, width: float) -> "Figure":
+    figure, axes = axes_of(width, 0.62 if width > 5 else 0.95)
+    _label_ends(axes, _draw_curves(axes, report, cost), narrow=width < 5)
+    return figure
+
+
+def _draw_curves(axes: "Axes", report: StudyReport, cost: Cost) -> list[tuple[float, float, str, str]]:
+    """Draw each curve; return where it ends (y, x), its name and its colour."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    figure, axes = _axes(width, 0.62 if width > 5 else 0.95)
     labels = []
-    others = iter(_MORE)
+    others = iter(MORE_COLORS)
     n_ppt = 0
     for curve in report.curves:
         method = _method(curve.split)
         n_ppt += method == "ppt"
-        color = COLORS[method] if method != "ppt" or n_ppt == 1 else next(others, _MORE[-1])
+        color = COLORS[method] if method != "ppt" or n_ppt == 1 else next(others, MORE_COLORS[-1])
         x = [_cost(point, cost) for point in curve.points]
         y = [point.median for point in curve.points]
         lowest, highest = [point.lowest for point in curve.points], [point.highest for point in curve.points]
@@ -121,8 +120,7 @@ def _curves(report: StudyReport, cost: Literal["iterations", "seconds"], width: 
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}" if max(costs) < 1e4 else "{x:,.0f}"))
     axes.set_xlabel(_AXIS[cost])
     axes.set_ylabel(report.metric["title"])
-    _label_ends(axes, labels, narrow=width < 5)
-    return figure
+    return labels
 
 
 def _label_ends(axes: "Axes", labels: list[tuple[float, float, str, str]], *, narrow: bool) -> None:
@@ -171,7 +169,7 @@ def _grid(report: StudyReport, width: float) -> "Figure":
     for point in report.grid:
         if point.full in columns and point.low in rows:
             values[rows.index(point.low), columns.index(point.full)] = point.median
-    figure, axes = _axes(width, 0.66 if width > 5 else 0.95)
+    figure, axes = axes_of(width, 0.66 if width > 5 else 0.95)
     axes.grid(visible=False)
     image = axes.imshow(values, origin="lower", cmap="cividis", aspect="auto")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
@@ -191,7 +189,7 @@ def _grid(report: StudyReport, width: float) -> "Figure":
 
 
 def _diagonals(report: StudyReport, width: float) -> "Figure":
-    figure, axes = _axes(width, 0.62 if width > 5 else 0.95)
+    figure, axes = axes_of(width, 0.62 if width > 5 else 0.95)
     ends = []
     for budget, points in diagonals(report).items():
         x = [point.full / budget for point in points]
@@ -205,13 +203,3 @@ def _diagonals(report: StudyReport, width: float) -> "Figure":
     axes.set_xlim(0, 1)
     _label_ends(axes, ends, narrow=False)
     return figure
-
-
-def _axes(width: float, ratio: float) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, width * ratio), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes

@@ -1,9 +1,9 @@
 """What a study trains, and on how many cores: asked for, estimated, and run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.study.jobs import cluster_workers, threads_of_a_job
@@ -18,20 +18,31 @@ class StudyPlan:
     """The trials of a study.
 
     Attributes:
-        budgets: lengths of training, in epochs.
+        budgets: lengths of training, in the unit.
         splits: fractions at full precision, tried at each budget.
         n_trials: trials of each kind, with seeds 0, 1, ...
-        grid: lengths in epochs, of which every pair (and 0) is tried at full and at low precision.
+        grid: lengths in the unit, of which every pair (and 0) is tried at full and at low precision.
+        unit: of the lengths: ``epochs``, or ``iterations``, as the source counts them.
     """
 
     budgets: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
     splits: tuple[float, ...] = (1, 0.5, 0)
     n_trials: int = 3
     grid: tuple[float, ...] = ()
+    unit: Literal["epochs", "iterations"] = "epochs"
+
+    def in_epochs(self, iterations_per_epoch: int) -> "StudyPlan":
+        """The same plan with lengths in epochs."""
+        if self.unit == "epochs":
+            return self
+        budgets, grid = (
+            tuple(length / iterations_per_epoch for length in lengths) for lengths in (self.budgets, self.grid)
+        )
+        return replace(self, budgets=budgets, grid=grid, unit="epochs")
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials. Raises ValueError for a length or a split that cannot be."""
+        """All trials, as if the lengths were epochs. Raises ValueError for a length or a split that cannot be."""
         trials = curve_trials(self.budgets, self.splits, self.n_trials)
         return trials + (grid_trials(self.grid, self.n_trials) if self.grid else [])
 
@@ -147,9 +158,10 @@ class PlannedStudy:
     """
 
     def __init__(self, path: Path, plan: StudyPlan, experiment: Experiment) -> None:
-        self.path, self.plan, self.experiment = path, plan, experiment
-        self.trials = plan.trials
+        self.path, self.experiment = path, experiment
         settings, self.iterations_per_epoch = probe(experiment.train, experiment.config)
+        self.plan = plan.in_epochs(self.iterations_per_epoch)
+        self.trials = self.plan.trials
         refuse_empty_phases(experiment.config, self.trials, self.iterations_per_epoch)
         metric = dict(zip(("key", "title"), experiment.metric, strict=True))
         self.settings = settings | {"metric": metric, **experiment.execution}

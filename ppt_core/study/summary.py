@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppt_core.errors import DataError
+from ppt_core.runs.settings import published_settings
 from ppt_core.study.curves import (
     Cell,
     Cost,
@@ -40,7 +40,7 @@ def summarize(study: Study) -> StudyReport:
     found = {split: curve for split, curve in by_split.items() if curve}
     return StudyReport(
         metric=metric,
-        settings=_published(study.settings),
+        settings=published_settings(study.settings),
         protocol=records[0].get("protocol"),
         n_finished=len(records),
         n_planned=len({*plan["trials"], *(record["name"] for record in records)}),
@@ -66,13 +66,6 @@ def summarize(study: Study) -> StudyReport:
 def _place(split: float) -> tuple[float, float, float]:
     """Full precision first, low precision last, and between them what is nearest to split 0.5 first."""
     return {1.0: 0, 0.0: 2}.get(split, 1), abs(split - 0.5), -split
-
-
-def _published(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the name of the data's folder in place of its path, which is this machine's own business."""
-    data = dict(settings.get("data", {}))
-    path = data.pop("path", None)
-    return {**settings, "data": {"name": path and Path(path).name, **data}}
 
 
 def point_of(cell: Cell, trials: Trials) -> Point:
