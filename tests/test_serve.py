@@ -244,12 +244,16 @@ def test_the_page_loads_nothing_and_runs_nothing_but_its_own(server: Server) -> 
     assert not re.search(rb"(src|href)=|url\(|@import|https?:|\bon\w+=", answer.body)
 
 
-def test_what_cannot_be_served_is_said(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(folder / "packed", "--data", tmp_path / "no", wait=False) as server:
         assert server.process.wait(60) == 1
         assert len(server.said) == 1
         assert server.said[0].startswith("Error: ")
     (tmp_path / "tokens").write_text("\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("ncf_ppt.http.supervisor.find_spec", lambda name: None if name == "uvloop" else True)
+        said = PROGRAM.fail("serve", folder / "packed")
+        assert said == "Error: serving needs the package uvloop; `pip install 'ppt-ncf[serve]'` brings it"
     assert "holds no token" in PROGRAM.fail("serve", folder / "packed", "--token-file", tmp_path / "tokens")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

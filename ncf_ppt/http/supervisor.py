@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,8 +65,11 @@ def serve(settings: Settings, *, tell: Tell, ready: Callable[[str], None]) -> No
         tell: hears in one line what whoever runs the server may want to know.
         ready: hears the address once requests are answered.
 
-    Raises `DataError` if the model, a side file or the address cannot be used.
+    Raises `DataError` if the model, a side file or the address cannot be used, or a package is missing.
     """
+    for name in ("uvicorn", "httptools", "uvloop"):
+        if find_spec(name) is None:
+            raise DataError(f"serving needs the package {name}; `pip install 'ppt-ncf[serve]'` brings it")
     tokens = () if settings.token_file is None else read_tokens(settings.token_file)
     with _listen(settings.host, settings.port) as listener, tempfile.TemporaryFile() as counters:
         supervisor = _Supervisor(settings, tokens, listener, counters, tell, ready)
