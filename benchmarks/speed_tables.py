@@ -132,6 +132,14 @@ def two_stages() -> str:
     return table(["", "threads", "users/s", "against packed"], body)
 
 
+def two_stage_candidates() -> str:
+    """What the first of two stages finds."""
+    found = next(row["candidates"] for row in measured("two-stage") if "candidates" in row)
+    by = {"codes": "1-bit codes", "product": "the product of vectors"}[found["by"]]
+    share = f"{found['recall']:.1%} of those of {found['n_users']} other users"
+    return f"{found['n_candidates']} of {found['n_items']:,} by {by}, which hold {share}"
+
+
 def vision_step() -> str:
     """Images a second of training ResNet-20."""
     found = measured("vision-step")
@@ -181,5 +189,6 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "conv": convolutions,
     "retrieval": retrieval,
     "two-stage": two_stages,
+    "two-stage-candidates": two_stage_candidates,
     "vision-step": vision_step,
 }
