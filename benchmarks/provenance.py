@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("ppt-ncf", "torch", "numba", "numpy", "implicit", "faiss-cpu", "onnxruntime")
+_PACKAGES = ("ppt-ncf", "torch", "numba", "numpy", "implicit", "faiss-cpu", "onnxruntime", "uvicorn", "fastapi")
 
 
 def provenance() -> dict[str, Any]:

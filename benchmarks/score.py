@@ -227,8 +227,11 @@ def int8(packed: PackedNCF) -> Scores:
     return score
 
 
-def random_packed(n_users: int, n_items: int) -> PackedNCF:
-    """A converted network of random weights whose activations are set about as often as a trained one's."""
+def random_packed(n_users: int, n_items: int, n_batches: int = 50) -> PackedNCF:
+    """A converted network of random weights.
+
+    BatchNorm's first statistics fade behind 200 batches; then activations are set about as often as a trained one's.
+    """
     model = NCF(n_users, n_items, NCFConfig(), seed=0)
     convert(model)
     set_precision(model, "low")
@@ -237,7 +240,7 @@ def random_packed(n_users: int, n_items: int) -> PackedNCF:
         for module in model.modules():
             if isinstance(module, BinaryActivation):
                 module.alpha.fill_(2.0)
-        for _ in range(50):  # gives BatchNorm its statistics
+        for _ in range(n_batches):  # gives BatchNorm its statistics
             model(
                 torch.randint(n_users, (256,), generator=generator), torch.randint(n_items, (256,), generator=generator)
             )

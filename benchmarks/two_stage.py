@@ -48,9 +48,9 @@ from ncf_ppt.two_stages import RECALL, in_two_stages
 N_SEEN = 100  # items of each user
 
 
-def network(n_users: int, n_items: int, mlp_share: float) -> PackedNCF:
+def network(n_users: int, n_items: int, mlp_share: float, n_batches: int = 50) -> PackedNCF:
     """A packed network of random weights: products of its vectors vary by 1, the MLP's part by ``mlp_share``."""
-    packed = random_packed(n_users, n_items)
+    packed = random_packed(n_users, n_items, n_batches)
     rng = np.random.default_rng(0)
 
     def table(n: int) -> PackedTable:

@@ -18,6 +18,7 @@ from benchmarks import (
     recipe,
     retrieval,
     score,
+    serve,
     time_to_quality,
     train_step,
     two_stage,
@@ -200,3 +201,22 @@ def test_recipe_leaves_users_out_whole(tiny_data: PreparedData, tmp_path: Path) 
     rows = [json.loads(line) for line in run(recipe.main, *options).splitlines()]
     assert [row["what"] for row in rows] == ["from their histories alone", "trained with them"]
     assert rows[0]["n_users"] == rows[1]["n_users"] == int((np.random.default_rng(3).random(120) < 0.2).sum())
+
+
+def test_serve_asks_a_real_server() -> None:
+    rows = {row["row"]: row for row in rows_of(run(serve.main, "--quick", "--rows", "packed; nothing", "--json"))}
+    assert rows.keys() == {"packed", "nothing"}
+    for row in rows.values():
+        assert row["lost"] == []
+        assert min(row["per_second"], row["half"]["per_second"], row["one_client"]["per_second"]) > 0
+        assert 0 < row["full"]["p50_ms"] <= row["full"]["p99_ms"]
+        assert min(process["pss"] for process in row["memory"]) > 0
+
+
+@pytest.mark.slow
+def test_serve_asks_every_rival() -> None:
+    pytest.importorskip("fastapi")
+    found = rows_of(run(serve.main, "--quick", "--json"))
+    assert [row["row"] for row in found] == list(serve.ROWS)
+    assert all(row["lost"] == [] and row["per_second"] > 0 for row in found)
+    assert all(row["against"]["implicit"] > 0 for row in found)
