@@ -13,12 +13,15 @@ from benchmarks import (
     contention,
     conv,
     evaluate,
+    hostile,
     prepare,
     quality,
     recipe,
     retrieval,
     score,
     serve,
+    soak,
+    swaps,
     time_to_quality,
     train_step,
     two_stage,
@@ -220,3 +223,41 @@ def test_serve_asks_every_rival() -> None:
     assert [row["row"] for row in found] == list(serve.ROWS)
     assert all(row["lost"] == [] and row["per_second"] > 0 for row in found)
     assert all(row["against"]["implicit"] > 0 for row in found)
+
+
+@pytest.mark.parametrize("requests", [300, pytest.param(6000, marks=pytest.mark.slow)])
+def test_hostile_requests_leave_a_server_as_it_was(requests: int) -> None:
+    (found,) = rows_of(run(hostile.main, "--requests", str(requests), "--seed", str(requests), "--json"))
+    assert found["requests"] >= requests * 0.9
+    assert len(found["sent"]) == 8
+    assert found["answers"]["400"] > 0
+    assert found["log_lines"] > 0
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfour",
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nwhat: \x1b[31m\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nTraceback",
+        b"oh",
+    ],
+)
+def test_a_bad_answer_is_seen(received: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        hostile.read_answers(received)
+
+
+def test_swaps_lose_nothing() -> None:
+    rows = {row["row"]: row for row in rows_of(run(swaps.main, "--swaps", "2", "--restarts", "1", "--json"))}
+    assert rows["swaps"]["n"] == 2
+    assert all(row["lost"] == [] and row["answers"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_a_soak_tells_memory() -> None:
+    rows = rows_of(run(soak.main, "--minutes", "0.05", "--json"))
+    assert len(rows) == 10
+    assert all(row["pss_mb"] > 0 and row["answers"] > 0 for row in rows)
