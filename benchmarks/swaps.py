@@ -51,7 +51,7 @@ def restart(server: Server) -> None:
 
 
 def repeat(n: int, work: Callable[[int], None]) -> None:
-    """Do it ``n`` times; it is told the how manieth time it is."""
+    """Do it ``n`` times; it is told how often it was done before."""
     for number in range(n):
         work(number)
 
