@@ -27,8 +27,9 @@ def read_image(path: Path) -> Image.Image:
 
     Raises `DataError` that names the file if it is missing, empty, truncated or no image.
     """
+    content = read_bytes(path)
     try:
-        return _open_image(read_bytes(path)).convert("RGB")
+        return _open_image(content).convert("RGB")
     except Exception as error:  # a damaged file can fail in any way
         raise DataError(f"{path} cannot be read ({_one_line(error)}); prepare the images again") from None
 
