@@ -51,15 +51,17 @@ def pytorch_app(data: Any, row: str) -> Any:
 
     if row == "pytorch":
 
-        @service.get("/recommend")
         def recommend(user: int, k: int = 10) -> dict[str, Any]:
             return top(user, k)
 
+        service.get("/recommend")(recommend)
+
     else:
 
-        @service.get("/recommend")
         async def recommend_in_turn(user: int, k: int = 10) -> dict[str, Any]:
             return top(user, k)
+
+        service.get("/recommend")(recommend_in_turn)
 
     return service
 
@@ -79,10 +81,11 @@ def implicit_app(data: Any) -> Any:
     seen = sp.csr_matrix((ones, data.train.items, data.train.offsets), shape=(data.n_users, data.n_items))
     service = FastAPI()
 
-    @service.get("/recommend")
     async def recommend(user: int, k: int = 10) -> dict[str, Any]:
         items, scores = model.recommend(user, seen[user], N=k)
         return {"user_id": user, "item_ids": items.tolist(), "scores": scores.tolist()}
+
+    service.get("/recommend")(recommend)
 
     return service
 
