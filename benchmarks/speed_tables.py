@@ -15,7 +15,9 @@ MEASURED = (
     "vision-step",
     "retrieval",
     "two-stage",
+    "serve",
 )
+HTTP_RIVALS = ("pytorch", "pytorch folded", "implicit")
 STEPS = {
     "mlperf": "MLPerf v0.5's recipe as it is",
     "fused": "the same, vectorized sampling and fused Adam",
@@ -140,6 +142,27 @@ def two_stage_candidates() -> str:
     return f"{found['n_candidates']} of {found['n_items']:,} by {by}, which hold {share}"
 
 
+def over_http() -> str:
+    """Requests a second of services, what they took, and memory."""
+    body = []
+    for row in measured("serve"):
+        times = (f"{row[load]['p50_ms']:,.1f} / {row[load]['p99_ms']:,.1f}" for load in ("full", "half"))
+        against = (row["against"].get(rival) for rival in HTTP_RIVALS)
+        ratios = ("" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}" for ratio in against)
+        memory = sum(process["pss"] for process in row["memory"])
+        body.append([f"{row['items']:,}", row["row"], f"{row['per_second']:,.0f}", *times, f"{memory:,.0f}", *ratios])
+    head = [
+        "items",
+        "",
+        "requests/s",
+        "p50 / p99, ms",
+        "at half the load",
+        "MB",
+        *(f"against {r}" for r in HTTP_RIVALS),
+    ]
+    return table(head, body)
+
+
 def vision_step() -> str:
     """Images a second of training ResNet-20."""
     found = measured("vision-step")
@@ -189,6 +212,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "conv": convolutions,
     "retrieval": retrieval,
     "two-stage": two_stages,
+    "serve": over_http,
     "two-stage-candidates": two_stage_candidates,
     "vision-step": vision_step,
 }

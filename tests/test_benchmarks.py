@@ -21,6 +21,7 @@ from benchmarks import (
     score,
     serve,
     soak,
+    speed_tables,
     swaps,
     time_to_quality,
     train_step,
@@ -206,8 +207,11 @@ def test_recipe_leaves_users_out_whole(tiny_data: PreparedData, tmp_path: Path) 
     assert rows[0]["n_users"] == rows[1]["n_users"] == int((np.random.default_rng(3).random(120) < 0.2).sum())
 
 
-def test_serve_asks_a_real_server() -> None:
-    rows = {row["row"]: row for row in rows_of(run(serve.main, "--quick", "--rows", "packed; nothing", "--json"))}
+def test_serve_asks_a_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = rows_of(run(serve.main, "--quick", "--rows", "packed; nothing", "--json"))
+    monkeypatch.setattr(speed_tables, "measured", lambda _: measured)
+    assert "| 600 | packed | " in speed_tables.over_http()
+    rows = {row["row"]: row for row in measured}
     assert rows.keys() == {"packed", "nothing"}
     for row in rows.values():
         assert row["lost"] == []
