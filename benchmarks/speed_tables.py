@@ -180,6 +180,8 @@ def speed() -> str:
     rival = max(best, key=lambda row: best[row])
     ranks = {row["row"]: row["pairs_per_second"] for row in measured("evaluate")}
     prepared = {row["row"]: row["seconds"] for row in measured("prepare")}
+    served = {row["row"]: row["per_second"] for row in measured("serve")}
+    of_als = max(served["implicit"], served["implicit, 2 workers"])
     mask = prepared["pandas and NumPy, boolean mask"]
     body = [
         ["training NeuMF at MovieLens-20M's size, samples/s", f"{ours:,.0f}",
@@ -196,6 +198,11 @@ def speed() -> str:
          f"{ranks['ppt full precision'] / ranks['PyTorch, folded']:.1f}x"],
         ["preparing 20 million ratings, s", f"{prepared['ppt-ncf prepare']:.0f}",
          f"pandas and NumPy at their best: {mask:.0f}", f"{mask / prepared['ppt-ncf prepare']:.1f}x"],
+        ["top 10 of 26,744 items over HTTP, requests/s", f"{served['two stages']:,.0f}",
+         f"FastAPI around PyTorch at its best: {served['pytorch folded']:,.0f}",
+         f"{served['two stages'] / served['pytorch folded']:.0f}x"],
+        ["", "", f"FastAPI around `implicit`'s ALS, another model: {of_als:,.0f}",
+         f"{served['two stages'] / of_als:.2f}x"],
     ]  # fmt: skip
     return table(["what", "this project", "against", "ratio"], body)
 
