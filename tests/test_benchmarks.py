@@ -207,6 +207,7 @@ def test_recipe_leaves_users_out_whole(tiny_data: PreparedData, tmp_path: Path) 
     assert rows[0]["n_users"] == rows[1]["n_users"] == int((np.random.default_rng(3).random(120) < 0.2).sum())
 
 
+@pytest.mark.slow
 def test_serve_asks_a_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = rows_of(run(serve.main, "--quick", "--rows", "packed; nothing", "--json"))
     monkeypatch.setattr(speed_tables, "measured", lambda _: measured)
@@ -254,6 +255,7 @@ def test_a_bad_answer_is_seen(received: bytes) -> None:
         hostile.read_answers(received)
 
 
+@pytest.mark.slow
 def test_swaps_lose_nothing() -> None:
     rows = {row["row"]: row for row in rows_of(run(swaps.main, "--swaps", "2", "--restarts", "1", "--json"))}
     assert rows["swaps"]["n"] == 2

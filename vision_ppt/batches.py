@@ -1,6 +1,7 @@
 """Streams of batches: where batches begin and end, and worker processes that decode them ahead."""
 
 import multiprocessing
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -87,10 +88,13 @@ def draw_blocks(sampler: ImageSampler, blocks: Iterable[Block], *, workers: int 
         for block in blocks:
             yield sampler.draw(*block)
         return
-    loader: DataLoader[ImageBatch | DataError] = DataLoader(
-        _Blocks(sampler), batch_size=None, sampler=blocks, num_workers=workers
-    )
-    for batch in loader:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: so it was asked for
+        loader: DataLoader[ImageBatch | DataError] = DataLoader(
+            _Blocks(sampler), batch_size=None, sampler=blocks, num_workers=workers
+        )
+        batches = iter(loader)
+    for batch in batches:
         if isinstance(batch, DataError):
             raise batch
         yield batch
