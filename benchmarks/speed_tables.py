@@ -163,6 +163,24 @@ def over_http() -> str:
     return table(head, body)
 
 
+def endurance() -> str:
+    """What a server went through, and what it lost."""
+    (attack,), soak = measured("hostile"), measured("soak")
+    wrong = sum(n for status, n in attack["answers"].items() if status.startswith("5"))
+    before, after = attack["memory_mb"]
+    memory = [row["pss_mb"] for row in soak]
+    body = [
+        ["hostile requests", f"{attack['requests']:,}", f"answers of 500 and above: {wrong}",
+         f"{before:.0f} MB behind a tenth of them, {after:.0f} MB at the end"],
+        [f"{soak[-1]['minutes']:.0f} minutes without a pause", f"{sum(row['answers'] for row in soak):,}",
+         f"lost: {sum(bool(row['lost']) for row in soak)}",
+         f"{memory[0]:.0f} MB in the first tenth, {memory[-1]:.0f} MB in the last, {max(memory):.0f} MB at most"],
+        *([f"{row['n']} {row['row']} of two workers", f"{row['answers']:,}", f"lost: {len(row['lost'])}", ""]
+          for row in measured("swaps")),
+    ]  # fmt: skip
+    return table(["", "requests", "", "memory"], body)
+
+
 def vision_step() -> str:
     """Images a second of training ResNet-20."""
     found = measured("vision-step")
@@ -220,6 +238,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "retrieval": retrieval,
     "two-stage": two_stages,
     "serve": over_http,
+    "endurance": endurance,
     "two-stage-candidates": two_stage_candidates,
     "vision-step": vision_step,
 }
