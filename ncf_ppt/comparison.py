@@ -8,6 +8,7 @@ from typing import Any
 
 from ncf_ppt.contenders import Contender
 from ncf_ppt.paired_tests import N_RESAMPLES, PairedDifference, holm, paired_difference
+from ppt_core.html_pages import table
 
 SIGNIFICANT = 0.05
 _TITLES = {"hit_ratio": "HR", "ndcg": "NDCG"}
@@ -67,7 +68,11 @@ class Comparison:
         """What the table shows."""
         first = self.contenders[0]
         has_seeds = any(len(each.seeds) > 1 for each in self.contenders)
-        several = " Of several seeds: mean [lowest to highest]." if has_seeds else ""
+        several = (
+            " Of several seeds: mean [lowest to highest]; better is only what has its lowest above the other's highest."
+            if has_seeds
+            else ""
+        )
         n_tests = len(self.differences) * len(_TITLES)
         return (
             f"{first.protocol}; ties lost.{several} Differences to {first.name}: mean [95% interval over users], p "
@@ -85,11 +90,9 @@ class Comparison:
         return "\n".join([self.title, "", *lines, "", *self.verdicts])
 
     def _repr_html_(self) -> str:
-        head, *rows = [[escape(cell) for cell in row] for row in self.rows()]
-        lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
-        table = "".join(f"<tr>{line}</tr>" for line in ["".join(f"<th>{cell}</th>" for cell in head), *lines])
+        head, *rows = self.rows()
         said = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.verdicts)
-        return f"<table>{table}</table><p>{escape(self.title)}</p>{said}"
+        return f"{table(head, rows)}<p>{escape(self.title)}</p>{said}"
 
 
 def compare(contenders: Sequence[Contender], *, k: int = 10, seed: int = 0) -> Comparison:
@@ -170,7 +173,8 @@ def _sentence(names: list[str], one: int, beaten: dict[str, list[int]], others: 
     titles = [f"{title}@{k}" for metric, title in _TITLES.items() if beaten[metric] == others]
     if titles:
         pairs = len(names) * (len(names) - 1) // 2
-        how = f"p < {SIGNIFICANT}" if pairs == 1 else f"p < {SIGNIFICANT}, corrected for all {pairs} pairs"
+        tests = "both metrics" if pairs == 1 else f"all {pairs} pairs in both metrics"
+        how = f"p < {SIGNIFICANT}, corrected for {tests}"
         return f"{names[one]} is better than {whole or names[others[0]]} in {' and '.join(titles)} ({how})."
     head = f"{names[one]} has the highest HR@{k}"
     left = [names[each] for each in others if each not in beaten["hit_ratio"]]

@@ -96,7 +96,7 @@ def contenders(
     trained = [each for _, group in opened for each in group if isinstance(each, TrainedNCF)]
     refuse_incomparable([(each.name, each.data_record | {"protocol": each.protocol}) for each in trained])
     for name, group in opened:
-        _refuse_other_settings(name, [each for each in group if isinstance(each, TrainedNCF)])
+        _refuse_other_settings(name, group)
     measured = [(name, [_measured(each, shared, ranking, k) for each in group]) for name, group in opened]
     _refuse_other_ranks((name, each) for name, group in measured for each in group)
     return [
@@ -169,9 +169,9 @@ def _is_run(word: One) -> bool:
 
 
 def _needs_data(word: One) -> bool:
-    if isinstance(word, TrainedNCF) or _is_baseline(word):
-        return not isinstance(word, TrainedNCF)
-    return Path(word).is_file() and not is_rank_file(Path(word))
+    if isinstance(word, TrainedNCF):
+        return False
+    return _is_baseline(word) or (Path(word).is_file() and not is_rank_file(Path(word)))
 
 
 def _shared_data(words: Iterable[One], data: PreparedData | Path | str | None) -> PreparedData | None:
@@ -212,14 +212,30 @@ def _measured(opened: One | RanksOfUsers, data: PreparedData | None, ranking: Ra
     return evaluate(fit_baseline(str(opened), data), data, ranking=ranking, k=k, engine="implicit").of_users()
 
 
-def _refuse_other_settings(name: str, group: list[TrainedNCF]) -> None:
+def _refuse_other_settings(name: str, group: Sequence[One | RanksOfUsers]) -> None:
     """Raise `DataError` unless these are seeds of one thing."""
-    seeds: dict[Any, str] = {}
+    if len(group) == 1:
+        return
+    trained = [each for each in group if isinstance(each, TrainedNCF)]
+    ranks = [each for each in group if isinstance(each, RanksOfUsers)]
     for each in group:
+        if isinstance(each, (str, Path)):
+            raise DataError(f"{each} of {name} is a baseline, which is fitted with seed 0 alone; name it by itself")
+    if trained and ranks:
+        raise DataError(
+            f"{name} holds trained networks and files of ranks, which are no seeds of one thing; name them apart"
+        )
+    engines = {each.about.get("engine") for each in ranks}
+    if len(engines) > 1:
+        raise DataError(
+            f"{name} holds ranks of {' and '.join(sorted(map(str, engines)))}, no seeds of one thing; name them apart"
+        )
+    seeds: dict[Any, str] = {}
+    for each in trained:
         seed, settings = each.seed_and_settings()
-        for setting, old, new in differences(group[0].seed_and_settings()[1], settings):
+        for setting, old, new in differences(trained[0].seed_and_settings()[1], settings):
             raise DataError(
-                f"{group[0].name} and {each.name} are no seeds of one thing ({name}): their {setting} is {old}, {new}"
+                f"{trained[0].name} and {each.name} are no seeds of one thing ({name}): their {setting} is {old}, {new}"
             )
         if seed in seeds:
             raise DataError(f"{seeds[seed]} and {each.name} of {name} have the same seed {seed}; name each seed once")

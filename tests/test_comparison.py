@@ -70,6 +70,10 @@ def test_nothing_differs_from_itself() -> None:
         paired_difference(values, values[1:])
 
 
+def test_no_p_value_is_zero() -> None:
+    assert paired_difference(np.zeros(50), np.ones(50)).p_value == 1 / 10_001
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
 def test_holm_against_the_closed_test(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(reference.corrected_together(p_values))
@@ -90,13 +94,15 @@ def test_what_is_better_is_said_in_words() -> None:
     low, full = contender("low", ranked(90)), contender("full", ranked(60))
     found = compare([low, full, als])
     assert found.verdicts == (
-        "ALS is better than every network here in HR@10 and NDCG@10 (p < 0.05, corrected for all 3 pairs).",
+        "ALS is better than every network here in HR@10 and NDCG@10 "
+        "(p < 0.05, corrected for all 3 pairs in both metrics).",
     )
     assert repr(found).endswith(found.verdicts[0])
     assert found.verdicts[0] in found.to_dict()["verdicts"]
     best = contender("best", ranked(199))
     assert compare([als, best, contender("bpr", ranked(100), kind="baseline")]).verdicts == (
-        "best is better than every other here in HR@10 and NDCG@10 (p < 0.05, corrected for all 3 pairs).",
+        "best is better than every other here in HR@10 and NDCG@10 "
+        "(p < 0.05, corrected for all 3 pairs in both metrics).",
     )
     knn = contender("knn", ranked(195), kind="baseline")
     said = compare([knn, als, low, full]).verdicts
@@ -113,7 +119,28 @@ def test_what_is_better_is_said_in_words() -> None:
     assert compare([als, near, low]).verdicts == (
         "ALS has the highest HR@10, and is better than low; from near it cannot be told apart.",
     )
-    assert compare([low, near]).verdicts[0] == "near is better than low in HR@10 and NDCG@10 (p < 0.05)."
+    assert compare([low, near]).verdicts[0] == (
+        "near is better than low in HR@10 and NDCG@10 (p < 0.05, corrected for both metrics)."
+    )
+
+
+def test_p_values_are_corrected_for_all_that_is_said() -> None:
+    """Six users who hit more, and none less, are p = 2 ** -5, too much for two tests; seven are too much for six."""
+    a, c = contender("a", ranked(100)), contender("c", ranked(20))
+    six, seven = contender("six", ranked(106)), contender("seven", ranked(107))
+    assert compare([a, six]).verdicts == ("six has the highest HR@10; from a it cannot be told apart.",)
+    assert compare([a, seven]).verdicts[0].startswith("seven is better than a in HR@10")
+    assert compare([a, seven, c]).verdicts == (
+        "seven has the highest HR@10, and is better than c; from a it cannot be told apart.",
+    )
+
+
+def test_each_metric_gets_its_own_corrected_p() -> None:
+    first, second = [0] * 100 + [20] * 100, [1] * 5 + [0] * 102 + [20] * 93
+    (found,) = compare([contender("first", first), contender("second", second)]).differences
+    hits, gains = found["hit_ratio"], found["ndcg"]
+    assert hits.p_value < gains.p_value / 2
+    assert (hits.p_holm, gains.p_holm) == (2 * hits.p_value, gains.p_value)
 
 
 def test_of_several_seeds_each_user_s_mean_counts() -> None:
@@ -223,6 +250,7 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path: Path, monke
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and no more")
     full = ["evaluate", "full", "--ranking", "full", "--per-user", str(tmp_path / "full.parquet")]
     assert call(*full).exit_code == 0
+    assert call("evaluate", "low/seed-0", "--per-user", tmp_path / "low.parquet").exit_code == 0
     for entries, message in (
         (["als", "popular"], "als is a baseline, which must be fitted: name the prepared data with --data, or a run"),
         (["als", "svd", "--data", "data"], "svd is neither a run, a packed file, a Parquet file of ranks, a folder of"),
@@ -232,6 +260,15 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path: Path, monke
             "full and low/seed-0 are no seeds of one thing (full,low/seed-0): their split is 1",
         ),
         (["als", "low/seed-0,low/seed-0"], "have the same seed 0; name each seed once"),
+        (["popular", "als,bpr", "--data", "data"], "als of als,bpr is a baseline, which is fitted with seed 0 alone"),
+        (
+            ["als", "low/seed-0,als.parquet", "--data", "data"],
+            "holds trained networks and files of ranks, which are no",
+        ),
+        (
+            ["als.parquet", f"bpr.parquet,{tmp_path / 'low.parquet'}"],
+            "holds ranks of implicit and torch, no seeds of one",
+        ),
         (["full", tmp_path / "columns.parquet"], "is no file of ranks (it has no column equal); write one with"),
         (["full", tmp_path / "protocol.parquet"], "is no file of ranks (it has no protocol); write one with"),
         (["full", tmp_path / "damaged.parquet"], "is no Parquet file that can be read"),
