@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,19 +60,19 @@ def repeat(n: int, work: Callable[[int], None]) -> None:
 def under_load(server: Server, clients: int, work: Callable[[], None]) -> dict[str, Any]:
     """Ask without a pause while ``work`` is done; return what `benchmarks.load.load` does."""
     found: list[dict[str, Any]] = []
-    is_over = threading.Event()
+    is_over, lists = threading.Event(), lists_of(N_USERS)
 
     def ask() -> None:
         while not is_over.is_set():
-            found.append(load(server.port, lists_of(N_USERS), clients=clients, seconds=0.5))
+            found.append(load(server.port, lists, clients=clients, seconds=0.5))
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        work()
-    finally:
-        is_over.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            work()
+        finally:
+            is_over.set()
+        asking.result()  # what ended it ends this
     lost = [each["lost"] for each in found if each["lost"]]
     return {"answers": sum(each["answers"] for each in found), "lost": lost}
 

@@ -83,13 +83,16 @@ def test_models_and_workers_come_and_go_and_nothing_is_lost(
             )
             replace(model, folder / "first")
             wait_until(lambda: sum("is served anew" in line for line in server.said) == 2)
-            server.send_signal(signal.SIGUSR1)
+            for _ in range(3):  # whoever asks again is not in the way of what was begun
+                server.send_signal(signal.SIGUSR1)
+                time.sleep(0.2)
             wait_until(lambda: len(workers(server)) == 2 and not first & workers(server))
             time.sleep(0.5)
         assert check(load, lists) == {"first", "second"}
         assert server.counter("ppt_model_swaps_total") == 2
         assert server.counter("ppt_models_refused_total") == 1
         assert server.counter("ppt_requests_total") > len(load.answers)  # workers that ended count, too
+        wait_until(lambda: len(workers(server)) == 2 and server.counter("ppt_workers") == 2)
         victim = min(workers(server))
         os.kill(victim, signal.SIGKILL)
         server.wait_for("a worker ended with code -9; another one is started")

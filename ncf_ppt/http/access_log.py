@@ -1,5 +1,6 @@
 """The access log: a JSON object a line, written by a thread, so that nobody waits for who reads it."""
 
+import contextlib
 import os
 import queue
 import sys
@@ -53,9 +54,10 @@ class AccessLog:
             self._dropped()
 
     def close(self) -> None:
-        """Write what waits, within a second."""
+        """Write what waits, within two seconds; what nobody takes by then is lost."""
         if self._thread is not None:
-            self._lines.put(None)
+            with contextlib.suppress(queue.Full):
+                self._lines.put(None, timeout=1)
             self._thread.join(1)
 
     def _write(self) -> None:

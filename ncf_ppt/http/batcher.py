@@ -29,7 +29,7 @@ class _Job:
 
     Attributes:
         engine: by whose numbers it was asked.
-        deadline: by `time.monotonic`; it is not begun after it.
+        deadline: by `time.monotonic`; no part of it is begun after it.
         results: of the first rows, as far as they are known.
         begun: rows that are known or being computed.
     """
@@ -94,7 +94,9 @@ class Batcher:
             if job.future.done():  # nobody waits for it any more
                 continue
             if job.deadline < now:
-                job.future.set_exception(Problem(503, "the server is too busy to answer in time; ask again later"))
+                job.future.set_exception(
+                    Problem(503, "the server is too busy to answer in time; ask for less at a time, or later")
+                )
                 continue
             if parts and job.engine is not parts[0][0].engine:
                 self._waiting.appendleft(job)

@@ -14,7 +14,7 @@ _MOST = 1 << 16
 class Channel:
     """One end of a pair of connected sockets.
 
-    A message with files waits for an answer before the next one is sent, so that files come with their message.
+    Linux ends a read after a message with files, so that files come with their message.
     """
 
     def __init__(self, end: socket.socket) -> None:

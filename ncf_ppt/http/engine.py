@@ -50,7 +50,6 @@ class Engine:
     Attributes:
         name: what it was loaded from.
         identity: the first digits of the SHA-256 of what was loaded.
-        label: the protocol that it was measured by.
         network: without its ids, which are kept once, below.
         users: their original ids.
         items: likewise.
@@ -64,7 +63,6 @@ class Engine:
 
     name: str
     identity: str
-    label: str
     network: PackedNetwork
     users: KnownIds
     items: KnownIds

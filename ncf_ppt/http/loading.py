@@ -49,6 +49,7 @@ def load_into(number: int, values: dict[str, Any]) -> list[str]:
     from ncf_ppt.two_stages import Candidates
 
     settings = Settings.from_dict(values)
+    identity = identity_of(settings.model)
     trained = load(settings.model, data=settings.data)
     has_data = settings.data is not None or not trained.is_packed
     candidates = Candidates(settings.candidates, settings.n_candidates, settings.recall)
@@ -65,8 +66,7 @@ def load_into(number: int, values: dict[str, Any]) -> list[str]:
     titles = None if settings.titles is None else read_titles(settings.titles)
     engine = Engine(
         name=trained.name,
-        identity=identity_of(settings.model),
-        label=trained.protocol,
+        identity=identity,
         network=bare,
         users=KnownIds.of("user", packed.user_ids),
         items=KnownIds.of("item", packed.item_ids),
@@ -78,6 +78,8 @@ def load_into(number: int, values: dict[str, Any]) -> list[str]:
         longest=settings.limits.k,
     )
     engine.warm_up()
+    if identity_of(settings.model) != identity:
+        raise DataError(f"{settings.model} changed while it was read; put a new model in its place by renaming")
     with os.fdopen(number, "wb", closefd=False) as file:
         write_handover(engine, file)
     notices = [] if first_stage is None else [str(first_stage)]

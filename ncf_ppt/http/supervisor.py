@@ -29,7 +29,7 @@ _BACKLOG = 1024
 _LOOK = 1.0  # seconds between looks at the model's file
 _SHORT_LIFE, _LONGEST_WAIT = 10.0, 30.0  # seconds: of a worker, and before another one is started
 _SPARE = 2.0  # seconds behind the grace after which a worker is killed
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 Tell = Callable[[str], None]
 
@@ -50,7 +50,6 @@ class _Worker:
     row: int
     since: float
     replaces: "_Worker | None" = None
-    is_ready: bool = False
     stops_by: float | None = None
 
 
@@ -71,6 +70,8 @@ def serve(settings: Settings, *, tell: Tell, ready: Callable[[str], None]) -> No
         if find_spec(name) is None:
             raise DataError(f"serving needs the package {name}; `pip install 'ppt-ncf[serve]'` brings it")
     tokens = () if settings.token_file is None else read_tokens(settings.token_file)
+    if settings.access_log not in (None, "-"):
+        _try_to_open(Path(settings.access_log))
     with _listen(settings.host, settings.port) as listener, tempfile.TemporaryFile() as counters:
         supervisor = _Supervisor(settings, tokens, listener, counters, tell, ready)
         try:
@@ -99,7 +100,7 @@ class _Supervisor:
         self._loader: tuple[subprocess.Popen[bytes], Channel, BinaryIO] | None = None
         self._model: BinaryIO | None = None
         self._fingerprint: Any = None
-        self._must_load = True
+        self._must_load, self._must_restart = True, False
         self._is_stopping = self._is_announced = False
         self._wait, self._next_start = 0.5, 0.0
         self._wake, self._woken = socket.socketpair()
@@ -121,6 +122,9 @@ class _Supervisor:
                 self._look_at_model()
             if self._must_load and self._loader is None and not self._is_stopping:
                 self._load()
+            if self._must_restart and not any(each.replaces or each.stops_by is not None for each in self._workers):
+                self._must_restart = False
+                self._restart()
             self._keep_workers(now)
 
     def close(self) -> None:
@@ -150,7 +154,7 @@ class _Supervisor:
             elif number == signal.SIGHUP:
                 self._must_load = True
             elif number == signal.SIGUSR1:
-                self._restart()
+                self._must_restart = True
 
     def _stop(self) -> None:
         if not self._is_stopping:
@@ -163,9 +167,8 @@ class _Supervisor:
             self._stop_worker(worker)
 
     def _restart(self) -> None:
-        for worker in [each for each in self._workers if each.stops_by is None]:
-            if not any(each.replaces is worker for each in self._workers):
-                self._start_worker(replaces=worker)
+        for worker in list(self._workers):
+            self._start_worker(replaces=worker)
 
     # Models
 
@@ -222,7 +225,8 @@ class _Supervisor:
         self._metrics.add("swaps")
         self._tell(f"{self._settings.model} is served anew")
         for worker in self._workers:
-            worker.channel.send({"do": "swap"}, (file.fileno(),))
+            if worker.stops_by is None:
+                worker.channel.send({"do": "swap"}, (file.fileno(),))
 
     # Workers
 
@@ -250,7 +254,6 @@ class _Supervisor:
             return
         for message, _ in messages:
             if message["event"] == "ready":
-                worker.is_ready = True
                 if worker.replaces is not None:
                     self._stop_worker(worker.replaces)
                     worker.replaces = None
@@ -264,6 +267,9 @@ class _Supervisor:
         worker.process.kill()  # it may live on without its channel
         code = worker.process.wait()
         self._workers.remove(worker)
+        for each in self._workers:
+            if each.replaces is worker:
+                each.replaces = None  # it takes its place
         self._metrics.take_over(worker.row)
         if worker.stops_by is None and not self._is_stopping:
             now = time.monotonic()
@@ -303,6 +309,14 @@ def _start(module: str, environment: dict[str, str]) -> tuple["subprocess.Popen[
             start_new_session=True,
         )
     return process, channel
+
+
+def _try_to_open(log: Path) -> None:
+    """Raise `DataError` for a log that a worker could not open: it has nobody to say so to."""
+    try:
+        log.open("ab").close()
+    except OSError as error:
+        raise DataError(f"{log} cannot be written ({error.strerror}); choose another access_log=") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -101,7 +101,6 @@ class Worker:
 
         with os.fdopen(model, "rb") as file:
             self._app.engine = read_handover(file)
-        self._channel.send({"event": "swapped"})
         self._loop.call_later(1, gc.collect)
 
     def _accept(self) -> None:
