@@ -683,7 +683,16 @@ WAYS_OUT: dict[str, tuple[Callable[[Rows], str | bytes], str]] = {
     ),
     "packed twice": (lambda rows: bz2.compress(bz2.compress(text(rows).encode())), "is packed twice; unpack it once"),
     "UTF-16": (lambda rows: text(rows).encode("utf-16"), "save it as UTF-8, or `iconv -f utf-16 -t utf-8` it"),
-    "Latin-1": (lambda rows: text([["é" + row[0], *row[1:]] for row in rows]).encode("latin-1"), "convert the file"),
+    "Latin-1": (
+        lambda rows: text([["é" + row[0], *row[1:]] for row in rows]).encode("latin-1"),
+        "convert the file, as `iconv -f latin1 -t utf-8` does",
+    ),
+    "Latin-1 in JSON of mixed types": (
+        lambda _: b'{"user_id": 7, "item_id": 1, "ts": 1}\n{"user_id": "a\xe9", "item_id": 2, "ts": 2}\n' * 9,
+        "line 2 is not UTF-8 text; convert the file, as `iconv -f latin1",
+    ),
+    "ARFF": (lambda _: "@RELATION ratings\n@ATTRIBUTE user NUMERIC\n", "is an ARFF file; save the sheet or table"),
+    "objects in objects": (lambda _: '{"a": ' * 60_000 + "\n", "in no known format"),
     "an object of lists": (lambda _: json.dumps({"a": 1}, indent=1), "over several lines; write an object a line"),
     "a script of SQL": (lambda _: "INSERT INTO r VALUES (1,2);\n", "script of SQL; load it into its database"),
     "Matrix Market": (lambda _: "%%MatrixMarket matrix\n3 3 1\n1 1 1\n", "is a Matrix Market file; read it with scipy"),
@@ -734,6 +743,13 @@ def test_ids_of_every_type_that_databases_write(tmp_path: Path, column: Any, exp
         assert read_files([tmp_path / "r.parquet"]).ratings.user_ids.tolist() == expected
 
 
+def test_bytes_of_a_dictionary_are_taken_alike_in_every_chunk() -> None:
+    chunks = [pa.array(values, pa.binary()).dictionary_encode() for values in ([b"anna", b"ben"], [b"anna", b"\xff"])]
+    table = pa.table({"user_id": pa.chunked_array(chunks), "item_id": [1, 2, 3, 4], "ts": [1, 2, 3, 4]})
+    ratings = read_object(table).ratings
+    assert ratings.user_ids[ratings.users].tolist() == ["616e6e61", "62656e", "616e6e61", "ff"]
+
+
 def test_objects_that_are_only_addresses_are_refused() -> None:
     table = pa.table({"user_id": pa.array([b"12345678"] * 2, pa.binary(8)), "item_id": [1, 2]})
     with pytest.raises(DataError, match="holds objects, or 8 bytes each; make the ids integers or strings"):
@@ -750,6 +766,12 @@ def test_the_ids_and_dates_that_python_has() -> None:
     found = read_object(days).ratings
     assert found.user_ids.tolist() == [4, 5]
     assert np.diff(found.times).tolist() == [-86_400_000_000]
+    east = datetime.timezone(datetime.timedelta(hours=2))
+    moments = [datetime.datetime(2020, 1, 1, 12, tzinfo=zone) for zone in (datetime.timezone.utc, east, None)]
+    zones = read_object([(1, item, moment) for item, moment in enumerate(moments)]).ratings
+    assert np.diff(zones.times).tolist() == [-7_200_000_000, 7_200_000_000]
+    with pytest.raises(DataError, match=r"the user ids are numbers too large for a table .* make them strings"):
+        read_object([(Decimal(10) ** 80, 1)])
 
 
 def test_tables_of_polars() -> None:

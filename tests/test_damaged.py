@@ -101,13 +101,17 @@ def test_metrics_have_no_seal(run: Path, monkeypatch: pytest.MonkeyPatch, line: 
         path.write_bytes(before)
 
 
-def test_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_file(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     os.mkfifo(tmp_path / "run" / "config.json")
     assert "is no regular file" in NCF.fail("evaluate", tmp_path / "run")
     os.mkfifo(tmp_path / "titles")
-    for command in (("recommend", "x", "--users", tmp_path / "titles"), ("prepare", tmp_path / "titles", "--out", "x")):
-        assert NCF.call(*command).exit_code == 1
+    for command in (
+        ("recommend", run, "--users", tmp_path / "titles"),
+        ("recommend", run, "--user", 1, "--titles", tmp_path / "titles"),
+        ("prepare", tmp_path / "titles", "--out", tmp_path / "x"),
+    ):
+        assert "titles is not a regular file; save what it gives" in NCF.fail(*command)
 
 
 def test_the_last_resort_names_what_was_read_and_how_to_report(

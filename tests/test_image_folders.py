@@ -1,11 +1,13 @@
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -199,6 +201,25 @@ def test_a_changed_index_is_refused(source: Path, tmp_path: Path) -> None:
     index.write_bytes(index.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match=r"train\.parquet was changed after it was written"):
         load_prepared(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("paths", "labels", "reason"),
+    [
+        (["/etc/passwd"], [0], "a path leads out of the folder"),
+        (["train/../../x.jpg"], [0], "a path leads out of the folder"),
+        (["train/cat/a.JPEG"], [9], "labels that are no classes"),
+        ([], [], "there are no images"),
+    ],
+)
+def test_an_index_of_another_program_leads_nowhere(
+    source: Path, tmp_path: Path, paths: list[str], labels: list[int], reason: str
+) -> None:
+    data = prepare_image_folders(source, tmp_path / "out")
+    train = replace(data.train, paths=pa.array(paths, pa.string()), labels=np.array(labels, np.int64))
+    replace(data, train=train).save(tmp_path / "other")
+    with pytest.raises(DataError, match=rf"train\.parquet is damaged, or of another program .*{reason}"):
+        load_prepared(tmp_path / "other")
 
 
 @pytest.mark.slow

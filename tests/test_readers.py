@@ -384,5 +384,5 @@ def test_what_a_file_may_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(read_ratings(packed)) == 3
     monkeypatch.setattr("data_prep.ratings.archives._UNPACKED_BYTES", 100)
     packed.write_bytes(gzip.compress(parquet_bytes(table) + bytes(1 << 20)))
-    with pytest.raises(DataError, match=r"unpacks to more than \S+ bytes, 100 times its size; unpack it yourself"):
+    with pytest.raises(DataError, match=r"unpacks to more than \S+ bytes and more than 100 times its size; unpack it"):
         read_ratings(packed)

@@ -12,6 +12,7 @@ import ncf_ppt
 from cli import main, vision
 from data_prep.ratings.interactions import PreparedData
 from ppt_core.errors import DataError
+from ppt_core.runs import trackers
 from ppt_core.runs.run import Run
 from ppt_core.runs.settings import settings_by_name
 from ppt_core.runs.trackers import logged, numbers
@@ -90,6 +91,8 @@ def test_mlflow_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.Monkey
         run.append_metrics(line)
         for _ in logged([SimpleNamespace(iteration=line["iterations"], metrics=line)], ["mlflow"], run.path):
             pass
+    for _ in logged([SimpleNamespace(iteration=6, metrics=lines[1])], ["mlflow"], run.path):
+        pass  # taken again after an interruption
     client = tracking.MlflowClient()
     name = (run.path / "mlflow-run").read_text().strip()
     found = client.get_metric_history(name, "hit_ratio")
@@ -98,6 +101,35 @@ def test_mlflow_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kept.info.status == "FINISHED"
     assert kept.data.params == {"training.split": "0.5", "kind": "ncf"}
     assert client.get_experiment(kept.info.experiment_id).name == "tiny"
+
+
+def test_a_tracker_hears_how_the_training_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[bool] = []
+
+    class Kept:
+        def __init__(self, *_: Any) -> None: ...
+
+        def write(self, *_: Any) -> None: ...
+
+        def close(self, *, failed: bool) -> None:
+            ends.append(failed)
+
+    monkeypatch.setitem(trackers._TRACKERS, "tensorboard", Kept)
+    monkeypatch.setattr(trackers, "check_logs", lambda _: None)
+    run = Run.create(tmp_path / "run", {"kind": "ncf"})
+
+    def steps(error: Exception | None) -> Any:
+        yield SimpleNamespace(iteration=1, metrics={"hit_ratio": 0.5})
+        if error is not None:
+            raise error
+
+    assert len(list(logged(steps(None), ["tensorboard"], run.path))) == 1
+    with pytest.raises(DataError, match="diverged"):
+        list(logged(steps(DataError("diverged")), ["tensorboard"], run.path))
+    left = logged(steps(None), ["tensorboard"], run.path)
+    next(left)
+    left.close()
+    assert ends == [False, True, False]
 
 
 def test_a_missing_package_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

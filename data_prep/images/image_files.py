@@ -150,6 +150,7 @@ class PreparedFolders:
         Raises `DataError` if the folder is missing, is not such a set, has a format version this code does not
         know, if any byte of the index differs from what was written, or if the images are not at the root.
         """
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         path = Path(path)
@@ -168,6 +169,10 @@ class PreparedFolders:
                     paths=table.column("path").combine_chunks(),
                     labels=np.asarray(table.column("label").to_numpy()),
                 )
+                if not len(files) or files.labels.min() < 0 or files.labels.max() >= len(manifest["class_names"]):
+                    raise ValueError("there are no images, or labels that are no classes")
+                if pc.any(pc.match_substring_regex(files.paths, r"^/|(^|/)\.\.(/|$)")).as_py():
+                    raise ValueError("a path leads out of the folder of the images")
             if not files.path(0).exists():
                 raise DataError(f"{files.path(0)} does not exist; if the images of {path} were moved, say where to")
             parts.append(files)

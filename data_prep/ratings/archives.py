@@ -93,8 +93,8 @@ class Source:
             content = stream.read(limit + 1)
         if len(content) > limit:
             raise DataError(
-                f"{self} unpacks to more than {limit:,} bytes, {_UNPACKED_SHARE} times its size; unpack it yourself if "
-                "that is right"
+                f"{self} unpacks to more than {limit:,} bytes and more than {_UNPACKED_SHARE} times its size; unpack "
+                "it yourself if that is right"
             )
         return content
 
@@ -183,7 +183,7 @@ def _head(source: Source) -> bytes:
     except OSError as error:
         raise DataError(f"{source.path} cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(mode):  # a pipe cannot be read twice
-        raise DataError(f"{source.path} is not a regular file; save the ratings to a file first")
+        raise DataError(f"{source.path} is not a regular file; save what it gives to a file first")
     with source.open() as stream:
         head = stream.read(_HEAD_BYTES)
     if not head:

@@ -21,7 +21,6 @@ _MAGIC = (
     (0, b"RDX", "an R data file", "write the table with write.csv"),
     (0, b"X\n\0\0", "an R data file", "write the table with write.csv"),
     (0, b"%%MatrixMarket", "a Matrix Market file", "read it with scipy.io.mmread and hand over the matrix"),
-    (0, b"@relation", "an ARFF file", _CSV),
     (0, b"%PDF", "a PDF document", "find the table of ratings itself"),
     (0, b"\x89PNG", "a picture", "find the table of ratings itself"),
     *(
@@ -37,6 +36,8 @@ def foreign_kind(head: bytes) -> tuple[str, str] | None:
         if head[place:].startswith(magic):
             return kind, advice
     start = head.lstrip()[:200].lower()
+    if start.startswith(b"@relation"):
+        return "an ARFF file", _CSV
     if start.startswith((b"<!doctype html", b"<html", b"<table")):
         return "a web page", "fetch the file itself: a login or an error page may have come in its place"
     if start.startswith(b"["):

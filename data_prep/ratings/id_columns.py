@@ -30,9 +30,11 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
         return plain_column(column)
     if pa.types.is_dictionary(kind):
-        values = [plain_column(pa.chunked_array([chunk.dictionary])) for chunk in column.chunks]
-        chunks = [each.combine_chunks().take(chunk.indices) for each, chunk in zip(values, column.chunks, strict=True)]
-        return pa.chunked_array(chunks, None if chunks else kind.value_type)
+        if not column.num_chunks:
+            return plain_column(pa.chunked_array([], kind.value_type))
+        column = column.unify_dictionaries()  # so that all values of a column are taken for the same kind of bytes
+        values = plain_column(pa.chunked_array([column.chunk(0).dictionary])).combine_chunks()
+        return pa.chunked_array([values.take(chunk.indices) for chunk in column.chunks])
     if pa.types.is_fixed_size_binary(kind) or str(kind) in ("binary", "large_binary", "binary_view"):
         return pa.chunked_array([pa.array(_texts(column.to_pylist(), kind), pa.large_string())])
     if str(kind) == "string_view":
@@ -41,7 +43,10 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _texts(values: list[bytes | None], kind: pa.DataType) -> list[str | None]:
-    """Bytes as people write them: a UUID where each has 16, text where all are UTF-8 without controls, else hex."""
+    """Bytes as people write them: text where all are UTF-8 without controls, else UUIDs where each has 16, else hex.
+
+    Of a type that has 16 bytes always they are UUIDs in any case.
+    """
     known = [value for value in values if value is not None]
     texts = None if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16 else _decoded(known)
     if texts is None and all(len(value) == 16 for value in known):

@@ -138,7 +138,10 @@ def _ids(role: str, values: Any) -> Ids | pa.Array:
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return objects
     if kinds in ({bytes}, {Decimal}):  # what Arrow knows, as in files
-        return pa.array(objects.tolist())
+        try:
+            return pa.array(objects.tolist())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"the {role} ids are numbers too large for a table ({error}); make them strings") from None
     if kinds == {UUID}:
         return np.array([str(value) for value in objects.tolist()], object)
     if objects.ndim == 1 and all(_is_integer(value) for value in objects.tolist()):
@@ -172,7 +175,11 @@ def _times(values: Any, time_format: str | None) -> pa.Array:
 
 def _dates(column: "pd.Series[Any]", time_format: str | None) -> pa.Array:
     if all(isinstance(value, date) for value in column.tolist()):
-        return pa.array(pd.DatetimeIndex(pd.to_datetime(column)).as_unit("us").asi8, pa.timestamp("us"))
+        try:
+            instants = pd.to_datetime(column, utc=True)  # without a zone a time counts as UTC
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"the times are no dates that can be compared ({error}); make them all UTC") from None
+        return pa.array(pd.DatetimeIndex(instants).as_unit("us").asi8, pa.timestamp("us"))
     texts = [value if isinstance(value, str) else "" for value in column.tolist()]
     formats = [time_format] if time_format else possible_formats(texts[:1]) or [ISO]
     moments = read_moments(_NAME, texts, formats)

@@ -20,7 +20,7 @@ from data_prep.ratings.columns import (
     position_of,
 )
 from data_prep.ratings.moments import possible_formats, unit_of
-from data_prep.ratings.text_lines import COMMENTS, MISSING, Kind, TextLayout, is_number, point, shorten
+from data_prep.ratings.text_lines import COMMENTS, CONVERT, MISSING, Kind, TextLayout, is_number, point, shorten
 from ppt_core.errors import DataError
 
 ACCEPTED_FORMATS = (
@@ -158,8 +158,7 @@ def _lines(source: Source, sample: bytes) -> tuple[list[_Line], list[_Line]]:
         line_bytes.decode()
     except UnicodeDecodeError:
         raise DataError(
-            f"{source}: line {number} is not UTF-8 text ({line_bytes[:40]!r}); convert the file, "
-            "as `iconv -f latin1 -t utf-8` does"
+            f"{source}: line {number} is not UTF-8 text ({line_bytes[:40]!r}); convert the file, {CONVERT}"
         ) from None
     if len(numbered) > 1 and not sample.endswith((b"\n", b"\r")):
         numbered.pop()  # the sample may end within it

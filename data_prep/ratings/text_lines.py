@@ -19,6 +19,9 @@ COMMENTS = ("#", "%")
 _BLANKS = " \t\r\n\x1a"  # the last ends a file of old programs
 Kind = Literal["id", "integer", "number", "value", "event", "moment"]
 
+CONVERT = "as `iconv -f latin1 -t utf-8` does"
+"""What to do with a text that is not UTF-8."""
+
 _LONGEST = 1 << 23  # what arrow reads at once
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -66,7 +69,7 @@ def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[
         source.open() as stream,
         io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
-        lines = _bounded(source, text)
+        lines = bounded(source, text)
         if len(layout.separator) > 1:
             for number, line in enumerate(lines, 1):
                 if number > layout.n_header_lines and line.strip("\r\n"):
@@ -88,7 +91,7 @@ def text_fields(source: Source, layout: TextLayout) -> Iterator[tuple[int, list[
             raise DataError(f"{source}: line {reader.line_num} cannot be split into values ({error})") from None
 
 
-def _bounded(source: Source, text: TextIO) -> Iterator[str]:
+def bounded(source: Source, text: TextIO) -> Iterator[str]:
     """The lines of a text. Raises `DataError` for one that would fill the memory: a few packed bytes may be such."""
     number = 0
     while line := text.readline(_LONGEST):
@@ -124,7 +127,8 @@ def _fault(value: str, name: str, kind: Kind, layout: TextLayout) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return f"is not UTF-8 text (its {name} is {value.encode(errors='surrogateescape')!r}); convert the file"
+        found = value.encode(errors="surrogateescape")
+        return f"is not UTF-8 text (its {name} is {found!r}); convert the file, {CONVERT}"
     value = value.strip()
     if kind == "event" or (kind == "value" and value in MISSING):
         return None

@@ -14,7 +14,7 @@ import pyarrow.parquet
 from data_prep.ratings.archives import Source
 from data_prep.ratings.columns import ADVICE, ReadOptions, find_columns
 from data_prep.ratings.id_columns import id_texts, plain_column, refuse_row, typed_times
-from data_prep.ratings.text_lines import shorten
+from data_prep.ratings.text_lines import CONVERT, bounded, shorten
 from ppt_core.errors import DataError
 
 SAMPLE_BYTES = 1 << 16
@@ -38,7 +38,7 @@ def typed_format(head: bytes) -> str | None:
         return None
     try:
         return "json lines" if isinstance(json.loads(first), dict) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -214,10 +214,12 @@ def _read_json(source: Source, sample: bytes, choose: Choice) -> tuple[dict[str,
 def _read_objects(source: Source, roles: dict[str, str], leaves: dict[str, tuple[str, ...]]) -> pa.Table:
     """Objects whose values are not of one type, of numbers and strings say: these become strings. Slow."""
     columns: dict[str, list[Any]] = {role: [] for role in roles}
-    with source.open() as stream, io.TextIOWrapper(stream, "utf-8-sig", errors="replace") as text:
-        for number, line in enumerate(text, 1):
+    with source.open() as stream, io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape") as text:
+        for number, line in enumerate(bounded(source, text), 1):
             if not line.strip():
                 continue
+            if not line.isascii() and any("\udc80" <= char <= "\udcff" for char in line):
+                raise DataError(f"{source}: line {number} is not UTF-8 text; convert the file, {CONVERT}")
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError) as error:

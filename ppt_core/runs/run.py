@@ -130,10 +130,10 @@ def next_free(folder: Path) -> Path:
     """Return ``folder/N`` with the lowest N from 1 that does not exist yet, nor is given to a living process."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while (path := folder / str(number)).exists() or not _claim(path):
-        number += 1
-    return path
+        number = 1
+        while (path := folder / str(number)).exists() or not _claim(path):
+            number += 1
+        return path
 
 
 def _claim(path: Path) -> bool:

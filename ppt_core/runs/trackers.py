@@ -2,8 +2,9 @@
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -23,8 +24,8 @@ class Tracker(Protocol):
     def write(self, numbers: Mapping[str, float], iteration: int) -> None:
         """Add the numbers of one evaluation."""
 
-    def close(self) -> None:
-        """Finish."""
+    def close(self, *, failed: bool) -> None:
+        """Finish; ``failed`` says that the training ended in an error."""
 
 
 def check_logs(logs: Sequence[str]) -> None:
@@ -40,7 +41,7 @@ def check_logs(logs: Sequence[str]) -> None:
             ) from None
 
 
-def logged(steps: Iterable[Any], logs: Sequence[str], path: Path) -> Iterator[Any]:
+def logged(steps: Iterable[Any], logs: Sequence[str], path: Path) -> Generator[Any, None, None]:
     """Yield the steps of a training, and write what each evaluation measured.
 
     A training that goes on writes behind what was written before; what an interruption lost is written again.
@@ -62,10 +63,15 @@ def logged(steps: Iterable[Any], logs: Sequence[str], path: Path) -> Iterator[An
                     run = Run.open(path)
                     for log in logs:
                         opened.append(_TRACKERS[log](run, step.iteration))
-                        stack.callback(opened[-1].close)
+                        stack.push(partial(_close, opened[-1]))
                 for tracker in opened:
                     tracker.write(dict(numbers(step.metrics)), step.iteration)
             yield step
+
+
+def _close(tracker: Tracker, kind: type[BaseException] | None, *_: object) -> None:
+    # A generator that is left alone ends by GeneratorExit: whoever took its steps had enough.
+    tracker.close(failed=kind is not None and kind is not GeneratorExit)
 
 
 def numbers(line: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
@@ -93,8 +99,8 @@ class TensorBoard:
             self._writer.add_scalar(name, value, iteration)
         self._writer.flush()
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, failed: bool) -> None:
+        """Close the file, which has no word for a failure."""
         self._writer.close()
 
 
@@ -109,7 +115,10 @@ class MLflow:
         if kept.exists():
             self._id = kept.read_text("utf-8").strip()
             self._client.update_run(self._id, status="RUNNING")
+            logged_before = self._client.get_metric_history(self._id, "iterations")
+            self._last = max((point.step for point in logged_before), default=0)
         else:
+            self._last = 0
             created = self._client.create_run(self._experiment(), run_name=run.path.name)
             self._id = created.info.run_id
             kept.write_text(f"{self._id}\n", "utf-8")
@@ -123,12 +132,14 @@ class MLflow:
 
     def write(self, numbers: Mapping[str, float], iteration: int) -> None:
         """Add a point to the curve of each number."""
+        if iteration <= self._last:  # written before the interruption, and the same
+            return
         for name, value in numbers.items():
             self._client.log_metric(self._id, name, value, step=iteration)
 
-    def close(self) -> None:
-        """Say that the run has ended."""
-        self._client.set_terminated(self._id)
+    def close(self, *, failed: bool) -> None:
+        """Say how the run has ended."""
+        self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 
 _TRACKERS: dict[str, Callable[[Run, int], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
