@@ -39,14 +39,14 @@ class Interval:
     upper: float
 
 
-def mean_interval(values: NDArray[np.float64], *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Interval:
+def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
     """The mean of one value of each user, (n_users,), and how far it would move with other users.
 
     Raises ValueError if there is none.
     """
     if not len(values):
         raise ValueError("there are no users, so there is no mean; give one value at least")
-    lower, upper = np.percentile(_resampled_means(values, n_resamples, _generator(seed)), [2.5, 97.5])
+    lower, upper = np.percentile(_resampled_means(values, N_RESAMPLES, _generator(seed)), [2.5, 97.5])
     return Interval(mean=float(values.mean()), lower=float(lower), upper=float(upper))
 
 

@@ -97,8 +97,8 @@ class TrainedNCF:
 
         Raises ValueError for a packed file, which keeps none.
         """
-        if self._result is None:
-            raise ValueError(f"{self.name} is a packed network; load the run that it was made from for this")
+        _ = self.run
+        assert self._result is not None
         return self._result
 
     @property

@@ -61,6 +61,11 @@ def test_the_command_trains_until_the_target_and_goes_on(tiny_data: PreparedData
         (1, True, 1),
     ]
     assert first["epochs_to_target"] is None
+    result = Run.open(tmp_path / "trials" / "seed0").result()
+    assert (first["trials"][0]["seconds"], first["trials"][0]["accuracy"]) == (
+        result.seconds,
+        result.metrics["hit_ratio"],
+    )
     model = (tmp_path / "trials" / "seed0" / "model.safetensors").stat().st_mtime_ns
     again = call(3)
     assert (tmp_path / "trials" / "seed0" / "model.safetensors").stat().st_mtime_ns == model

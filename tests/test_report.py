@@ -1,5 +1,6 @@
 """The page about runs: what it measures, and that it holds all of it."""
 
+import html
 import itertools
 import re
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import ncf_ppt
 from cli import main
 from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.contenders import per_user
 from ncf_ppt.paired_tests import mean_interval
 from ncf_ppt.ranking import Ranks
+from ncf_ppt.report import figures
 from ncf_ppt.report.measured import groups_of_users, measure_runs
 from ncf_ppt.trained import TrainedNCF
 from ppt_core.errors import DataError
@@ -73,8 +76,27 @@ def test_a_report_measures_what_evaluate_does(runs: list[TrainedNCF]) -> None:
         assert run.catalogue.metrics(5) == {key: whole[key] for key in run.catalogue.metrics(5)}
         assert sum(group.n_users for group in run.by_activity) == expected.n_users
         assert [line["epochs"] for line in run.history] == [1, 2]
+    data = runs[0].data
+    popularity = [int((data.train.items == item).sum()) for item in data.test_items.tolist()]
+    activity = np.diff(data.train.offsets)[: data.n_tested].tolist()
+    for groups, counts in ((report.runs[0].by_popularity, popularity), (report.runs[0].by_activity, activity)):
+        assert (groups[0].lowest, groups[-1].highest) == (min(counts), max(counts))
+        for group in groups:
+            chosen = [n for n, count in enumerate(counts) if group.lowest <= count <= group.highest]
+            gains = per_user(runs[0].evaluate(k=5).ranks, 5)["ndcg"][chosen]
+            assert group.n_users == len(chosen)
+            assert group.ndcg.mean == pytest.approx(gains.mean())
     few, _, many = report.samples
     assert few.n_known < many.n_known
+    for sample in report.samples:
+        user = int(np.flatnonzero(data.user_ids == int(sample.user))[0])
+        held_out = str(data.item_ids[data.test_items[user]])
+        assert (sample.n_known, sample.held_out) == (activity[user], f"<{held_out}>")
+        for listed, at in zip(sample.lists, sample.held_out_at, strict=True):
+            assert at == (listed.index(sample.held_out) if sample.held_out in listed else None)
+        assert data.history is not None
+        latest = data.history[data.train.offsets[user + 1] - 1]
+        assert sample.last[0] == f"<{data.item_ids[latest]}>"
     assert many.held_out.startswith("<")
     user = int(many.user)
     assert list(many.lists[1]) == [f"<{item}>" for item in runs[1].recommend([user]).to_dicts()[0]["item_ids"]]
@@ -94,7 +116,27 @@ def test_one_page_holds_it_all_and_needs_nothing_else(runs: list[TrainedNCF], tm
                     "How they were made", "settings that differ"):  # fmt: skip
         assert heading in text
     assert text.count("<svg ") == 6
-    assert f"{runs[0].evaluate().hit_ratio():.3f}"[1:] in text
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", text)]
+    report = measure_runs(runs)
+    for run in report.runs:
+        metrics, ties, whole, *groups = [row[1:] for row in rows if row[0] == html.escape(run.name)]
+        assert run.catalogue is not None
+        assert metrics[:2] == [
+            f"{shown(each.mean)} ({shown(each.lower)} to {shown(each.upper)})"
+            for each in (run.metrics["hit_ratio"], run.metrics["ndcg"])
+        ]
+        assert metrics[2:] == [f"{run.history[-1]['epochs']:.2f}", f"{run.history[-1]['seconds']:,.1f}"]
+        of_ties = run.evaluation.ranks.metrics(10)
+        assert ties == [
+            *(shown(of_ties[key]) for key in ("hit_ratio", "expected_hit_ratio")),
+            f"{of_ties['tie_rate']:.1%}",
+        ]
+        of_whole = run.catalogue.metrics(10)
+        assert whole == [*(shown(of_whole[key]) for key in ("hit_ratio", "ndcg", "mrr")), f"{of_whole['coverage']:.1%}"]
+        wanted = [*run.by_popularity, *run.by_activity]
+        assert [row[:2] for row in groups] == [[f"{g.lowest:,} to {g.highest:,}", f"{g.n_users:,}"] for g in wanted]
+        assert [row[3] for row in groups] == [shown(group.ndcg.mean) for group in wanted]
+    assert text.count("✓") == sum(at is not None for sample in report.samples for at in sample.held_out_at)
     assert f"source {runs[0].run.config.provenance['source'][:12]}" in text
     assert str(tmp_path.parent) not in text.replace(names[0].rsplit("/", 1)[0].replace("<", "&lt;"), "")
     assert ncf.fail("report", *names, "--out", tmp_path / "page.html").endswith(
@@ -103,6 +145,18 @@ def test_one_page_holds_it_all_and_needs_nothing_else(runs: list[TrainedNCF], tm
     one = ncf.call("report", names[1], "--no-catalogue", "--out", tmp_path / "one.html")
     assert one.exit_code == 0
     assert "coverage" not in (tmp_path / "one.html").read_text("utf-8")
+
+
+def shown(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+@pytest.mark.parametrize(
+    ("phases", "switch"), [({"als": 0, "full": 10, "low": 30}, 1), ({"full": 40}, None), ({"low": 40}, None)]
+)
+def test_the_line_stands_where_precision_falls(phases: dict[str, int], switch: float | None) -> None:
+    line = {"epochs": 4, "phases": [{"precision": name, "iterations": n} for name, n in phases.items()]}
+    assert figures._switch(line) == switch
 
 
 def test_what_has_no_report_is_one_line(runs: list[TrainedNCF], tmp_path: Path) -> None:

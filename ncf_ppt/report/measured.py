@@ -54,6 +54,7 @@ class SampleList:
         last: what the user did last, the latest first; empty where no order in time is known.
         held_out: the held-out item.
         lists: of each run, best first.
+        held_out_at: where the held-out item stands in each, from 0; None where it does not. Titles may be alike.
     """
 
     user: str
@@ -61,6 +62,7 @@ class SampleList:
     last: tuple[str, ...]
     held_out: str
     lists: tuple[tuple[str, ...], ...]
+    held_out_at: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,8 +100,6 @@ class RunReport:
         runs: what was measured of each.
         k: length of the lists.
         samples: lists of some users.
-        protocol: how the held-out item was ranked.
-        n_users: how many have one.
     """
 
     runs: tuple[MeasuredRun, ...]
@@ -201,12 +201,14 @@ def _samples(trained: Sequence[TrainedNCF], data: PreparedData, titles: Titles |
         first, last = data.train.offsets[user], data.train.offsets[user + 1]
         latest = [] if data.history is None else data.history[first:last][::-1][:_LAST_ITEMS].tolist()
         held_out = data.item_ids[[data.test_items[user]]]
+        found = [each[place]["item_ids"] for each in lists]
         yield SampleList(
             user=str(asked[place]),
             n_known=int(activity[user]),
             last=_texts(data.item_ids[latest], titles),
             held_out=_texts(held_out, titles)[0],
-            lists=tuple(_texts(np.array(each[place]["item_ids"], object), titles) for each in lists),
+            lists=tuple(_texts(np.array(each, object), titles) for each in found),
+            held_out_at=tuple(each.index(held_out[0]) if held_out[0] in each else None for each in found),
         )
 
 

@@ -116,7 +116,7 @@ def _group_table(report: RunReport, groups: Sequence[Sequence[GroupOfUsers]]) ->
     rows = [
         (run.name, f"{group.lowest:,} to {group.highest:,}", f"{group.n_users:,}",
          f"{_share(group.hit_ratio.mean)} ({_range(group.hit_ratio)})", _share(group.ndcg.mean),
-         f"{group.median_rank:,.0f}")
+         f"{group.median_rank:,.1f}".removesuffix(".0"))
         for run, of_run in zip(report.runs, groups, strict=True) for group in of_run
     ]  # fmt: skip
     head = ("", "train positives", "users", f"HR@{k} (95% interval)", f"NDCG@{k}", "median rank")
@@ -130,9 +130,9 @@ def _lists(report: RunReport) -> Iterator[str]:
         yield f"<h3>User {escape(sample.user)}</h3>"
         yield note(f"{sample.n_known:,} items known{last}. Held out: {sample.held_out}")
         rows = [
-            (f"{place}.", *(f"{found[place - 1]}{' ✓' if found[place - 1] == sample.held_out else ''}"
-                            if place <= len(found) else "" for found in sample.lists))
-            for place in range(1, 1 + max(map(len, sample.lists)))
+            (f"{place + 1}.", *(f"{found[place]}{' ✓' if place == at else ''}" if place < len(found) else ""
+                                for found, at in zip(sample.lists, sample.held_out_at, strict=True)))
+            for place in range(max(map(len, sample.lists)))
         ]  # fmt: skip
         yield f'<div class="lists">{table(("", *(run.name for run in report.runs)), rows)}</div>'
 
