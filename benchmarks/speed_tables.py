@@ -16,6 +16,7 @@ MEASURED = (
     "retrieval",
     "two-stage",
     "serve",
+    "serve-sizes",
 )
 HTTP_RIVALS = ("pytorch", "pytorch folded", "implicit")
 STEPS = {
@@ -142,25 +143,19 @@ def two_stage_candidates() -> str:
     return f"{found['n_candidates']} of {found['n_items']:,} by {by}, which hold {share}"
 
 
-def over_http() -> str:
+def over_http(result: str = "serve") -> str:
     """Requests a second of services, what they took, and memory."""
+    rows = measured(result)
+    rivals = [rival for rival in HTTP_RIVALS if rival in rows[0]["against"]]
     body = []
-    for row in measured("serve"):
+    for row in rows:
         times = (f"{row[load]['p50_ms']:,.1f} / {row[load]['p99_ms']:,.1f}" for load in ("full", "half"))
-        against = (row["against"].get(rival) for rival in HTTP_RIVALS)
-        ratios = ("" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}" for ratio in against)
+        ratios = [row["against"].get(rival) for rival in rivals]
+        shown = ("" if ratio is None else f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}" for ratio in ratios)
         memory = sum(process["pss"] for process in row["memory"])
-        body.append([f"{row['items']:,}", row["row"], f"{row['per_second']:,.0f}", *times, f"{memory:,.0f}", *ratios])
-    head = [
-        "items",
-        "",
-        "requests/s",
-        "p50 / p99, ms",
-        "at half the load",
-        "MB",
-        *(f"against {r}" for r in HTTP_RIVALS),
-    ]
-    return table(head, body)
+        body.append([f"{row['items']:,}", row["row"], f"{row['per_second']:,.0f}", *times, f"{memory:,.0f}", *shown])
+    against = (f"against {rival}" for rival in rivals)
+    return table(["items", "", "requests/s", "p50 / p99, ms", "at half the load", "MB", *against], body)
 
 
 def endurance() -> str:
@@ -238,6 +233,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "retrieval": retrieval,
     "two-stage": two_stages,
     "serve": over_http,
+    "serve-sizes": lambda: over_http("serve-sizes"),
     "endurance": endurance,
     "two-stage-candidates": two_stage_candidates,
     "vision-step": vision_step,

@@ -12,6 +12,7 @@ are. Rounding never turns an order round, so bounds that are rounded as scores a
 import numpy as np
 from numba import njit, prange
 
+from ncf_ppt._heap_kernels import enter, sort_best_first
 from ppt_core.popcount import popcount
 
 BLOCK = 256  # items: setting up the loops over a block costs as much as counting 64 of them
@@ -91,7 +92,7 @@ def fill_top_codes(
                 best, items = out_scores[row], out_items[row]
                 own_scale = user_scales[row]
                 for first in range(tile, min(tile + _TILE, n_items), BLOCK):
-                    if length == k and _score(n_bits, scales[first], own_scale, bias) < best[k - 1]:
+                    if length == k and _score(n_bits, scales[first], own_scale, bias) < best[0]:
                         break
                     width = min(BLOCK, n_items - first)
                     _fill_distances(words, first, width, user_words[row], distances)
@@ -102,10 +103,10 @@ def fill_top_codes(
                     if length == k:
                         largest, smallest = scales[first], scales[first + width - 1]
                         bound = _bound(n_bits, least, largest, smallest, own_scale, bias)
-                        if bound < best[k - 1] or (bound == best[k - 1] and lowest[first // BLOCK] > items[k - 1]):
+                        if bound < best[0] or (bound == best[0] and lowest[first // BLOCK] > items[0]):
                             continue
                         limit = np.int64(least)
-                        while limit < n_bits and bound >= best[k - 1]:
+                        while limit < n_bits and bound >= best[0]:
                             limit += 1
                             bound = _bound(n_bits, limit, largest, smallest, own_scale, bias)
                     for place in range(width):
@@ -113,20 +114,15 @@ def fill_top_codes(
                             continue
                         score = _score(n_bits - 2 * np.int64(distances[place]), scales[first + place], own_scale, bias)
                         item = numbers[first + place]
-                        if length == k and (score < best[k - 1] or (score == best[k - 1] and item > items[k - 1])):
+                        if length == k and (score < best[0] or (score == best[0] and item > items[0])):
                             continue
                         found = _place_of(seen_items, seen_first[row], seen_last[row], item)
                         if found < seen_last[row] and seen_items[found] == item:
                             continue
-                        at = min(length, k - 1)
-                        while at > 0 and (best[at - 1] < score or (best[at - 1] == score and items[at - 1] > item)):
-                            best[at] = best[at - 1]
-                            items[at] = items[at - 1]
-                            at -= 1
-                        best[at] = score
-                        items[at] = item
-                        length = min(length + 1, k)
+                        length = enter(best, items, length, score, item)
                 out_lengths[row] = length
+        for row in users:
+            sort_best_first(out_scores[row], out_items[row], out_lengths[row])
 
 
 @njit(parallel=True, nogil=True, cache=True)

@@ -6,6 +6,8 @@ Mixing int64 and uint64 gives float64 in Numba, hence the casts.
 import numpy as np
 from numba import njit, prange
 
+from ncf_ppt._heap_kernels import enter, sort_best_first
+
 
 @njit(parallel=True, cache=True)
 def count_above_and_equal(scores, candidates, positives, above, equal):
@@ -357,16 +359,10 @@ def fill_top_items(scores, seen_items, seen_first, seen_last, out_items, out_sco
                 score = scores[row, item]
                 if score <= lowest:
                     continue
-                place = min(length, k - 1)
-                while place > 0 and out_scores[row, place - 1] < score:
-                    out_scores[row, place] = out_scores[row, place - 1]
-                    out_items[row, place] = out_items[row, place - 1]
-                    place -= 1
-                out_scores[row, place] = score
-                out_items[row, place] = item
-                length = min(length + 1, k)
+                length = enter(out_scores[row], out_items[row], length, score, np.int32(item))
                 if length == k:
-                    lowest = out_scores[row, k - 1]
+                    lowest = out_scores[row, 0]
+        sort_best_first(out_scores[row], out_items[row], length)
         out_lengths[row] = length
 
 

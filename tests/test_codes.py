@@ -53,6 +53,22 @@ def test_lists_are_those_of_the_obvious_way(n_bits: int, n_items: int) -> None:
                 assert scores[row, :length].tobytes() == np.array([s for _, s in expected], np.float32).tobytes()
 
 
+@pytest.mark.parametrize("k", [1, 2, 100, 700])
+def test_top_items_are_those_of_a_sort(k: int) -> None:
+    """With equal scores, lists shorter than ``k``, and items that nobody scored."""
+    rng = np.random.default_rng(k)
+    scores = rng.integers(-20, 20, (9, 600)).astype(np.float32)
+    scores[2, 5:] = -np.inf
+    seen = some_seen(9, 600)
+    found, best, lengths = top_items(scores, k, seen, np.arange(9))
+    for row in range(9):
+        left_out = set(seen.items_of(row).tolist())
+        there = [item for item in range(600) if item not in left_out and scores[row, item] > -np.inf]
+        expected = sorted(there, key=lambda item: (-scores[row, item], item))[:k]
+        assert found[row, : lengths[row]].tolist() == expected
+        assert best[row, : lengths[row]].tolist() == scores[row, expected].tolist()
+
+
 @pytest.mark.parametrize("k", [1, 10, 100])
 @pytest.mark.parametrize("n_bits", [6, 128])
 def test_lists_are_those_of_catalogue_scores_on_any_threads(
