@@ -8,6 +8,7 @@ from ncf_ppt.networks import NetworkConfig
 from ncf_ppt.training import NCFTrainingConfig
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig
+from ncf_ppt.warm_start import ALSStart
 from ppt_core.runs.settings import with_settings
 
 
@@ -26,10 +27,14 @@ class Recipe:
     def with_settings(self, **settings: Any) -> "Recipe":
         """Return the recipe with some settings changed, each by the name of its field in one of the two configs.
 
+        ``warm_start`` may be ``als``, which is `ALSStart()`.
+
         Raises TypeError for a setting that this recipe does not have, and ValueError for a value out of its range.
         """
         if "layers" in settings:
             settings["layers"] = tuple(settings["layers"])
+        if settings.get("warm_start") == "als":
+            settings["warm_start"] = ALSStart()
         network, training = with_settings(
             self.network, self.training, settings, owner=f"a {self.network.model} network"
         )

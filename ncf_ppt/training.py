@@ -112,6 +112,7 @@ class NCFTrainingConfig(TrainingConfig):
             ("optimizer", self.optimizer in (None, "row-adam", "adam"), "row-adam or adam"),
             ("arithmetic", self.arithmetic in get_args(Wanted), "auto, fp32 or bf16"),
             ("regularization", 0 <= self.regularization < math.inf, "0 or above"),
+            ("warm_start", isinstance(self.warm_start, ALSStart | None), "an ALSStart (als in a recipe), or None"),
         ]
 
 

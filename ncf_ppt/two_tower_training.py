@@ -57,6 +57,7 @@ class TwoTowerTrainingConfig(TrainingConfig):
             ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
             ("n_negatives", self.n_negatives >= 1, "at least 1"),
             ("regularization", 0 <= self.regularization < math.inf, "0 or above"),
+            ("warm_start", isinstance(self.warm_start, ALSStart | None), "an ALSStart (als in a recipe), or None"),
         ]
 
 

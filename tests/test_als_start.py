@@ -16,6 +16,7 @@ from ncf_ppt.baselines import ALSConfig, fit_baseline
 from ncf_ppt.binary_tables import rotate_tables
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
+from ncf_ppt.recipes import recipe
 from ncf_ppt.scoring import scorer
 from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
 from ncf_ppt.warm_start import ALSStart, balanced_factors
@@ -142,3 +143,12 @@ def test_fewer_factors_of_als_are_the_first_ones_and_become_more_bits(tiny_data:
         balanced_factors(replace(START, factors=9), tiny_data, 8, seed=1)
     assert ALSStart(**replace(START, factors=3).to_dict()) == replace(START, factors=3)
     assert "factors" not in START.to_dict()
+
+
+@pytest.mark.parametrize("name", ["paper", "warm"])
+def test_a_start_by_its_name(name: str) -> None:
+    start = recipe(name).with_settings(warm_start="als").training.warm_start
+    assert start == ALSStart()
+    assert recipe(name).with_settings(warm_start=None).training.warm_start is None
+    with pytest.raises(ValueError, match=r"warm_start is sgd; it must be an ALSStart \(als in a recipe\), or None"):
+        recipe(name).with_settings(warm_start="sgd")

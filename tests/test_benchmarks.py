@@ -10,6 +10,8 @@ from click import Command
 from click.testing import CliRunner
 
 from benchmarks import (
+    als_settings,
+    binary_embeddings,
     contention,
     conv,
     evaluate,
@@ -29,6 +31,8 @@ from benchmarks import (
     vision_step,
 )
 from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.prepare import prepare as prepare_ratings
+from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.evaluation import evaluate as evaluate_scorer
 from ppt_core.threads import usable_cores
@@ -190,6 +194,29 @@ def test_recipe_measures_the_network_beside_als(tiny_data: PreparedData, tmp_pat
     assert rows[1]["hit_ratio"] == of_als.hit_ratio()
     line = recipe.table(rows).splitlines()[3]
     assert line.startswith(f"| data | ALS | {rows[1]['hit_ratio']:.3f} [{rows[1]['hit_ratio']:.3f}, ")
+
+
+def test_als_at_its_best_is_chosen_on_validation_items(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its validation set holds none of the test items, and what it takes is the best of the grid there."""
+    monkeypatch.setattr(als_settings, "FACTORS", (2, 8))
+    monkeypatch.setattr(als_settings, "REGULARIZATIONS", (1.0, 1e6))
+    monkeypatch.setattr(als_settings, "ALPHAS", (5.0,))
+    data = prepare_ratings(
+        synthesize(60, 80, 1500, seed=3), n_negatives=20, validation=True, source={"name": "synthetic"}
+    )
+    data.save(tmp_path / "data")
+    found = run(als_settings.main, "--validation", str(tmp_path / "data"), "--data", str(tmp_path / "data"), "--json")
+    rows = [json.loads(line) for line in found.splitlines()]
+    assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4]
+    assert {row["settings"]["regularization"] for row in rows} == {1.0}
+
+
+def test_binary_embeddings_keep_most_in_an_eighth_of_the_bytes(tiny_data: PreparedData, tmp_path: Path) -> None:
+    tiny_data.save(tmp_path / "data")
+    options = ["--data", str(tmp_path / "data"), "--factors", "16", "--bits", "64", "--seeds", "0", "--json"]
+    (row,) = map(json.loads, run(binary_embeddings.main, *options).splitlines())
+    assert row["kept"] == row["bits_hit_ratio"] / row["full"]
+    assert row["packed_bytes"] > (tiny_data.n_users + tiny_data.n_items) * 64 / 8
 
 
 def test_recipe_leaves_users_out_whole(tiny_data: PreparedData, tmp_path: Path) -> None:
