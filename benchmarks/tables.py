@@ -19,19 +19,12 @@ from pathlib import Path
 from benchmarks.bf16_quality import comparison
 from benchmarks.result_files import RESULTS, Row, machine, measured, report, rows, share, spread, table
 from benchmarks.speed_tables import MEASURED, SPEED_TABLES
+from benchmarks.warm_tables import WARM_TABLES
 
 ROOT = Path(__file__).parent.parent
 TECHNIQUES = {1.0: "full precision", 0.5: "partial pre-training", 0.0: "low precision"}
 BASELINES = {"popular": "popularity", "item-knn": "item-kNN", "bpr": "BPR", "als": "ALS"}
 IN_ORDER = {"recent-item-knn": "item-kNN by recency", "markov": "Markov chain"}
-RECIPE_SETS = {
-    "ml-1m-ncf": "MovieLens-1M, the NCF authors' 99 negatives",
-    "ml-1m-999": "MovieLens-1M, 999 strict negatives",
-    "ml-100k-99": "MovieLens-100K, 99 strict negatives",
-    "games-99": "video games, 99 strict negatives",
-    "synthetic": "synthetic, no order in time, 99 strict negatives",
-    "synthetic-in-order": "synthetic, `--in-order 0.8`, 99 strict negatives",
-}
 STUDIES = {
     "ml-100k-99": "MovieLens-100K, 99 strict negatives, 0.5 to 16 epochs",
     "ml-100k-999": "MovieLens-100K, 999 MLPerf negatives, 0.5 to 16 epochs",
@@ -141,31 +134,6 @@ def best_and_honest() -> str:
     lines.sort(key=lambda line: line[1])
     body = [[name, share(hits), share(ndcg)] for name, hits, ndcg in lines]
     return table(["", "HR@10", "NDCG@10"], [*body[:-1], [f"**{cell}**" for cell in body[-1]]])
-
-
-def recipe_warm() -> str:
-    """The recipe of two towers beside ALS, on each set, over seeds."""
-    found = rows("recipe-warm")
-    body = []
-    for data, title in RECIPE_SETS.items():
-        for what in ("ALS", "recipe warm"):
-            own = [row for row in found if (row["data"], row["what"]) == (data, what)]
-            if own:
-                cells = [spread(row[key] for row in own) for key in ("hit_ratio", "ndcg", "full_hit_ratio")]
-                quiet = [row["seconds"] for row in own if not row.get("seconds_beside_other_work")]
-                seconds = f"{statistics.median(quiet):.0f}" if quiet else ""
-                body.append([title, what, str(len(own)), *cells, seconds])
-    return table(["data", "", "seeds", "HR@10", "NDCG@10", "HR@10, whole catalogue", "training, s"], body)
-
-
-def held_out() -> str:
-    """Users whom the recipe's network was not trained with, by their histories alone, over seeds."""
-    found = rows("recipe-held-out")
-    body = []
-    for what in ("from their histories alone", "trained with them"):
-        own = [row for row in found if row["what"] == what]
-        body.append([what, *(spread(row[key] for row in own) for key in ("hit_ratio", "ndcg", "full_hit_ratio"))])
-    return table(["MovieLens-100K, 99 strict negatives", "HR@10", "NDCG@10", "HR@10, whole catalogue"], body)
 
 
 def bf16() -> str:
@@ -357,9 +325,8 @@ def speed_up_of_images() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "best-and-honest": best_and_honest,
-    "recipe-warm": recipe_warm,
-    "held-out": held_out,
     **SPEED_TABLES,
+    **WARM_TABLES,
     **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED},
     "bf16-quality": bf16,
     "bf16-quality-machine": functools.partial(machine, "bf16-quality"),

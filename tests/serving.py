@@ -116,7 +116,7 @@ def serving(*arguments: Any, log: Path | None = None, wait: bool = True) -> Iter
 
 
 class Load:
-    """Clients that ask without a pause, each over one connection as long as the server keeps it.
+    """Clients that ask again after 10 ms, each over one connection as long as the server keeps it.
 
     Args:
         server: whom they ask.
@@ -159,4 +159,5 @@ class Load:
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(f"{path}: {error!r}")
                 connection.close()
+            time.sleep(0.01)  # leaves the processor to what is tested
         connection.close()
