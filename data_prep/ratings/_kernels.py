@@ -95,6 +95,50 @@ def fill_histories(offsets, taste_sums, appeal_sums, mean_gap, key, start_times,
             counter += np.uint64(1)
 
 
+@njit(cache=True)
+def tally_rows(
+    users, items, first_row, keeps_user, keeps_item,
+    user_counts, item_counts, user_rows, item_rows, some_items, n_some,
+):  # fmt: skip
+    """Count the rows of the users and items that are kept, and note where each comes first; more blocks may follow.
+
+    ``some_items`` (n_users, 2) receives the first two distinct items of a user, ``n_some`` how many there are, up to
+    three. Returns the number that the next row would have: rows that are not kept have none.
+    """
+    row = first_row
+    for n in range(len(users)):
+        user, item = users[n], items[n]
+        if not (keeps_user[user] and keeps_item[item]):
+            continue
+        if user_counts[user] == 0:
+            user_rows[user] = row
+        if item_counts[item] == 0:
+            item_rows[item] = row
+        user_counts[user] += 1
+        item_counts[item] += 1
+        row += 1
+        found = n_some[user]
+        if found < 3 and (found < 1 or some_items[user, 0] != item) and (found < 2 or some_items[user, 1] != item):
+            if found < 2:
+                some_items[user, found] = item
+            n_some[user] = found + 1
+    return row
+
+
+@njit(cache=True)
+def count_distinct(users, items, places, keeps_item, seen, degrees):
+    """Count each pair once, of users with a place (not -1) alone: ``seen`` (n_places, words) holds a bit an item."""
+    for n in range(len(users)):
+        place = places[users[n]]
+        if place < 0 or not keeps_item[items[n]]:
+            continue
+        word = items[n] >> 6
+        bit = np.uint64(1) << np.uint64(items[n] & 63)
+        if not seen[place, word] & bit:
+            seen[place, word] |= bit
+            degrees[place] += 1
+
+
 @njit
 def number_by_appearance(values, codes, out_order):
     """Replace ``values`` by 0, 1, ... in order of first appearance; ``codes`` arrives filled with -1.
@@ -282,20 +326,25 @@ def fill_shuffled(n, shuffle_keys, start, out):
 
 
 @njit(parallel=True, cache=True)
-def fill_negatives_with_replacement(offsets, items, n_items, key, out):
-    """Independent uniform draws for each user from the items the user has not taken, unsorted."""
+def fill_negatives_with_replacement(offsets, items, n_items, key, first_user, out):
+    """Independent uniform draws for each user from the items the user has not taken, unsorted.
+
+    The users are ``first_user ..`` of a larger set, and have the draws that they have in it.
+    """
     n_draws = out.shape[1]
     for user in prange(out.shape[0]):
         first = offsets[user]
         degree = offsets[user + 1] - first
         for draw in range(n_draws):
-            rank = below(random_word(key, np.uint64(user * n_draws + draw)), n_items - degree)
+            rank = below(random_word(key, np.uint64((first_user + user) * n_draws + draw)), n_items - degree)
             out[user, draw] = free_item(items, first, degree, rank)
 
 
 @njit(parallel=True, cache=True)
-def fill_distinct_negatives(offsets, items, held_out, n_items, key, out):
+def fill_distinct_negatives(offsets, items, held_out, n_items, key, first_user, out):
     """Distinct draws for each user from what is neither taken nor held out, every set of them as likely.
+
+    The users are ``first_user ..`` of a larger set, and have the draws that they have in it.
 
     Floyd's algorithm (Bentley, Floyd 1987) takes one word a draw. It marks ranks in a bitmap, which is then read in
     ascending order: a quarter of the time that permuting, searching and sorting took at 999 of 26,744 items.
@@ -310,7 +359,7 @@ def fill_distinct_negatives(offsets, items, held_out, n_items, key, out):
         drawn = np.zeros((n_candidates + 63) >> 6, np.uint64)
         for draw in range(n_draws):
             last = n_candidates - n_draws + draw
-            rank = below(random_word(key, np.uint64(user * n_draws + draw)), last + 1)
+            rank = below(random_word(key, np.uint64((first_user + user) * n_draws + draw)), last + 1)
             if (drawn[rank >> 6] >> np.uint64(rank & 63)) & np.uint64(1):
                 rank = last
             drawn[rank >> 6] |= np.uint64(1) << np.uint64(rank & 63)

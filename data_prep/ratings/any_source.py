@@ -12,7 +12,7 @@ from data_prep.ratings.in_memory import read_object
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings.own_split import prepare_own
-from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, Order, check_settings, prepare
+from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, Order, Settings, prepare
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.remarks import warnings_of
 from data_prep.ratings.sources import SYNTHETIC, read_source
@@ -109,7 +109,9 @@ def prepare_source(
     if out is not None:
         refuse_existing(Path(out))
     filters = Filters(min_ratings=min_ratings, min_item_ratings=min_item_ratings, heavy_users=heavy_users)
-    check_settings(n_negatives, protocol, seed, order)
+    settings = Settings(
+        filters=filters, n_negatives=n_negatives, protocol=protocol, seed=seed, order=order, validation=validation
+    )
     found: list[str] = []
     options = ReadOptions(**reading)
     paths = _paths(source)

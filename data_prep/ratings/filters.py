@@ -1,13 +1,13 @@
 """Whose ratings are used: enough of them for each user and each item, and negatives left to draw."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.ratings.leave_one_out import have_three_items, have_two_items
-from data_prep.ratings.raw_ratings import Ratings
+from data_prep.ratings import _kernels
+from data_prep.ratings.raw_ratings import Ids, RatingsInBlocks
 from ppt_core.errors import DataError
 
 HeavyUsers = Literal["drop", "fail"]
@@ -38,17 +38,25 @@ class Filters:
             raise ValueError(f"heavy_users is {self.heavy_users!r}; it must be drop or fail")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Kept:
-    """What filters leave, and why the rest went.
+    """What filters leave, and why the rest went. A row is left if its user and its item are kept.
 
     Attributes:
-        rows: the numbers of the rows that are left, ascending, or a slice of all.
+        users: which user codes are kept, bool (n_users,).
+        items: which item codes are kept, bool (n_items,).
+        user_counts: rows that are left of each user code, int64.
+        user_order: the codes of the users that are left, in order of their first row that is left.
+        item_order: likewise of items.
         users_dropped: number of users by reason.
         rows_dropped: number of rows by reason.
     """
 
-    rows: NDArray[np.int64] | slice = field(default_factory=lambda: slice(None))
+    users: NDArray[np.bool_]
+    items: NDArray[np.bool_]
+    user_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    user_order: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    item_order: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     users_dropped: dict[str, int] = field(default_factory=dict)
     rows_dropped: dict[str, int] = field(default_factory=dict)
 
@@ -57,14 +65,30 @@ class Kept:
         self.users_dropped[reason] = self.users_dropped.get(reason, 0) + n_users
         self.rows_dropped[reason] = self.rows_dropped.get(reason, 0) + n_rows
 
+    def rows(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64] | slice:
+        """The places of the rows that are left, ascending, or a slice of all."""
+        if self.users.all() and self.items.all():
+            return slice(None)
+        return np.flatnonzero(self.users[users] & self.items[items])
 
-def keep_rows(ratings: Ratings, filters: Filters, *, n_negatives: int, validation: bool) -> Kept:
+
+class _Tally(NamedTuple):
+    """Counts of the rows that are left: by user and by item, and the first row of each; distinct items up to three."""
+
+    user_counts: NDArray[np.int64]
+    item_counts: NDArray[np.int64]
+    user_rows: NDArray[np.int64]
+    item_rows: NDArray[np.int64]
+    n_distinct: NDArray[np.uint8]
+
+
+def keep_rows(ratings: RatingsInBlocks, filters: Filters, *, n_negatives: int, validation: bool) -> Kept:
     """Choose the rows that are used.
 
     Users whose rows name one item (with ``validation``, two) go, too: nothing would be left to train on.
 
     Args:
-        ratings: all rows.
+        ratings: all rows, in memory or on disk: they are gone through once or, where something is dropped, more often.
         filters: see `Filters`.
         n_negatives: items without a rating that each user must leave.
         validation: whether two items are held out.
@@ -72,77 +96,98 @@ def keep_rows(ratings: Ratings, filters: Filters, *, n_negatives: int, validatio
     Raises `DataError` if nobody is left, or if heavy users are not to be dropped, or are half of all or more.
     """
     too_few = "two_items_only" if validation else "one_item_only"
-    kept, n_users = Kept(), len(ratings.user_ids)
-    whole = ratings
+    kept = Kept(users=np.ones(len(ratings.user_ids), np.bool_), items=np.ones(len(ratings.item_ids), np.bool_))
+    had_rows = np.zeros(len(kept.users), np.bool_)  # before rare items went: who lost all rows with them is below min_ratings as well
     while True:
-        counts = np.bincount(ratings.users, minlength=n_users)
+        left = _tally(ratings, kept)
+        counts = left.user_counts
+        kept.drop("below_min_ratings", int((had_rows & (counts == 0)).sum()), 0)
         is_active = counts >= filters.min_ratings
-        enough = have_three_items(ratings) if validation else have_two_items(ratings)
+        enough = left.n_distinct > (2 if validation else 1)
         is_kept = is_active & enough
         if not is_kept.any():
-            raise DataError(_nobody_left(whole, counts, is_active, filters, validation=validation))
+            raise DataError(_nobody_left(len(ratings), counts, is_active, filters, validation=validation))
         kept.drop("below_min_ratings", int((~is_active & (counts > 0)).sum()), int(counts[~is_active].sum()))
         kept.drop(too_few, int((is_active & ~enough).sum()), int(counts[is_active & ~enough].sum()))
         if not is_kept[counts > 0].all():
-            ratings = _only(kept, ratings, is_kept[ratings.users])
+            kept.users &= is_kept
+            left = _tally(ratings, kept)
         if filters.min_item_ratings > 1:
-            rare = np.bincount(ratings.items, minlength=len(ratings.item_ids)) < filters.min_item_ratings
-            gone = rare[ratings.items]
-            kept.rows_dropped["below_min_item_ratings"] = kept.rows_dropped.get("below_min_item_ratings", 0) + int(
-                gone.sum()
-            )
-            if gone.any():
-                if gone.all():
-                    raise DataError(
-                        f"no item is left with at least {filters.min_item_ratings} ratings by users with at least "
-                        f"{filters.min_ratings}; lower min_item_ratings or min_ratings"
-                    )
-                # Who loses all rows here is below min_ratings as well: counted when users are looked at again.
-                before = np.bincount(ratings.users, minlength=n_users) > 0
-                ratings = _only(kept, ratings, ~gone)
-                lost = before & (np.bincount(ratings.users, minlength=n_users) == 0)
-                kept.drop("below_min_ratings", int(lost.sum()), 0)
+            rare = left.item_counts < filters.min_item_ratings
+            n_gone = int(left.item_counts[rare].sum())
+            kept.rows_dropped["below_min_item_ratings"] = kept.rows_dropped.get("below_min_item_ratings", 0) + n_gone
+            if n_gone == left.item_counts.sum():
+                raise DataError(
+                    f"no item is left with at least {filters.min_item_ratings} ratings by users with at least "
+                    f"{filters.min_ratings}; lower min_item_ratings or min_ratings"
+                )
+            if n_gone:
+                had_rows, kept.items = left.user_counts > 0, kept.items & ~rare
                 continue
-        heavy = _heavy_users(ratings, n_negatives)
+        n_items = int((left.item_counts > 0).sum())
+        degrees = _degrees(ratings, kept, left.user_counts > n_items - n_negatives)
+        heavy = degrees > n_items - n_negatives
         if not heavy.any():
+            kept.user_counts = left.user_counts
+            kept.user_order, kept.item_order = _in_order(left.user_rows), _in_order(left.item_rows)
             return kept
-        n_left = int((np.bincount(ratings.users, minlength=n_users) > 0).sum())
-        _refuse_heavy_users(whole, ratings, heavy, n_left, n_negatives, filters)
-        is_heavy = heavy[ratings.users]
-        kept.drop("without_negatives", int(heavy.sum()), int(is_heavy.sum()))
-        ratings = _only(kept, ratings, ~is_heavy)
+        n_left = int((left.user_counts > 0).sum())
+        _refuse_heavy_users(ratings.user_ids, degrees, heavy, n_left, n_items, n_negatives, filters)
+        kept.drop("without_negatives", int(heavy.sum()), int(left.user_counts[heavy].sum()))
+        had_rows, kept.users = np.zeros(len(heavy), np.bool_), kept.users & ~heavy
 
 
-def _only(kept: Kept, ratings: Ratings, chosen: NDArray[np.bool_]) -> Ratings:
-    """Keep some of the rows that were left."""
-    rows = np.flatnonzero(chosen)
-    kept.rows = rows if isinstance(kept.rows, slice) else kept.rows[rows]
-    return ratings.only(rows)
+_NEVER = np.iinfo(np.int64).max
 
 
-def _heavy_users(ratings: Ratings, n_negatives: int) -> NDArray[np.bool_]:
-    """Which users leave fewer than ``n_negatives`` items of the catalogue, bool (n_users,)."""
-    n_users, n_ids = len(ratings.user_ids), len(ratings.item_ids)
-    n_items = int((np.bincount(ratings.items, minlength=n_ids) > 0).sum())
-    heavy = np.bincount(ratings.users, minlength=n_users) > n_items - n_negatives  # rows: as many items at most
-    if heavy.any():
-        rows = heavy[ratings.users]
-        pairs = np.unique(ratings.users[rows].astype(np.int64) * n_ids + ratings.items[rows])
-        heavy = np.bincount(pairs // n_ids, minlength=n_users) > n_items - n_negatives
-    return heavy
+def _tally(ratings: RatingsInBlocks, kept: Kept) -> _Tally:
+    n_users, n_items = len(kept.users), len(kept.items)
+    left = _Tally(
+        np.zeros(n_users, np.int64),
+        np.zeros(n_items, np.int64),
+        np.full(n_users, _NEVER),
+        np.full(n_items, _NEVER),
+        np.zeros(n_users, np.uint8),
+    )
+    some_items, row = np.empty((n_users, 2), np.int32), 0
+    for users, items in ratings.pairs():
+        row = _kernels.tally_rows(users, items, row, kept.users, kept.items, *left[:4], some_items, left.n_distinct)
+    return left
+
+
+def _in_order(first_rows: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The codes that have a row, in order of their first one."""
+    return np.argsort(first_rows, kind="stable")[: int((first_rows < _NEVER).sum())]
+
+
+def _degrees(ratings: RatingsInBlocks, kept: Kept, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of distinct items of each chosen user, int64 (n_users,), and 0 of the others."""
+    degrees = np.zeros(len(chosen), np.int64)
+    if chosen.any():
+        n_chosen = int(chosen.sum())
+        places = np.full(len(chosen), -1, np.int64)
+        places[chosen] = np.arange(n_chosen)
+        seen, counts = np.zeros((n_chosen, (len(kept.items) + 63) // 64), np.uint64), np.zeros(n_chosen, np.int64)
+        for users, items in ratings.pairs():
+            _kernels.count_distinct(users, items, places, kept.items, seen, counts)
+        degrees[chosen] = counts
+    return degrees
 
 
 def _refuse_heavy_users(
-    whole: Ratings, ratings: Ratings, heavy: NDArray[np.bool_], n_left: int, n_negatives: int, filters: Filters
+    user_ids: Ids,
+    degrees: NDArray[np.int64],
+    heavy: NDArray[np.bool_],
+    n_left: int,
+    n_items: int,
+    n_negatives: int,
+    filters: Filters,
 ) -> None:
     n_heavy = int(heavy.sum())
     if filters.heavy_users == "drop" and 2 * n_heavy < n_left:
         return
-    pairs = np.unique(ratings.users.astype(np.int64) * len(whole.item_ids) + ratings.items)
-    degrees = np.bincount(pairs // len(whole.item_ids), minlength=len(heavy))
-    n_items = len(np.unique(ratings.items))
     fewest = n_items - int(degrees.max())
-    user = whole.user_ids[int(degrees.argmax())]
+    user = user_ids[int(degrees.argmax())]
     among = f"{n_heavy:,} of {n_left:,} users leave fewer than {n_negatives}" if n_heavy > 1 else "no other user is so"
     way_out = "" if filters.heavy_users == "drop" else ", or drop such users with heavy_users="
     raise DataError(
@@ -155,7 +200,7 @@ def _refuse_heavy_users(
 
 
 def _nobody_left(
-    ratings: Ratings, counts: NDArray[np.int64], is_active: NDArray[np.bool_], filters: Filters, *, validation: bool
+    n_rows: int, counts: NDArray[np.int64], is_active: NDArray[np.bool_], filters: Filters, *, validation: bool
 ) -> str:
     min_ratings = filters.min_ratings
     if is_active.any():
@@ -164,7 +209,7 @@ def _nobody_left(
             f"every user with at least {min_ratings} ratings rated {rated}, so there is nothing to hold out; "
             f"prepare data with at least {needed} items a user"
         )
-    if filters.min_item_ratings > 1 and len(counts) and counts.sum() < len(ratings):
+    if filters.min_item_ratings > 1 and len(counts) and counts.sum() < n_rows:
         return (
             f"no user is left with at least {min_ratings} ratings of items with at least {filters.min_item_ratings}; "
             "lower min_item_ratings or min_ratings"

@@ -1,4 +1,4 @@
-"""The last item of each user held out: who has enough items, which they are, and what is left to train on."""
+"""The last item of each user held out: which it is, and what is left to train on."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import Interactions
-from data_prep.ratings.raw_ratings import Ratings
 
 
 class LeaveOneOut(NamedTuple):
@@ -27,21 +26,6 @@ class LeaveOneOut(NamedTuple):
     test_items: NDArray[np.int32]
     n_duplicates: int
     n_tied: int
-
-
-def have_two_items(ratings: Ratings) -> NDArray[np.bool_]:
-    """Whether a user's rows name more than one item, bool (n_users,)."""
-    some_item = np.zeros(len(ratings.user_ids), np.int32)
-    some_item[ratings.users] = ratings.items
-    has_two = np.zeros(len(ratings.user_ids), np.bool_)
-    has_two[ratings.users[ratings.items != some_item[ratings.users]]] = True
-    return has_two
-
-
-def have_three_items(ratings: Ratings) -> NDArray[np.bool_]:
-    """Whether a user's rows name more than two items, bool (n_users,)."""
-    pairs = np.unique(ratings.users.astype(np.int64) * len(ratings.item_ids) + ratings.items)
-    return np.bincount(pairs // len(ratings.item_ids), minlength=len(ratings.user_ids)) > 2
 
 
 def without_items(known: Interactions, items: NDArray[np.int32]) -> Interactions:

@@ -86,7 +86,8 @@ def prepare_own(
         manifest["test_source"] = test[1]
     else:
         kept = keep_rows(ratings, filters, n_negatives=n_negatives if protocol == "strict" else 1, validation=False)
-        chosen = ratings if isinstance(kept.rows, slice) else ratings.only(kept.rows)
+        rows = kept.rows(ratings.users, ratings.items)
+        chosen = ratings if isinstance(rows, slice) else ratings.only(rows)
         (train, held_out), kind = split_at(chosen, str(split_time)), "moment"
         manifest |= {"split_time": split_time, "min_ratings": filters.min_ratings}
         manifest["users_filtered"], manifest["rows_filtered"] = kept.users_dropped, kept.rows_dropped

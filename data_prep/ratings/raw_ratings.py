@@ -1,13 +1,31 @@
 """Raw ratings as they stand in a file: who, what and when, with the original ids beside them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 Ids = NDArray[Any]
+
+
+class RatingsInBlocks(Protocol):
+    """Rows in memory (`Ratings`) or on disk (`data_prep.ratings.stored_ratings.StoredRatings`), for filters."""
+
+    @property
+    def user_ids(self) -> Ids:
+        """The original id of each user code."""
+
+    @property
+    def item_ids(self) -> Ids:
+        """The original id of each item code."""
+
+    def __len__(self) -> int: ...
+
+    def pairs(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """User codes and item codes of all rows in file order, a block at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +84,10 @@ class Ratings:
     def only(self, rows: NDArray[np.int64]) -> "Ratings":
         """Some of the rows, by their numbers; all users and items keep their codes."""
         return replace(self, users=self.users[rows], items=self.items[rows], times=self.times[rows])
+
+    def pairs(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """All users and items: one block."""
+        yield self.users, self.items
 
     def __len__(self) -> int:
         return len(self.users)

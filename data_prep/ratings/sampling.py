@@ -120,6 +120,7 @@ def draw_test_negatives(
     *,
     protocol: Protocol = "strict",
     seed: int = 0,
+    first_user: int = 0,
 ) -> NDArray[np.int32]:
     """Draw the negatives that each user's held-out item is ranked against, int32 (n_users, n_negatives).
 
@@ -130,7 +131,8 @@ def draw_test_negatives(
     ========  ==========================================================================================
 
     ``test_items`` (n_users,) holds each user's held-out item, none a train positive of that user. Rows ascend.
-    The result depends on the arguments alone, never on the number of threads.
+    The result depends on the arguments alone, never on the number of threads. Users ``first_user ..`` of a larger set
+    get by themselves what they get in the whole.
 
     Raises `DataError` if a user has fewer items left than are needed: ``n_negatives`` under strict, and under
     mlperf one, since a held-out item ranked against itself alone would always be a hit.
@@ -146,9 +148,9 @@ def draw_test_negatives(
     out = np.empty((train.n_users, n_negatives), np.int32)
     key = stream_keys(seed, f"test-{protocol}", 0)[0]
     if protocol == "strict":
-        _kernels.fill_distinct_negatives(train.offsets, train.items, test_items, train.n_items, key, out)
+        _kernels.fill_distinct_negatives(train.offsets, train.items, test_items, train.n_items, key, first_user, out)
     else:
-        _kernels.fill_negatives_with_replacement(train.offsets, train.items, train.n_items, key, out)
+        _kernels.fill_negatives_with_replacement(train.offsets, train.items, train.n_items, key, first_user, out)
         out.sort(axis=1)  # NumPy's sort is vectorized, Numba's is not
     return out
 
