@@ -1,24 +1,29 @@
 """A prepared set from whatever a source is: a known name, files of any layout, or an object in memory."""
 
+import contextlib
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.download import KNOWN_DATASETS
 from data_prep.ratings.filters import Filters, HeavyUsers
 from data_prep.ratings.in_memory import read_object
 from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.memory_limit import bytes_of, read_within, refuse_large
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings.own_split import prepare_own
-from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, Order, Settings, prepare
+from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, Order, Settings, prepare, prepare_with
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.remarks import warnings_of
 from data_prep.ratings.sources import SYNTHETIC, read_source
+from data_prep.ratings.streamed import prepare_stored
+from data_prep.ratings.streamed_reading import StreamedRatings
 from data_prep.ratings.synthetic import SAMPLE
 from ppt_core.errors import DataError, DataWarning
-from ppt_core.runs.files import refuse_existing
+from ppt_core.runs.files import new_directory, refuse_existing
 
 
 def sample() -> PreparedData:
@@ -56,6 +61,7 @@ def prepare_source(
     validation: bool = False,
     cache: Path | str | None = None,
     progress: bool = True,
+    memory: int | str | None = None,
     **reading: Any,
 ) -> PreparedData:
     """Make a prepared set from whatever ``source`` is or names, and write it to the new folder ``out``, if given.
@@ -96,6 +102,9 @@ def prepare_source(
         validation: see `prepare`.
         cache: folder for downloads; the user's cache folder by default.
         progress: whether a download shows a progress bar on standard error.
+        memory: bytes that preparing may take, or a size as ``4GB``. Files that may need more are prepared in parts,
+            rows on disk beside ``out``, to the same bytes: texts and Parquet, split by leave-one-out. None takes what
+            the machine has available; what cannot be prepared in parts is then prepared in memory all the same.
         reading: how the source is read: `data_prep.ratings.columns.ReadOptions` has the names, as ``user_column``,
             ``separator``, ``min_rating``, ``events`` or ``skip_bad_rows``.
 
@@ -127,61 +136,77 @@ def prepare_source(
 
     own = _own_split(test, test_negatives, split_time, filters, order, validation=validation)
     if not own and name is not None and name not in (*KNOWN_DATASETS, SYNTHETIC) and is_ncf_train_file(Path(name)):
-        said = (filters, n_negatives, protocol, seed, validation, order, options)
-        if said != (Filters(), N_NEGATIVES, "strict", 0, False, None, ReadOptions()):
+        said = (filters, n_negatives, protocol, seed, validation, order, options, memory)
+        if said != (Filters(), N_NEGATIVES, "strict", 0, False, None, ReadOptions(), None):
             raise DataError(
                 f"{name} comes with its own split and negatives; leave out min_ratings, n_negatives, protocol=, "
-                "validation= and seed= and all that says how to read it"
+                "validation=, seed=, memory= and all that says how to read it"
             )
         data = read_ncf_files(Path(name))
     else:
-        if not paths:
-            read, origin = read_object(source, options), {"name": type(source).__name__}
-        else:
-            read, origin = read_source(
-                paths,
-                options,
-                seed=seed,
-                source_file=None if source_file is None else Path(source_file),
-                synthetic=SAMPLE | {name: value for name, value in chosen.items() if value is not None},
-                cache=None if cache is None else Path(cache),
-                progress=progress,
-            )
-        found += [origin.pop("unlike_published")] if "unlike_published" in origin else []
-        if own:
-            data = prepare_own(
-                read,
-                None if test is None else _read_test(test, options),
-                None if split_time is None else str(split_time),
-                filters,
-                negatives=None if test_negatives is None else Path(test_negatives),
-                n_negatives=n_negatives,
-                protocol=protocol,
-                seed=seed,
-                source=origin,
-            )
-        else:
-            data = prepare(
-                read.ratings,
-                min_ratings=min_ratings,
-                min_item_ratings=min_item_ratings,
-                heavy_users=heavy_users,
-                n_negatives=n_negatives,
-                protocol=protocol,
-                seed=seed,
-                order=order,
-                validation=validation,
-                source=origin,
-                reading=read.reading,
-            )
-        if options.min_rating is not None or options.events:
-            data.manifest.update(min_rating=options.min_rating, events=list(options.events))
-    found += warnings_of(data.manifest, n_users=data.n_users)
-    if found:
-        data.manifest["warnings"] = found
-    for sentence in found:
-        warnings.warn(sentence, DataWarning, stacklevel=2)
+        limit = None if memory is None else bytes_of(memory)
+        with contextlib.ExitStack() as stack:
+            if not paths:
+                read, origin = read_object(source, options), {"name": type(source).__name__}
+            else:
+                synthetic = SAMPLE | {name: value for name, value in chosen.items() if value is not None}
+                if name == SYNTHETIC:
+                    refuse_large("synthetic data", int(synthetic["n_interactions"]), limit, settings)
+                read, origin = read_source(
+                    paths,
+                    options,
+                    seed=seed,
+                    source_file=None if source_file is None else Path(source_file),
+                    synthetic=synthetic,
+                    cache=None if cache is None else Path(cache),
+                    progress=progress,
+                    read_paths=partial(
+                        read_within,
+                        memory=limit,
+                        settings=settings,
+                        folder=None if out is None else partial(_beside, stack, Path(out)),
+                        whole="a split of your own is made of all rows at once" if own else None,
+                    ),
+                )
+            found += [origin.pop("unlike_published")] if "unlike_published" in origin else []
+            if isinstance(read, StreamedRatings):
+                made = prepare_stored(read, settings, source=origin)
+                _note(made.manifest, len(made.user_ids), options, found)
+                made.write(read.folder)
+            elif own:
+                data = prepare_own(
+                    read,
+                    None if test is None else _read_test(test, options),
+                    None if split_time is None else str(split_time),
+                    filters,
+                    negatives=None if test_negatives is None else Path(test_negatives),
+                    n_negatives=n_negatives,
+                    protocol=protocol,
+                    seed=seed,
+                    source=origin,
+                )
+            else:
+                data = prepare_with(read.ratings, settings, source=origin, reading=read.reading)
+        if isinstance(read, StreamedRatings):
+            return PreparedData.load(cast(Path, out))
+    _note(data.manifest, data.n_users, options, found)
     return data if out is None else data.save(out)
+
+
+def _beside(stack: contextlib.ExitStack, out: Path) -> Path:
+    """The folder that becomes ``out`` when the stack is left without an error."""
+    return stack.enter_context(new_directory(out))
+
+
+def _note(manifest: dict[str, Any], n_users: int, options: ReadOptions, found: list[str]) -> None:
+    """Complete a manifest by what counted as a positive and by warnings, which are said, too: those found and others."""
+    if options.min_rating is not None or options.events:
+        manifest.update(min_rating=options.min_rating, events=list(options.events))
+    found += warnings_of(manifest, n_users=n_users)
+    if found:
+        manifest["warnings"] = found
+    for sentence in found:
+        warnings.warn(sentence, DataWarning, stacklevel=3)
 
 
 def _own_split(

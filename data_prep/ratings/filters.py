@@ -97,7 +97,9 @@ def keep_rows(ratings: RatingsInBlocks, filters: Filters, *, n_negatives: int, v
     """
     too_few = "two_items_only" if validation else "one_item_only"
     kept = Kept(users=np.ones(len(ratings.user_ids), np.bool_), items=np.ones(len(ratings.item_ids), np.bool_))
-    had_rows = np.zeros(len(kept.users), np.bool_)  # before rare items went: who lost all rows with them is below min_ratings as well
+    had_rows = np.zeros(
+        len(kept.users), np.bool_
+    )  # before rare items went: who lost all rows with them is below min_ratings as well
     while True:
         left = _tally(ratings, kept)
         counts = left.user_counts

@@ -165,12 +165,18 @@ def number_column(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], Ids]:
         return number_ids(column.to_numpy())
     column = column.unify_dictionaries()
     dictionary = column.chunk(0).dictionary
-    values = _as_integers(pc.utf8_trim_whitespace(dictionary)).to_numpy(zero_copy_only=False)
+    values = ids_of_texts(pc.utf8_trim_whitespace(dictionary))
     # Trimmed ids may coincide; and arrow does not promise that a dictionary is in order of first appearance.
     distinct_codes, distinct = number_ids(values)
     indices = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
     codes, order = number_ids(distinct_codes[indices])
     return codes, distinct[order]
+
+
+def ids_of_texts(texts: pa.Array) -> Ids:
+    """Ids without spaces around them as int64 if all are written as integers, else as str objects, (n,)."""
+    ids: Ids = _as_integers(texts).to_numpy(zero_copy_only=False)
+    return ids
 
 
 def _as_integers(ids: pa.Array) -> pa.Array:
@@ -182,4 +188,4 @@ def _as_integers(ids: pa.Array) -> pa.Array:
         integers = pc.cast(whole, pa.int64())
     except pa.ArrowInvalid:
         return ids
-    return integers if pc.all(pc.equal(pc.cast(integers, pa.string()), whole)).as_py() else ids
+    return integers if pc.all(pc.equal(pc.cast(integers, whole.type), whole)).as_py() else ids

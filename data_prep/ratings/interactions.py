@@ -17,6 +17,7 @@ Sets of format version 1 have no ``history.npy``. With a validation split (``pre
     validation_negatives.npy  int32 (n_users, n_negatives): ascending within each user
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,6 +37,7 @@ Protocol = Literal["strict", "mlperf", "published"]
 _SPLITS = {"own": "own split", "moment": "split at {}, next item"}
 _HELD_OUT = {"drawn": ", random item", "file": ", last row of the file", "ties drawn": ", equal times drawn"}
 _ARRAYS = ("offsets", "items", "test_items", "test_negatives")
+_CHECKED_ITEMS = 1 << 22
 _VALIDATION_ARRAYS = ("validation_items", "validation_negatives")
 
 
@@ -61,11 +63,15 @@ class Interactions:
             raise ValueError("offsets must ascend from 0 to the number of items")
         if (self.offsets[1:] < self.offsets[:-1]).any():  # differences could overflow
             raise ValueError("offsets must ascend from 0 to the number of items")
-        if len(self.items) and (self.items.min() < 0 or self.items.max() >= self.n_items):
-            raise ValueError(f"items must be between 0 and {self.n_items - 1}")
-        descents = np.flatnonzero(np.diff(self.items) <= 0) + 1
-        if not np.isin(descents, self.offsets).all():
-            raise ValueError("items must be strictly ascending within each user")
+        for first in range(0, len(self.items), _CHECKED_ITEMS):  # a block at a time: the items may be mapped, and many
+            block = self.items[max(first - 1, 0) : first + _CHECKED_ITEMS]
+            if block.min() < 0 or block.max() >= self.n_items:
+                raise ValueError(f"items must be between 0 and {self.n_items - 1}")
+            descents = np.flatnonzero(block[1:] <= block[:-1]) + max(first, 1)
+            places = np.minimum(np.searchsorted(self.offsets, descents), len(self.offsets) - 1)
+            if (self.offsets[places] != descents).any():
+                raise ValueError("items must be strictly ascending within each user")
+            release_pages(self.items)
 
     @classmethod
     def from_pairs(
@@ -245,9 +251,6 @@ class PreparedData:
 
         Raises `DataError` if the folder exists.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         path = Path(path)
         arrays: dict[str, NDArray[Any]] = {
             "offsets": self.train.offsets,
@@ -262,22 +265,14 @@ class PreparedData:
         with new_directory(path) as folder:
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
-            for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
-                pq.write_table(pa.table({f"{kind}_id": id_column(ids)}), folder / f"{kind}s.parquet")
-            write_json(
-                folder / "manifest.json",
-                {
-                    **self.manifest,
-                    "format_version": FORMAT_VERSION,
-                    "protocol": self.protocol,
-                    "n_users": self.n_users,
-                    "n_items": self.n_items,
-                    "n_train": len(self.train),
-                    "n_negatives": self.n_negatives,
-                    "history": self.history is not None,
-                    **({} if self.validation_items is None else {"validation": True}),
-                    "files": file_checksums(folder),
-                },
+            write_rest(
+                folder,
+                self.manifest,
+                self.user_ids,
+                self.item_ids,
+                protocol=self.protocol,
+                n_train=len(self.train),
+                n_negatives=self.n_negatives,
             )
         manifest = read_json(path / "manifest.json", format_version=FORMAT_VERSION)
         return replace(self, manifest=manifest, path=path, is_sample=False)
@@ -313,7 +308,6 @@ class PreparedData:
         ids = {f"{kind}_ids": read_ids(path / f"{kind}s.parquet") for kind in ("user", "item")}
         try:
             train = Interactions(offsets=arrays.pop("offsets"), items=arrays.pop("items"), n_items=n_items)
-            release_pages(train.items)
             return cls(train=train, **arrays, **ids, protocol=protocol, manifest=manifest, path=path)  # type: ignore[arg-type]
         except ValueError as error:
             raise DataError(f"{path} does not fit together: {error}; make it again") from None
@@ -324,6 +318,40 @@ class PreparedData:
             f"PreparedData({self.n_users:,} users x {self.n_items:,} items, {len(self.train):,} train positives"
             f"{where}; {self.protocol_label})"
         )
+
+
+def write_rest(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    user_ids: NDArray[Any],
+    item_ids: NDArray[Any],
+    *,
+    protocol: Protocol,
+    n_train: int,
+    n_negatives: int,
+) -> None:
+    """Write the ids and the manifest into a folder that holds the arrays of a prepared set and nothing else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for kind, ids in (("user", user_ids), ("item", item_ids)):
+        pq.write_table(pa.table({f"{kind}_id": id_column(ids)}), folder / f"{kind}s.parquet")
+    files = file_checksums(folder)
+    write_json(
+        folder / "manifest.json",
+        {
+            **manifest,
+            "format_version": FORMAT_VERSION,
+            "protocol": protocol,
+            "n_users": len(user_ids),
+            "n_items": len(item_ids),
+            "n_train": n_train,
+            "n_negatives": n_negatives,
+            "history": "history.npy" in files,
+            **({"validation": True} if "validation_items.npy" in files else {}),
+            "files": files,
+        },
+    )
 
 
 def id_column(ids: NDArray[Any]) -> Any:

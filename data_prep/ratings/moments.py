@@ -1,6 +1,6 @@
 """Times as dates: texts that are read as moments, and numbers that are told by their size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -83,11 +83,15 @@ def seconds_of(unit: str) -> float:
     return 1 / _UNITS[unit]
 
 
-def mixed_units(times: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, int]:
-    """Number of times by unit, where a column holds times of several; nothing where it does not."""
-    if not len(times) or times.max() < 900 * max(float(times.min()), 1):
+def mixed_units(blocks: Iterable[NDArray[np.int64] | NDArray[np.float64]]) -> dict[str, int]:
+    """Number of times by unit, where the blocks of a column hold times of several; nothing where they do not."""
+    extents = [(float(times.min()), float(times.max())) for times in blocks if len(times)]
+    if not extents or max(high for _, high in extents) < 900 * max(min(low for low, _ in extents), 1):
         return {}
-    counts = {unit: int(((times >= _EARLIEST * n) & (times < _LATEST * n)).sum()) for unit, n in _UNITS.items()}
+    counts = dict.fromkeys(_UNITS, 0)
+    for times in blocks:
+        for unit, n in _UNITS.items():
+            counts[unit] += int(((times >= _EARLIEST * n) & (times < _LATEST * n)).sum())
     counts = {unit: n for unit, n in counts.items() if n}
     return counts if len(counts) > 1 else {}
 

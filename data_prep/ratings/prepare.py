@@ -86,12 +86,19 @@ def prepare(
         order=order,
         validation=validation,
     )
+    return prepare_with(ratings, settings, source=source, reading=reading)
+
+
+def prepare_with(
+    ratings: Ratings, settings: "Settings", *, source: Mapping[str, Any], reading: Reading | None = None
+) -> PreparedData:
+    """`prepare` with its arguments as one value."""
     kept = settings.keep(ratings)
     rows = kept.rows(ratings.users, ratings.items)
     times = ratings.times[rows]
     is_constant = ratings.has_times and bool(times[0] == times[-1]) and bool(times.min() == times.max())
-    ordering = Ordering(order=order, has_times=ratings.has_times, is_constant=is_constant)
-    first, second = ordering.keys(times, slice(0, len(ratings)), rows, seed)
+    ordering = Ordering(order=settings.order, has_times=ratings.has_times, is_constant=is_constant)
+    first, second = ordering.keys(times, slice(0, len(ratings)), rows, settings.seed)
     part = settings.hold_out(
         numbers_of(kept.user_order, len(kept.users))[ratings.users[rows]],
         numbers_of(kept.item_order, len(kept.items))[ratings.items[rows]],
@@ -109,7 +116,7 @@ def prepare(
         validation_negatives=part.validation_negatives,
         user_ids=ratings.user_ids[kept.user_order],
         item_ids=ratings.item_ids[kept.item_order],
-        protocol=protocol,
+        protocol=settings.protocol,
         manifest=settings.manifest(
             kept,
             ordering,

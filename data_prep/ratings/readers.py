@@ -1,6 +1,7 @@
 """Ratings files of every common shape, told apart by what is in them, never by their names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -145,20 +146,10 @@ def _refuse_many_bad_rows(name: str, part: RoleTable, options: ReadOptions) -> N
 
 def count_positives(name: str, part: RoleTable, options: ReadOptions) -> ReadRatings:
     """Leave out the rows whose rating or event does not count, number the ids, and say what was understood."""
-    table, not_counted = part.table, {}
-    if options.events:
-        table = _with_events(name, table, options.events)
-        not_counted["other_events"] = len(part.table) - len(table)
-    if options.min_rating is not None:
-        n_before = len(table)
-        least = pa.scalar(float(np.float32(options.min_rating)), pa.float32())
-        table = table.filter(pc.fill_null(pc.greater_equal(table.column("rating"), least), False))
-        not_counted["below_min_rating"] = n_before - len(table)
-        if not len(table):
-            highest = pc.max(part.table.column("rating")).as_py()
-            found = "there is none" if highest is None else f"the highest is {highest:g}"
-            raise DataError(f"{name}: no row has a rating of {options.min_rating:g} ({found})")
-    times, has_times, unit = _times(table)
+    tally = Tally(name, options)
+    table = tally.positives(part.table)
+    tally.refuse_nothing()
+    times, has_times, unit = times_of(table)
     users, user_ids = number_column(table.column("user"))
     items, item_ids = number_column(table.column("item"))
     ratings = Ratings(
@@ -170,40 +161,107 @@ def count_positives(name: str, part: RoleTable, options: ReadOptions) -> ReadRat
         has_times=has_times,
         time_unit=unit,
     )
-    columns = {role: _column_reading(role, name, part.table.column(role), unit) for role, name in part.names.items()}
-    if part.layout is not None and part.layout.unread_event is not None:
-        event, example = part.layout.unread_event
-        columns["event"] = ColumnReading(name=event, example=example)
-    n_not_positive = 0
-    if "rating" in part.names and options.min_rating is None:
-        n_not_positive = pc.sum(pc.less_equal(part.table.column("rating"), 0)).as_py() or 0
-    reading = Reading(
-        format=part.format,
-        columns=columns,
-        n_rows=len(part.table),
-        separator=part.layout.separator if part.layout else None,
-        header=part.layout.has_header if part.layout else None,
-        n_bad_rows=part.n_bad_rows,
-        not_counted=not_counted,
-        n_not_positive=n_not_positive,
-        time_units=mixed_units(times) if unit is None else {},
-    )
-    return ReadRatings(ratings, reading)
+    return ReadRatings(ratings, tally.reading(part, mixed_units([times]) if unit is None else {}))
 
 
-def _with_events(name: str, table: pa.Table, events: Sequence[str]) -> pa.Table:
-    column = table.column("event").unify_dictionaries()
-    known = [text.strip() for text in column.chunk(0).dictionary.to_pylist()]
-    absent = [event for event in events if event not in known]
-    if absent:
-        shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
-        raise DataError(f"{name} has no event {absent[0]!r}; its events are {shown}")
-    wanted = np.array([text in events for text in known])
-    chosen = np.concatenate([wanted[chunk.indices.to_numpy()] for chunk in column.chunks])
-    return table.filter(pa.array(chosen))
+class Tally:
+    """What is found in a table that comes whole or in blocks: which rows count, how many do not, and what they hold."""
+
+    def __init__(self, name: str, options: ReadOptions) -> None:
+        self._name, self._options = name, options
+        self._n_rows = self._n_positives = self._n_not_positive = 0
+        self._not_counted: dict[str, int] = {}
+        self._events: dict[str, None] = {}
+        self._columns: dict[str, ColumnReading] = {}  # without names; of times the numbers
+        self._time_unit: str | None = None
+
+    def positives(self, table: pa.Table) -> pa.Table:
+        """The rows of a block whose rating and event count. Its columns are roles, of the types of `read_text`."""
+        options, whole = self._options, table
+        self._n_rows += len(table)
+        for role in table.column_names:
+            self._see(role, table.column(role))
+        if options.events:
+            table = self._with_events(table)
+            self._leave_out("other_events", len(whole) - len(table))
+        if options.min_rating is not None:
+            n_before = len(table)
+            least = pa.scalar(float(np.float32(options.min_rating)), pa.float32())
+            table = table.filter(pc.fill_null(pc.greater_equal(table.column("rating"), least), False))
+            self._leave_out("below_min_rating", n_before - len(table))
+        elif "rating" in whole.column_names:
+            self._n_not_positive += pc.sum(pc.less_equal(whole.column("rating"), 0)).as_py() or 0
+        self._n_positives += len(table)
+        return table
+
+    def refuse_nothing(self) -> None:
+        """Raise `DataError` if an event that was asked for never came, or if no row has the least rating."""
+        absent = [event for event in self._options.events if event not in self._events]
+        if absent:
+            known = list(self._events)
+            shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+            raise DataError(f"{self._name} has no event {absent[0]!r}; its events are {shown}")
+        if self._options.min_rating is not None and not self._n_positives:
+            highest = self._columns["rating"].high
+            found = "there is none" if highest is None else f"the highest is {highest:g}"
+            raise DataError(f"{self._name}: no row has a rating of {self._options.min_rating:g} ({found})")
+
+    def reading(self, part: RoleTable, time_units: Mapping[str, int]) -> Reading:
+        """What was understood, of a source that was read as ``part`` says; of times, by their units, how many."""
+        layout, columns = part.layout, {role: self._named(role, name) for role, name in part.names.items()}
+        if layout is not None and layout.unread_event is not None:
+            event, example = layout.unread_event
+            columns["event"] = ColumnReading(name=event, example=example)
+        return Reading(
+            format=part.format,
+            columns=columns,
+            n_rows=self._n_rows,
+            separator=layout.separator if layout else None,
+            header=layout.has_header if layout else None,
+            n_bad_rows=part.n_bad_rows,
+            not_counted=self._not_counted,
+            n_not_positive=self._n_not_positive,
+            time_units=time_units,
+        )
+
+    def _leave_out(self, reason: str, n_rows: int) -> None:
+        self._not_counted[reason] = self._not_counted.get(reason, 0) + n_rows
+
+    def _with_events(self, table: pa.Table) -> pa.Table:
+        column = table.column("event").unify_dictionaries()
+        known = [text.strip() for text in column.chunk(0).dictionary.to_pylist()]
+        self._events |= dict.fromkeys(known)
+        wanted = np.array([text in self._options.events for text in known], np.bool_)
+        chosen = np.concatenate([wanted[chunk.indices.to_numpy()] for chunk in column.chunks])
+        return table.filter(pa.array(chosen))
+
+    def _see(self, role: str, column: pa.ChunkedArray) -> None:
+        """Note the first value of a column, and its least and largest where it holds numbers."""
+        before, low, high = self._columns.get(role), None, None
+        if role in ("time", "rating"):
+            if pa.types.is_timestamp(column.type):
+                self._time_unit, values = "us", column.cast(pa.int64())
+            else:
+                values = column
+            extent = pc.min_max(values)
+            low, high = extent["min"].as_py(), extent["max"].as_py()
+        if before is None:
+            self._columns[role] = ColumnReading(name="", example=str(column[0].as_py()).strip(), low=low, high=high)
+        elif low is not None:
+            seen = [value for value in (before.low, before.high, low, high) if isinstance(value, (int, float))]
+            self._columns[role] = replace(before, low=min(seen), high=max(seen))
+
+    def _named(self, role: str, name: str) -> ColumnReading:
+        found = replace(self._columns[role], name=name)
+        low, high, unit = found.low, found.high, self._time_unit
+        if role != "time" or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+            return found
+        if unit or (unit_of(low) and unit_of(high)):
+            return replace(found, low=date_of(low, unit), high=date_of(high, unit))
+        return found
 
 
-def _times(table: pa.Table) -> tuple[NDArray[np.int64] | NDArray[np.float64], bool, str | None]:
+def times_of(table: pa.Table) -> tuple[NDArray[np.int64] | NDArray[np.float64], bool, str | None]:
     """The times of each row, whether there are any, and their unit if it is known."""
     if "time" not in table.column_names:
         return np.zeros(len(table), np.int64), False, None
@@ -211,14 +269,3 @@ def _times(table: pa.Table) -> tuple[NDArray[np.int64] | NDArray[np.float64], bo
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.int64()).to_numpy(), True, "us"
     return column.to_numpy(), True, None
-
-
-def _column_reading(role: str, name: str, column: pa.ChunkedArray, unit: str | None) -> ColumnReading:
-    example = str(column[0].as_py()).strip()
-    if role in ("user", "item", "event"):
-        return ColumnReading(name=name, example=example)
-    extent = pc.min_max(column.cast(pa.int64()) if role == "time" and unit else column)
-    low, high = extent["min"].as_py(), extent["max"].as_py()
-    if role == "time" and (unit or (unit_of(low) and unit_of(high))):
-        return ColumnReading(name=name, example=example, low=date_of(low, unit), high=date_of(high, unit))
-    return ColumnReading(name=name, example=example, low=low, high=high)

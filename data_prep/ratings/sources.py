@@ -1,6 +1,6 @@
 """Ratings by name: known data sets, files and synthetic ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from data_prep.ratings.archives import files_of
 from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.download import KNOWN_DATASETS, fetch
 from data_prep.ratings.readers import ReadRatings, read_files
+from data_prep.ratings.streamed_reading import StreamedRatings
 from data_prep.ratings.synthetic import synthesize
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
@@ -24,7 +25,8 @@ def read_source(
     synthetic: Mapping[str, Any],
     cache: Path | None,
     progress: bool,
-) -> tuple[ReadRatings, dict[str, Any]]:
+    read_paths: Callable[[Sequence[Path], ReadOptions | None], ReadRatings | StreamedRatings] = read_files,
+) -> tuple[ReadRatings | StreamedRatings, dict[str, Any]]:
     """Return the ratings and where they came from. Base names only: the same file gives the same manifest.
 
     Args:
@@ -35,17 +37,18 @@ def read_source(
         synthetic: arguments of `data_prep.ratings.synthetic.synthesize`, without the seed.
         cache: where downloads are kept, or None for the usual place.
         progress: show a progress bar.
+        read_paths: reads files: in memory, or as `data_prep.ratings.memory_limit.read_within` decides.
 
     Raises `DataError` if a path is none of these, or cannot be read.
     """
     source = paths[0] if len(paths) == 1 else ""
     if source == SYNTHETIC:
-        read = ReadRatings(synthesize(**synthetic, seed=seed), None)
-        return read, {"name": SYNTHETIC, **synthetic, "seed": seed}
+        made = ReadRatings(synthesize(**synthetic, seed=seed), None)
+        return made, {"name": SYNTHETIC, **synthetic, "seed": seed}
     if source in KNOWN_DATASETS:
         dataset = KNOWN_DATASETS[source]
         path = fetch(dataset, cache=cache, progress=progress) if source_file is None else source_file
-        read = read_files([path], options)
+        read = read_paths([path], options)
         digest = file_sha256(path)
         origin: dict[str, Any] = {
             "name": source,
@@ -65,7 +68,7 @@ def read_source(
             raise DataError(
                 f"{str(path)!r} is neither a file nor a known data set; known: {', '.join(KNOWN_DATASETS)}, {SYNTHETIC}"
             )
-    read = read_files([Path(path) for path in paths], options)
+    read = read_paths([Path(path) for path in paths], options)
     files = [
         {"name": file.name, "sha256": file_sha256(file)}
         for path in map(Path, paths)

@@ -1,6 +1,8 @@
 """Columns of a delimited text file as arrow arrays."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,13 +46,47 @@ def read_text(source: Source, layout: TextLayout) -> pa.Table:
             raise _spoilt(source, layout, " ".join(str(error).split())) from None
     if not len(table):
         raise _without_rows(source, layout)
+    return _complete(source, table, layout, _spoilt)
+
+
+def text_blocks(source: Source, layout: TextLayout, number_type: pa.DataType, n_rows: int) -> Iterator[pa.Table]:
+    """The table of `read_text` in blocks of about ``n_rows`` rows, its numbers all of one type: int64 or float64.
+
+    Raises `pyarrow.ArrowInvalid` where a value is no such number or a line cannot be read, and `DataError` for a
+    missing value or if the file has no rows.
+    """
+
+    def spoilt(source: Source, layout: TextLayout, otherwise: str) -> DataError:
+        return DataError(f"{source}: {first_fault(source, layout) or otherwise}")
+
+    batches: list[pa.RecordBatch] = []
+    n_held = n_seen = 0
+    with contextlib.ExitStack() as stack:
+        stream, names, options = _opened(stack, source, layout, number_type, None)
+        reader = stack.enter_context(pyarrow.csv.open_csv(stream, **options))
+        for batch in reader:
+            batches.append(batch)
+            n_held += len(batch)
+            if n_held >= n_rows:
+                yield _complete(source, _renamed(pa.Table.from_batches(batches), names), layout, spoilt)
+                n_seen, n_held, batches = n_seen + n_held, 0, []
+    if n_held:
+        yield _complete(source, _renamed(pa.Table.from_batches(batches), names), layout, spoilt)
+    elif not n_seen:
+        raise _without_rows(source, layout)
+
+
+def _complete(
+    source: Source, table: pa.Table, layout: TextLayout, spoilt: Callable[[Source, TextLayout, str], DataError]
+) -> pa.Table:
+    """A table without missing values, texts of dates read; what ``spoilt`` makes is raised where that cannot be."""
     for name, (_, kind) in layout.columns.items():
         if kind in ("id", "integer", "number", "moment") and not _is_complete(table.column(name)):
-            raise _spoilt(source, layout, "it holds a missing value")
+            raise spoilt(source, layout, "it holds a missing value")
         if kind == "moment":
             place, moments = table.column_names.index(name), _moments(source, table.column(name), layout)
             if moments.null_count:
-                raise _spoilt(source, layout, "it holds a date in another format")
+                raise spoilt(source, layout, "it holds a date in another format")
             table = table.set_column(place, name, moments)
     return table
 
@@ -96,6 +132,23 @@ def _parse(
     source: Source, layout: TextLayout, number_type: pa.DataType | None, skipped: list[int] | None = None
 ) -> pa.Table:
     """Parse with numbers of a type. With None all is text, rows of another length go to ``skipped``, gaps remain."""
+    with contextlib.ExitStack() as stack:
+        stream, names, options = _opened(stack, source, layout, number_type, skipped)
+        return _renamed(pyarrow.csv.read_csv(stream, **options), names)
+
+
+def _renamed(table: pa.Table, names: dict[str, str]) -> pa.Table:
+    return table.select(list(names)).rename_columns(list(names.values()))
+
+
+def _opened(
+    stack: contextlib.ExitStack,
+    source: Source,
+    layout: TextLayout,
+    number_type: pa.DataType | None,
+    skipped: list[int] | None,
+) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """The bytes of a text, what its parsed columns that are wanted are to be called, and arrow's options."""
     text = pa.dictionary(pa.int32(), pa.string())
     types = {"id": text, "moment": text, "event": text, "integer": pa.int64(), "value": pa.float32()}
     names = [f"column {position}" for position in range(layout.n_columns)]
@@ -117,36 +170,34 @@ def _parse(
         skipped.append(1)
         return "skip"
 
-    with contextlib.ExitStack() as stack:
-        # A plain file is read by arrow itself, small ones in this thread: a thread of arrow's that lets go of Python's
-        # stream when the interpreter ends already would abort it.
-        stream = stack.enter_context(pa.OSFile(str(source.path)) if source.is_plain else source.open())
-        table = pyarrow.csv.read_csv(
-            stream,
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=names,
-                skip_rows=layout.n_header_lines,
-                block_size=_BLOCK_BYTES,
-                use_threads=source.path.stat().st_size > _SMALL_BYTES,
-            ),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=layout.separator[0],
-                quote_char='"' if layout.quoted else False,
-                escape_char="\\" if layout.escaped else False,
-                newlines_in_values=layout.quoted,
-                invalid_row_handler=of_another_length,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=[*wanted, *gaps],
-                column_types={**wanted, **gaps},
-                null_values=list(MISSING),
-                decimal_point="," if layout.decimal_comma else ".",
-                strings_can_be_null=False,
-                check_utf8=number_type is not None,
-            ),
-        )
-    columns = list(wanted) if number_type is not None else [*wanted, *gaps]
-    return table.select(columns).rename_columns([*layout.columns, *columns[len(wanted) :]])
+    # A plain file is read by arrow itself, small ones in this thread: a thread of arrow's that lets go of Python's
+    # stream when the interpreter ends already would abort it.
+    stream = stack.enter_context(pa.OSFile(str(source.path)) if source.is_plain else source.open())
+    options = {
+        "read_options": pyarrow.csv.ReadOptions(
+            column_names=names,
+            skip_rows=layout.n_header_lines,
+            block_size=_BLOCK_BYTES,
+            use_threads=source.path.stat().st_size > _SMALL_BYTES,
+        ),
+        "parse_options": pyarrow.csv.ParseOptions(
+            delimiter=layout.separator[0],
+            quote_char='"' if layout.quoted else False,
+            escape_char="\\" if layout.escaped else False,
+            newlines_in_values=layout.quoted,
+            invalid_row_handler=of_another_length,
+        ),
+        "convert_options": pyarrow.csv.ConvertOptions(
+            include_columns=[*wanted, *gaps],
+            column_types={**wanted, **gaps},
+            null_values=list(MISSING),
+            decimal_point="," if layout.decimal_comma else ".",
+            strings_can_be_null=False,
+            check_utf8=number_type is not None,
+        ),
+    }
+    columns = {} if number_type is not None else {name: name for name in gaps}
+    return stream, dict(zip(wanted, layout.columns, strict=True)) | columns, options
 
 
 def _moments(source: Source, column: pa.ChunkedArray, layout: TextLayout) -> pa.ChunkedArray:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ SAMPLE_BYTES = 1 << 16
 
 _JSON_BLOCK_BYTES = 1 << 24
 _SMALL_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20
 _SKIP = "; correct the rows, or leave such rows out with skip_bad_rows="
 
 Choice = Callable[[list[str]], dict[str, str]]
@@ -55,8 +56,7 @@ def read_typed(source: Source, kind: str, sample: bytes, choose: Choice) -> tupl
             data = pa.OSFile(str(source.path)) if source.is_plain else pa.BufferReader(source.read())
             names, table = (_read_parquet if kind == "parquet" else _read_arrow)(data, choose)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{source} is a truncated or damaged {kind} file ({reason}); fetch it again") from None
+        raise damaged(source, kind, error) from None
     return table, names
 
 
@@ -163,6 +163,39 @@ def _read_parquet(data: pa.NativeFile, choose: Choice) -> tuple[dict[str, str], 
     leaves = _leaves(file.schema_arrow)
     roles = choose(_names(file.schema_arrow, leaves))
     return roles, _by_role(file.read(list({leaves[name][0]: None for name in roles.values()})), roles, leaves)
+
+
+def parquet_columns(source: Source, choose: Choice) -> tuple[dict[str, str], dict[str, pa.DataType], int]:
+    """What a plain Parquet file calls the columns that ``choose`` finds, their types by role, and its number of rows.
+
+    Raises `DataError` for a damaged file.
+    """
+    try:
+        with pyarrow.parquet.ParquetFile(source.path) as file:
+            schema, n_rows = file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(source, "parquet", error) from None
+    leaves = _leaves(schema)
+    roles = choose(_names(schema, leaves))
+    empty = _by_role(schema.empty_table(), roles, leaves)
+    return roles, {role: empty.schema.field(role).type for role in roles}, n_rows
+
+
+def parquet_blocks(source: Source, roles: dict[str, str], n_rows: int) -> Iterator[pa.Table]:
+    """The columns of a plain Parquet file by role, in blocks of ``n_rows`` rows. Raises `DataError` if it is damaged."""
+    try:
+        with pyarrow.parquet.ParquetFile(source.path, buffer_size=_BUFFER_BYTES) as file:
+            leaves = _leaves(file.schema_arrow)
+            for batch in file.iter_batches(n_rows, columns=list({leaves[name][0]: None for name in roles.values()})):
+                yield _by_role(pa.Table.from_batches([batch]), roles, leaves)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(source, "parquet", error) from None
+
+
+def damaged(source: Source, kind: str, error: Exception) -> DataError:
+    """What is said of a typed file that cannot be read."""
+    reason = " ".join(str(error).split())
+    return DataError(f"{source} is a truncated or damaged {kind} file ({reason}); fetch it again")
 
 
 def _read_arrow(data: pa.NativeFile, choose: Choice) -> tuple[dict[str, str], pa.Table]:

@@ -17,6 +17,15 @@ def _words(_context: click.Context, _option: click.Parameter, text: str | None) 
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
+def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    from data_prep.ratings.memory_limit import bytes_of
+
+    try:
+        return None if text is None else bytes_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
@@ -67,6 +76,12 @@ def _words(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--items", "n_items", type=int, help="Number of synthetic items.")
 @click.option("--interactions", "n_interactions", type=int, help="Number of synthetic interactions.")
 @click.option("--in-order", type=float, help="Share of each synthetic user's items that follow a planted order.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=_size,
+    help="Memory to take, e.g. 4GB or 500MB; larger files are prepared in parts on disk.  [default: what is available]",
+)
 @THREADS_OPTION
 @JSON_OPTION
 def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) -> None:
@@ -83,6 +98,7 @@ def prepare(sources: tuple[str, ...], as_json: bool, out: Path, **options: Any) 
       ppt-ncf prepare ml-1m --out ml-1m
       ppt-ncf prepare ratings.csv.gz --out mine --negatives 99
       ppt-ncf prepare clicks.tsv --no-header --user-column 1 --item-column 3 --out mine
+      ppt-ncf prepare clicks.parquet --memory 4GB --out large
       ppt-ncf prepare train.csv --test test.csv --out own --negatives 99
       ppt-ncf prepare synthetic --users 1000 --items 2000 --interactions 80000 --out sample
       ppt-ncf prepare synthetic --in-order 0.8 --out ordered

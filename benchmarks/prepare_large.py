@@ -1,0 +1,141 @@
+"""Preparing a log that is larger than memory: seconds of `ppt-ncf prepare --memory`, its peak and its disk.
+
+    python -m benchmarks.prepare_large
+
+The log is a csv of clicks in the order of time, so that each user's rows are spread over all of it, with repeated pairs
+and users of too few rows. Peaks are those that the operating system keeps of the process. ``limit`` also forbids the
+process more private memory than it was told to take (RLIMIT_DATA). Files of the smaller size are compared byte for byte
+with what is prepared in memory.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.provenance import document
+
+CHUNK_ROWS = 5_000_000
+ROWS_A_USER, USERS_AN_ITEM = 144, 5.2  # of MovieLens-20M
+
+
+def write_log(path: Path, n_rows: int) -> None:
+    """Write a csv of ``n_rows`` clicks, a chunk at a time: users of lognormal activity, items by Zipf's law."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.csv
+
+    rng = np.random.default_rng(0)
+    n_users = n_rows // ROWS_A_USER
+    n_items = max(int(n_users / USERS_AN_ITEM), 2_000)
+    activity = np.cumsum(rng.lognormal(sigma=1.2, size=n_users))
+    popularity = np.cumsum((np.arange(n_items) + 1 + n_items / 100) ** -1.1)
+    user_ids, item_ids = rng.permutation(n_users) + 1, rng.permutation(n_items) + 1
+    schema = pa.schema({name: pa.int64() for name in ("user_id", "item_id", "timestamp")})
+    options = pyarrow.csv.WriteOptions(quoting_header="none")
+    with pyarrow.csv.CSVWriter(path, schema, write_options=options) as writer:
+        for first in range(0, n_rows, CHUNK_ROWS):
+            n = min(CHUNK_ROWS, n_rows - first)
+            users = user_ids[np.searchsorted(activity, rng.random(n) * activity[-1])]
+            items = item_ids[np.searchsorted(popularity, rng.random(n) * popularity[-1])]
+            times = 1_600_000_000 + (first + np.arange(n)) // 4  # four clicks a second
+            writer.write_table(pa.table([users, items, times], schema=schema))
+
+
+def disk_bytes(folder: Path) -> int:
+    """What lies in a folder now; files may vanish meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(place) / name).stat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def measure(source: Path, out: Path, *options: str, limit: int | None = None) -> dict[str, Any]:
+    """Prepare a set: seconds, peak memory and the most that lay beside the source in MB."""
+    command = [sys.executable, "-m", "ppt_commands", "prepare", str(source), "--out", str(out), *options]
+    most, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            most[0] = max(most[0], disk_bytes(out.parent))
+
+    def limited() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    try:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=limited) as child:
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+    finally:
+        ended.set()
+        watcher.join()
+    if child.returncode:
+        raise click.ClickException(f"{' '.join(command)} ended with exit code {child.returncode}")
+    return {
+        "seconds": seconds,
+        "peak MB": usage.ru_maxrss * 1024 / 1e6,
+        "disk MB": max(most[0], disk_bytes(out.parent)) / 1e6,
+    }
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files: by their manifests, which name the SHA-256 of each."""
+    return (one / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
+
+
+@click.command()
+@click.option("--rows", default=200_000_000, show_default=True, help="Of the large log.")
+@click.option("--small", default=20_000_000, show_default=True, help="Rows of the log that is prepared in memory, too.")
+@click.option("--memory", default="4GB", show_default=True, help="What the large log is prepared within.")
+@click.option("--small-memory", default="1GB", show_default=True, help="What the small log is prepared within.")
+@click.option("--negatives", default=999, show_default=True, help="Of each user.")
+@click.option("--json", "as_json", is_flag=True)
+def main(rows: int, small: int, memory: str, small_memory: str, negatives: int, as_json: bool) -> None:
+    """Measure and print the rows."""
+    from data_prep.ratings.memory_limit import bytes_of
+
+    results: list[dict[str, Any]] = []
+
+    def note(source: Path, out: Path, n_rows: int, *options: str, limit: int | None = None) -> None:
+        found = measure(source, out, "--negatives", str(negatives), *options, limit=limit)
+        row = " ".join(["ppt-ncf prepare", *options])
+        results.append({"row": row, "rows": n_rows, "csv MB": source.stat().st_size / 1e6, **found})
+        if not as_json:
+            click.echo(results[-1])
+
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "log.csv"
+        outputs = Path(name) / "outputs"
+        if small:
+            write_log(source, small)
+            note(source, outputs / "whole" / "set", small)
+            note(source, outputs / "parts" / "set", small, "--memory", small_memory, limit=bytes_of(small_memory))
+            if not same_bytes(outputs / "whole" / "set", outputs / "parts" / "set"):
+                raise click.ClickException("the two sets differ")
+            shutil.rmtree(outputs)
+        if rows:
+            write_log(source, rows)
+            note(source, outputs / "large" / "set", rows, "--memory", memory, limit=bytes_of(memory))
+    if as_json:
+        click.echo(document(results))
+
+
+if __name__ == "__main__":
+    main()
