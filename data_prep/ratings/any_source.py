@@ -17,6 +17,7 @@ from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings.own_split import prepare_own
 from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, Order, Settings, prepare, prepare_with
 from data_prep.ratings.raw_ratings import Ratings
+from data_prep.ratings.readers import ReadRatings, read_files
 from data_prep.ratings.remarks import warnings_of
 from data_prep.ratings.sources import SYNTHETIC, read_source
 from data_prep.ratings.streamed import prepare_stored
@@ -35,6 +36,7 @@ def sample() -> PreparedData:
         synthetic=SAMPLE,
         cache=None,
         progress=False,
+        read_paths=read_files,
     )
     return replace(prepare(read.ratings, source=origin), is_sample=True)
 
@@ -146,6 +148,7 @@ def prepare_source(
     else:
         limit = None if memory is None else bytes_of(memory)
         with contextlib.ExitStack() as stack:
+            read: ReadRatings | StreamedRatings
             if not paths:
                 read, origin = read_object(source, options), {"name": type(source).__name__}
             else:
@@ -199,7 +202,7 @@ def _beside(stack: contextlib.ExitStack, out: Path) -> Path:
 
 
 def _note(manifest: dict[str, Any], n_users: int, options: ReadOptions, found: list[str]) -> None:
-    """Complete a manifest by what counted as a positive and by warnings, which are said, too: those found and others."""
+    """Complete a manifest by what counted as a positive and by warnings, found before or now, which are said, too."""
     if options.min_rating is not None or options.events:
         manifest.update(min_rating=options.min_rating, events=list(options.events))
     found += warnings_of(manifest, n_users=n_users)
@@ -232,7 +235,16 @@ def _read_test(test: Any, options: ReadOptions) -> tuple[Ratings, dict[str, Any]
     paths = _paths(test)
     if not paths:
         return read_object(test, options).ratings, {"name": type(test).__name__}
-    read, origin = read_source(paths, options, seed=0, source_file=None, synthetic=SAMPLE, cache=None, progress=False)
+    read, origin = read_source(
+        paths,
+        options,
+        seed=0,
+        source_file=None,
+        synthetic=SAMPLE,
+        cache=None,
+        progress=False,
+        read_paths=read_files,
+    )
     return read.ratings, origin
 
 

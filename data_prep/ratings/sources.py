@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.ratings.archives import files_of
 from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.download import KNOWN_DATASETS, fetch
-from data_prep.ratings.readers import ReadRatings, read_files
+from data_prep.ratings.readers import ReadRatings
 from data_prep.ratings.streamed_reading import StreamedRatings
 from data_prep.ratings.synthetic import synthesize
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
 
 SYNTHETIC = "synthetic"
+Found = TypeVar("Found", bound=ReadRatings | StreamedRatings)
 
 
 def read_source(
@@ -25,8 +26,8 @@ def read_source(
     synthetic: Mapping[str, Any],
     cache: Path | None,
     progress: bool,
-    read_paths: Callable[[Sequence[Path], ReadOptions | None], ReadRatings | StreamedRatings] = read_files,
-) -> tuple[ReadRatings | StreamedRatings, dict[str, Any]]:
+    read_paths: Callable[[Sequence[Path], ReadOptions | None], Found],
+) -> tuple[ReadRatings | Found, dict[str, Any]]:
     """Return the ratings and where they came from. Base names only: the same file gives the same manifest.
 
     Args:
@@ -37,7 +38,7 @@ def read_source(
         synthetic: arguments of `data_prep.ratings.synthetic.synthesize`, without the seed.
         cache: where downloads are kept, or None for the usual place.
         progress: show a progress bar.
-        read_paths: reads files: in memory, or as `data_prep.ratings.memory_limit.read_within` decides.
+        read_paths: reads files: `data_prep.ratings.readers.read_files`, or another, which may leave rows on disk.
 
     Raises `DataError` if a path is none of these, or cannot be read.
     """

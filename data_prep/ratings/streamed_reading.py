@@ -216,9 +216,9 @@ class _Numbers:
             raise DataError(
                 f"{name}: some files hold integers and others strings for {self._role} ids; convert the ones"
             )
-        numbers = pc.index_in(ids, value_set=self._ids)
-        is_new = pc.is_null(numbers)
-        numbers = pc.fill_null(numbers, -1).to_numpy(zero_copy_only=False).copy()
+        places = pc.index_in(ids, value_set=self._ids)
+        is_new = pc.is_null(places)
+        numbers: NDArray[np.int32] = np.array(pc.fill_null(places, -1), np.int32)
         n_new = pc.sum(is_new).as_py()
         numbers[is_new.to_numpy(zero_copy_only=False)] = np.arange(len(self._ids), len(self._ids) + n_new)
         self._ids = pa.concat_arrays([self._ids, ids.filter(is_new)])
@@ -241,7 +241,7 @@ def _open(source: Source, options: ReadOptions) -> _Part:
 
 
 def _text_part(source: Source, layout: TextLayout) -> _Part:
-    names = {role: layout.names[layout.columns[role][0]] for role in ROLES if role in layout.columns}
+    names: dict[str, str] = {role: layout.names[layout.columns[role][0]] for role in ROLES if role in layout.columns}
     return _Part(source, names, "text", layout, partial(text_blocks, source, layout))
 
 

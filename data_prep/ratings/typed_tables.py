@@ -182,7 +182,7 @@ def parquet_columns(source: Source, choose: Choice) -> tuple[dict[str, str], dic
 
 
 def parquet_blocks(source: Source, roles: dict[str, str], n_rows: int) -> Iterator[pa.Table]:
-    """The columns of a plain Parquet file by role, in blocks of ``n_rows`` rows. Raises `DataError` if it is damaged."""
+    """The columns of a plain Parquet file by role, ``n_rows`` at a time. Raises `DataError` if it is damaged."""
     try:
         with pyarrow.parquet.ParquetFile(source.path, buffer_size=_BUFFER_BYTES) as file:
             leaves = _leaves(file.schema_arrow)
