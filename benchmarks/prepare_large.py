@@ -50,6 +50,15 @@ def write_log(path: Path, n_rows: int) -> None:
             writer.write_table(pa.table([users, items, times], schema=schema))
 
 
+def log_of(n_rows: int, folder: Path) -> Path:
+    """The log of ``n_rows`` in a folder, written unless it is there."""
+    path = folder / f"log-{n_rows}.csv"
+    if not path.exists():
+        write_log(path.with_suffix(".partial"), n_rows)
+        path.with_suffix(".partial").rename(path)
+    return path
+
+
 def disk_bytes(folder: Path) -> int:
     """What lies in a folder now; files may vanish meanwhile."""
     total = 0
@@ -105,9 +114,12 @@ def same_bytes(one: Path, other: Path) -> bool:
 @click.option("--small", default=20_000_000, show_default=True, help="Rows of the log that is prepared in memory, too.")
 @click.option("--memory", default="4GB", show_default=True, help="What the large log is prepared within.")
 @click.option("--small-memory", default="1GB", show_default=True, help="What the small log is prepared within.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where logs are kept for a next time; else nowhere.")
 @click.option("--negatives", default=999, show_default=True, help="Of each user.")
 @click.option("--json", "as_json", is_flag=True)
-def main(rows: int, small: int, memory: str, small_memory: str, negatives: int, as_json: bool) -> None:
+def main(
+    rows: int, small: int, memory: str, small_memory: str, folder: Path | None, negatives: int, as_json: bool
+) -> None:
     """Measure and print the rows."""
     from data_prep.ratings.memory_limit import bytes_of
 
@@ -120,19 +132,17 @@ def main(rows: int, small: int, memory: str, small_memory: str, negatives: int, 
         if not as_json:
             click.echo(results[-1])
 
-    with tempfile.TemporaryDirectory() as name:
-        source = Path(name) / "log.csv"
-        outputs = Path(name) / "outputs"
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        outputs, logs = Path(name) / "outputs", folder or Path(name)
         if small:
-            write_log(source, small)
+            source = log_of(small, logs)
             note(source, outputs / "whole" / "set", small)
             note(source, outputs / "parts" / "set", small, "--memory", small_memory, limit=bytes_of(small_memory))
             if not same_bytes(outputs / "whole" / "set", outputs / "parts" / "set"):
                 raise click.ClickException("the two sets differ")
             shutil.rmtree(outputs)
         if rows:
-            write_log(source, rows)
-            note(source, outputs / "large" / "set", rows, "--memory", memory, limit=bytes_of(memory))
+            note(log_of(rows, logs), outputs / "large" / "set", rows, "--memory", memory, limit=bytes_of(memory))
     if as_json:
         click.echo(document(results))
 

@@ -1,7 +1,6 @@
-import contextlib
 import gzip
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,9 @@ from ppt_commands.programs import main
 from ppt_core.errors import DataError
 
 Table = list[tuple[Any, Any, Any, Any, Any]]
+# What the rows below are said to be is said of the whole, too: it stands in the manifests that are compared.
+pytestmark = pytest.mark.filterwarnings("ignore::ppt_core.errors.DataWarning")
+
 BLOCK_BYTES = 400  # of a csv: some twenty rows
 OPTIONS: dict[str, Any] = {"min_ratings": 3, "n_negatives": 2, "progress": False}
 
@@ -64,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def in_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Make every file seem too large, and read and prepare in parts that are small."""
 
     def begin() -> None:
@@ -73,7 +75,7 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
         monkeypatch.setattr(text_tables, "_BLOCK_BYTES", BLOCK_BYTES)
         monkeypatch.setattr(interactions, "_CHECKED_ITEMS", 10)
 
-    yield begin
+    return begin
 
 
 def both(tmp_path: Path, in_parts: Callable[[], None], source: Any, **options: Any) -> PreparedData:
@@ -87,6 +89,14 @@ def both(tmp_path: Path, in_parts: Callable[[], None], source: Any, **options: A
     assert parts.manifest == whole.manifest
     np.testing.assert_array_equal(parts.user_ids, whole.user_ids)
     return parts
+
+
+def prepared_or_said(act: Callable[[], Any]) -> Any:
+    """What is made, or what the error says."""
+    try:
+        return act()
+    except DataError as error:
+        return str(error)
 
 
 def table_of(table: Table, **types: pa.DataType) -> pa.Table:
@@ -118,8 +128,7 @@ class TestTheSameBytes:
     @pytest.mark.parametrize("shape", TEXTS)
     def test_texts(self, tmp_path: Path, in_parts: Callable[[], None], shape: str) -> None:
         (tmp_path / "r.csv").write_text(TEXTS[shape])
-        with pytest.warns() if shape in ("units", "constant times") else contextlib.nullcontext():
-            data = both(tmp_path, in_parts, str(tmp_path / "r.csv"))
+        data = both(tmp_path, in_parts, str(tmp_path / "r.csv"))
         assert len(data.train) > 50
         if shape == "one and 1.0":
             assert data.user_ids.dtype == np.int64
@@ -132,20 +141,19 @@ class TestTheSameBytes:
             {"order": "file"},
             {"order": "random", "seed": 3},
             {"order": "random", "validation": True, "protocol": "mlperf"},
-            {"min_item_ratings": 8, "min_ratings": 6},
-            {"min_item_ratings": 12, "validation": True},
-            {"n_negatives": 15},
+            {"min_item_ratings": 5, "min_ratings": 4, "n_negatives": 1},
+            {"min_item_ratings": 4, "validation": True},
+            {"n_negatives": 21},
             {"min_rating": 3},
             {"events": "b", "min_rating": 2},
             {"min_ratings": 1},
         ],
     )
     @pytest.mark.parametrize("shape", ["integers", "no times"])
-    @pytest.mark.filterwarnings("ignore:.* users with nearly all items", "ignore:.*held-out items are in no train")
     def test_options(self, tmp_path: Path, in_parts: Callable[[], None], options: dict[str, Any], shape: str) -> None:
         (tmp_path / "r.csv").write_text(TEXTS[shape])
         data = both(tmp_path, in_parts, str(tmp_path / "r.csv"), **options)
-        if "n_negatives" in options and options["n_negatives"] == 15:
+        if "n_negatives" in options and options["n_negatives"] == 21:
             assert data.manifest["users_dropped"]["without_negatives"] > 0
         if "min_item_ratings" in options:
             assert data.manifest["rows_dropped"]["below_min_item_ratings"] > 0
@@ -184,8 +192,8 @@ class TestTheSameBytes:
 
     def test_a_copy_of_a_known_data_set(self, tmp_path: Path, in_parts: Callable[[], None]) -> None:
         (tmp_path / "copy.csv").write_text(TEXTS["integers"])
-        with pytest.warns(match=r"copy\.csv holds 245 ratings"):
-            both(tmp_path, in_parts, "ml-1m", source_file=tmp_path / "copy.csv")
+        data = both(tmp_path, in_parts, "ml-1m", source_file=tmp_path / "copy.csv")
+        assert any("copy.csv holds 245 ratings" in sentence for sentence in data.warnings)
 
     @settings(deadline=None, max_examples=60)
     @given(
@@ -230,17 +238,17 @@ class TestTheSameBytes:
             time_unit=None,
             block_rows=5,
         )
-        read = StreamedRatings(on_disk, None, folder, Room(5, 500))  # type: ignore[arg-type]
-        try:
-            whole = prepare(ratings, min_ratings=min_ratings, min_item_ratings=min_item_ratings, **arguments)
-        except DataError as error:
-            with pytest.raises(DataError) as caught:
-                prepare_stored(read, chosen, source={"name": "x"})
-            assert str(caught.value) == str(error)
+        whole = prepared_or_said(
+            lambda: prepare(ratings, min_ratings=min_ratings, min_item_ratings=min_item_ratings, **arguments)
+        )
+        (folder / "set").mkdir()
+        read = StreamedRatings(on_disk, None, folder / "set", Room(5, 500))  # type: ignore[arg-type]
+        parts = prepared_or_said(lambda: prepare_stored(read, chosen, source={"name": "x"}))
+        if isinstance(whole, str) or isinstance(parts, str):
+            assert parts == whole
             return
         whole.save(folder / "whole")
-        (folder / "set").mkdir()
-        prepare_stored(read._replace(folder=folder / "set"), chosen, source={"name": "x"}).write(folder / "set")
+        parts.write(folder / "set")
         assert contents(folder / "set") == contents(folder / "whole")
 
 
@@ -290,7 +298,7 @@ class TestWhatIsRefused:
 
     def test_synthetic_data(self, tmp_path: Path) -> None:
         sizes: dict[str, Any] = {"n_users": 10**5, "n_items": 10**4, "n_interactions": 10**8}
-        with pytest.raises(DataError, match="synthetic data may need .* memory= allows 1.0 GB, .* made in memory"):
+        with pytest.raises(DataError, match=r"synthetic data may need .* memory= allows 1\.0 GB, .* made in memory"):
             prepare_source("synthetic", tmp_path / "out", memory="1GB", **sizes)
 
     def test_without_a_limit_what_cannot_be_streamed_is_read_in_memory(
@@ -312,7 +320,7 @@ class TestMemory:
 
     @pytest.mark.parametrize("size", ["", "GB", "-4GB", "4XB", "much", "4 GB 2", "nan"])
     def test_what_is_no_size(self, size: str) -> None:
-        with pytest.raises(ValueError, match="must be a size such as 4GB, 500MB or 1.5GiB"):
+        with pytest.raises(ValueError, match="must be a size such as 4GB, 500MB or"):
             bytes_of(size)
 
     def test_the_least(self) -> None:
@@ -322,7 +330,7 @@ class TestMemory:
     def test_the_command_names_its_option(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["prepare", "x.csv", "--out", str(tmp_path / "o"), "--memory", "lots"])
         assert result.exit_code == 2
-        assert "--memory" in result.output and "4GB" in result.output
+        assert "Invalid value for '--memory': memory is 'lots'; it must be a size such as 4GB" in result.output
 
     def test_a_machine_has_some(self) -> None:
         found = available_bytes()

@@ -15,7 +15,7 @@ from data_prep.ratings.columns import ROLES, ReadOptions
 from data_prep.ratings.id_columns import ids_of_texts
 from data_prep.ratings.moments import mixed_units
 from data_prep.ratings.raw_ratings import Ids, number_ids
-from data_prep.ratings.readers import RoleTable, Tally
+from data_prep.ratings.readers import RoleTable, Tally, times_of
 from data_prep.ratings.reading import Reading
 from data_prep.ratings.stored_ratings import Room, StoredColumns, StoredRatings, TimesInBlocks
 from data_prep.ratings.text_layout import text_layout, without_ratings
@@ -157,16 +157,16 @@ def _store(
     try:
         for part in parts:
             for table in part.blocks(number_type, room.block_rows):
-                rows = tally.positives(table)
-                columns = {"user": users.of(name, rows.column("user")), "item": items.of(name, rows.column("item"))}
                 if has_times:
-                    times = rows.column("time")
-                    is_date = pa.types.is_timestamp(times.type)
+                    is_date = pa.types.is_timestamp(table.column("time").type)
                     if is_moment not in (None, is_date):
                         raise DataError(f"{name}: some files hold dates and others numbers for times; convert the ones")
                     is_moment = is_date
-                    times = times.cast(pa.int64() if is_date else number_type)
-                    columns["time"] = times.to_numpy()
+                    table = _with_times(table, table.column("time").type if is_date else number_type)
+                rows = tally.positives(table)
+                columns = {"user": users.of(name, rows.column("user")), "item": items.of(name, rows.column("item"))}
+                if has_times:
+                    columns["time"] = times_of(rows)[0]
                 stored.append(**columns)
                 del table, rows
         tally.refuse_nothing()
@@ -188,6 +188,10 @@ def _store(
     units = {} if is_moment or not has_times else mixed_units(TimesInBlocks(ratings))
     whole = RoleTable(pa.table({}), first.names, first.format, 0, first.layout)
     return StreamedRatings(ratings, tally.reading(whole, units), folder, room)
+
+
+def _with_times(table: pa.Table, kind: pa.DataType) -> pa.Table:
+    return table.set_column(table.column_names.index("time"), "time", table.column("time").cast(kind))
 
 
 class _Numbers:
