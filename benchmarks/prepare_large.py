@@ -24,6 +24,7 @@ import click
 from benchmarks.provenance import document
 
 CHUNK_ROWS = 5_000_000
+N_QUANTILES = 1 << 24
 ROWS_A_USER, USERS_AN_ITEM = 144, 5.2  # of MovieLens-20M
 
 
@@ -36,18 +37,25 @@ def write_log(path: Path, n_rows: int) -> None:
     rng = np.random.default_rng(0)
     n_users = n_rows // ROWS_A_USER
     n_items = max(int(n_users / USERS_AN_ITEM), 2_000)
-    activity = np.cumsum(rng.lognormal(sigma=1.2, size=n_users))
-    popularity = np.cumsum((np.arange(n_items) + 1 + n_items / 100) ** -1.1)
-    user_ids, item_ids = rng.permutation(n_users) + 1, rng.permutation(n_items) + 1
-    schema = pa.schema({name: pa.int64() for name in ("user_id", "item_id", "timestamp")})
+    users = quantiles(rng.permutation(n_users) + 1, rng.lognormal(sigma=1.2, size=n_users))
+    items = quantiles(rng.permutation(n_items) + 1, (np.arange(n_items) + 1 + n_items / 100) ** -1.1)
+    schema = pa.schema({"user_id": pa.int32(), "item_id": pa.int32(), "timestamp": pa.int64()})
     options = pyarrow.csv.WriteOptions(quoting_header="none")
     with pyarrow.csv.CSVWriter(path, schema, write_options=options) as writer:
         for first in range(0, n_rows, CHUNK_ROWS):
             n = min(CHUNK_ROWS, n_rows - first)
-            users = user_ids[np.searchsorted(activity, rng.random(n) * activity[-1])]
-            items = item_ids[np.searchsorted(popularity, rng.random(n) * popularity[-1])]
+            drawn = [table[rng.integers(len(table), size=n, dtype=np.int32)] for table in (users, items)]
             times = 1_600_000_000 + (first + np.arange(n)) // 4  # four clicks a second
-            writer.write_table(pa.table([users, items, times], schema=schema))
+            writer.write_table(pa.table([*drawn, times], schema=schema))
+
+
+def quantiles(ids: Any, weights: Any) -> Any:
+    """A table of ids, int32, in which each has its share of places: an entry drawn at random is an id by its weight."""
+    import numpy as np
+
+    sums = np.cumsum(weights)
+    places = (np.arange(N_QUANTILES) + 0.5) * (sums[-1] / N_QUANTILES)
+    return ids[np.searchsorted(sums, places)].astype(np.int32)
 
 
 def log_of(n_rows: int, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -164,7 +164,10 @@ def _store(
                     is_moment = is_date
                     table = _with_times(table, table.column("time").type if is_date else number_type)
                 rows = tally.positives(table)
-                columns = {"user": users.of(name, rows.column("user")), "item": items.of(name, rows.column("item"))}
+                columns: dict[str, NDArray[Any]] = {
+                    "user": users.of(name, rows.column("user")),
+                    "item": items.of(name, rows.column("item")),
+                }
                 if has_times:
                     columns["time"] = times_of(rows)[0]
                 stored.append(**columns)
