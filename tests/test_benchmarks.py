@@ -17,6 +17,7 @@ from benchmarks import (
     evaluate,
     hostile,
     prepare,
+    prepare_large,
     quality,
     recipe,
     retrieval,
@@ -142,6 +143,16 @@ def test_vision_step_prints_every_row() -> None:
 def test_evaluate_and_prepare_print_a_ratio() -> None:
     assert len(rows_of(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 4
     assert "ratio" in run(prepare.main, "--scale", "0.002")
+
+
+@pytest.mark.slow
+def test_preparing_in_parts_is_measured_beside_its_limit(tmp_path: Path) -> None:
+    limits = ["--memory", "500MB", "--small-memory", "500MB"]
+    options = ["--rows", "40000", "--small", "30000", *limits, "--negatives", "9"]
+    rows = json.loads(run(prepare_large.main, *options, "--folder", str(tmp_path), "--json"))["rows"]
+    assert [row["rows"] for row in rows] == [30_000, 30_000, 40_000]
+    assert all(0 < row["peak MB"] < 500 for row in rows[1:])
+    assert [file.name for file in tmp_path.iterdir()] == ["log-30000.csv", "log-40000.csv"]
 
 
 def test_conv_prints_every_shape() -> None:
