@@ -130,7 +130,7 @@ class MeanEmbedding(RowEmbedding):
 
         Gradients of rows are sparse once a `ncf_ppt.row_adam.RowAdam` owns the table.
         """
-        self.catch_up(input.clamp(min=0) if self.training else None)
+        self.catch_up(input if self.training else None)
         return weighted_means(self.weight, self.places, input, sparse=self._bring_up_to_date is not None)
 
     @torch.no_grad()

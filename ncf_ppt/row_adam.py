@@ -30,7 +30,7 @@ class RowEmbedding(nn.Embedding):
     _bring_up_to_date: Any = None
 
     def catch_up(self, rows: Tensor | None = None) -> None:
-        """Bring ``rows`` (any shape, repetitions allowed; default: all) up to date."""
+        """Bring ``rows`` (any shape, repetitions allowed, below 0 is none; default: all) up to date."""
         if self._bring_up_to_date is not None:
             self._bring_up_to_date(rows)
 
@@ -173,7 +173,7 @@ class RowAdam(torch.optim.Adam):
                 numbers, *self._arrays(weight), step, self._learning_rate, *group["betas"], group["eps"], self._moments
             )
         else:
-            asked = torch.arange(len(weight), device=weight.device) if rows is None else rows.reshape(-1)
+            asked = torch.arange(len(weight), device=weight.device) if rows is None else rows.reshape(-1).clamp(min=0)
             if self._device_moments is None or self._device_moments.device != weight.device:
                 self._device_moments = torch.from_numpy(self._moments).to(weight.device)
             row_steps.catch_up_rows(

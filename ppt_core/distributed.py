@@ -145,6 +145,14 @@ def join_world(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def n_restarts() -> tuple[int, int]:
+    """How often torchrun has started this training anew since a process died, and how often it may; else 0 and 0."""
+    if not dist.is_torchelastic_launched():
+        return 0, 0
+    done, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return done, most
+
+
 def _rows_of(parameter: nn.Parameter) -> int:
     if parameter.grad is None:
         return _NO_GRADIENT

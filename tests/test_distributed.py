@@ -1,8 +1,10 @@
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import ncf_ppt
 import ncf_ppt.batches
 import ncf_ppt.training
 import vision_ppt.training
@@ -25,6 +28,7 @@ from data_prep.ratings.sampling import Sampler
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.training import NCFTrainingConfig
 from ncf_ppt.warm_start import ALSStart
+from ppt_commands.training import run_folder
 from ppt_core.distributed import World, join_world
 from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
@@ -36,6 +40,7 @@ from vision_ppt.sampling import training_sampler
 from vision_ppt.training import VisionTrainingConfig
 
 ROOT = Path(__file__).parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 N_STEPS = 12
 # Without BatchNorm, whose statistics are each process's own, any number of processes computes the same.
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False)
@@ -61,6 +66,7 @@ def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
     )
 
 
+RESTARTED = {"epochs": 4, "eval_every": 0.25, "batch_size": 100, "factors": 4, "layers": (8, 8, 8, 4)}
 VISION = VisionTrainingConfig(iterations=3, batch_size=47, eval_every=0)  # 47 images, then 3
 
 
@@ -84,6 +90,11 @@ def samples(data: PreparedData, world: World) -> dict[str, Tensor]:
     found = {f"ncf {n}": torch.stack([t.float() for t in batch]).T for n, batch in enumerate(islice(ncf, N_STEPS))}
     found |= {f"vision {n}": batch.images for n, batch in enumerate(islice(vision, 4))}
     return found
+
+
+def environment() -> dict[str, str]:
+    """That of commands that torchrun starts by name: an environment need not be activated."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def save(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -129,6 +140,7 @@ def work(folder: Path) -> None:
         save(folder / f"samples{world.rank}.safetensors", samples(data, world))
         for name in NCF_TRAININGS:
             fit_ncf(data, folder / name, name, world=world)
+        ncf_ppt.fit(data, out=folder / "undisturbed", world=world, progress=False, **RESTARTED)
         fit_vision(folder / "vision", world=world)
         parameters: dict[str, Tensor] = {
             f"{n} {name}": p for n, net in enumerate(networks) for name, p in net.named_parameters()
@@ -154,11 +166,11 @@ def folder(tiny_data: PreparedData, tmp_path_factory: pytest.TempPathFactory) ->
     processes = []
     for rank in range(2):
         torchrun = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {name: str(value) for name, value in torchrun.items()} | {
+        given = {name: str(value) for name, value in torchrun.items()} | {
             "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"
         }  # fmt: skip
         command = [sys.executable, "-c", code, str(folder)]
-        processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE))
+        processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **given}, stderr=subprocess.PIPE))
     for process in processes:
         _, errors = process.communicate(timeout=170)
         assert process.returncode == 0, errors.decode()
@@ -237,14 +249,45 @@ def test_a_process_alone_needs_no_torchrun(monkeypatch: pytest.MonkeyPatch) -> N
         assert (world, world.agree(lambda: 7)) == (World(), 7)
 
 
+def test_a_killed_process_is_started_anew_and_ends_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in RESTARTED.items() if name != "layers"]
+    run = tmp_path / "run"
+    options += ["--layers=8,8,8,4", "--data", str(folder / "data"), "--out", str(run)]
+    command = [*TORCHRUN, "--max-restarts", "1", "--no-python", "ppt-ncf", "train", *options]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as torchrun:
+        while not (run / "checkpoint.safetensors").exists():
+            assert torchrun.poll() is None, torchrun.stderr and torchrun.stderr.read()
+            time.sleep(0.001)
+        children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+        victim = next(pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+        os.kill(int(victim), signal.SIGKILL)
+        _, errors = torchrun.communicate(timeout=120)
+    assert torchrun.returncode == 0, errors
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in (run / "mlperf.log").read_text().splitlines()]
+    assert [event["key"] for event in events].count("resumed") == 1
+    assert (run / "model.safetensors").read_bytes() == (folder / "undisturbed" / "model.safetensors").read_bytes()
+    metrics, undisturbed = (Run.open(path).metrics() for path in (run, folder / "undisturbed"))
+    for key in ("iterations", "hit_ratio", "ndcg", "loss"):
+        assert [line[key] for line in metrics] == [line[key] for line in undisturbed]
+
+
+@pytest.mark.parametrize(("restarts", "exists", "goes_on"), [(0, True, False), (1, True, True), (1, False, False)])
+def test_a_restarted_training_goes_on_with_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, exists: bool, goes_on: bool
+) -> None:
+    for name, value in {"RUN_ID": "test", "RESTART_COUNT": str(restarts), "MAX_RESTARTS": "3"}.items():
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    if exists:
+        (tmp_path / "config.json").touch()
+    assert run_folder(tmp_path, World(), resume=False) == (tmp_path, goes_on)
+    with pytest.raises(DataError, match="needs --out"):
+        run_folder(None, World(), resume=False)
+
+
 @pytest.mark.slow
 def test_torchrun_trains_from_the_command_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "ppt-vision"]
     options = ["train", "--iterations", "2", "--batch-size", "32", "--out", str(tmp_path / "run"), "--json"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an environment need not be activated
-    environment = {**os.environ, "PATH": path}
-    done = subprocess.run(
-        [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+    command = [*TORCHRUN, "--no-python", "ppt-vision", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["iterations"] == 2
     assert done.stderr.count("training into") == 1

@@ -125,7 +125,7 @@ def train(
     from ppt_core.distributed import join_world
 
     world = click.get_current_context().with_resource(join_world(device))
-    path = run_folder(out, world, resume=resume)
+    path, resume = run_folder(out, world, resume=resume)
     if init is not None and options["warm_start"] == "als":
         raise ValueError("--init and --warm-start als are two starts; leave one out")
     recipe = configs(**options)

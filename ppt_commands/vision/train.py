@@ -91,7 +91,7 @@ def train(
     from vision_ppt.fitting import fit
 
     world = click.get_current_context().with_resource(join_world(device))
-    path = run_folder(out, world, resume=resume)
+    path, resume = run_folder(out, world, resume=resume)
     if data is None and options["epochs"] is None:
         options["epochs"] = _SAMPLE_EPOCHS
     images = load_data(data, root=root)
