@@ -13,6 +13,7 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import _kernels
 from ncf_ppt.ranking import Ranks, Scorer
 from ncf_ppt.recommendation import score_catalogue, top_items
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 
 
@@ -55,7 +56,14 @@ class CatalogueRanks(Ranks):
         return {**super().metrics(k), **more}
 
 
-def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: int = 1 << 26) -> CatalogueRanks:
+def rank_catalogue(
+    score: Scorer,
+    data: PreparedData,
+    *,
+    k: int = 10,
+    memory: int = 1 << 26,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> CatalogueRanks:
     """Rank every user's held-out item among all items, the user's train positives and validation item left out.
 
     Args:
@@ -64,6 +72,7 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
         data: whose held-out items are ranked.
         k: length of the lists that coverage is counted in.
         memory: bytes of catalogue scores held at a time, one user's at least.
+        world: each of its processes ranks its share of the users, and all return the ranks of all.
 
     Raises:
         DataError: a score is NaN, which has no rank; the user is named.
@@ -71,30 +80,33 @@ def rank_catalogue(score: Scorer, data: PreparedData, *, k: int = 10, memory: in
     """
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
-    above, equal = np.empty(data.n_tested, np.int64), np.empty(data.n_tested, np.int64)
-    lists = np.empty((data.n_tested, min(k, data.n_items)), np.int32)
+    own = world.share(data.n_tested)
+    n_users = own.stop - own.start
+    above, equal = np.empty(n_users, np.int64), np.empty(n_users, np.int64)
+    lists = np.empty((n_users, min(k, data.n_items)), np.int32)
     known = data.known()
     n_rows = max(1, memory // (4 * data.n_items))
-    for start in range(0, data.n_tested, n_rows):
-        rows = slice(start, min(start + n_rows, data.n_tested))
-        users = np.arange(rows.start, rows.stop)
+    for start in range(own.start, own.stop, n_rows):
+        users = np.arange(start, min(start + n_rows, own.stop))
+        rows = slice(start - own.start, start - own.start + len(users))
+        test_items = data.test_items[users]
         scores = np.ascontiguousarray(score_catalogue(score, users, data.n_items), np.float32)
         if scores.shape != (len(users), data.n_items):
             raise ValueError(f"scores have shape {scores.shape}; {(len(users), data.n_items)} fits these data")
-        seen = known.items, known.offsets[rows], known.offsets[rows.start + 1 : rows.stop + 1]
+        seen = known.items, known.offsets[users], known.offsets[users + 1]
         is_nan = np.empty(len(users), np.bool_)
-        _kernels.count_above_and_equal_in_catalogue(
-            scores, *seen, data.test_items[rows], above[rows], equal[rows], is_nan
-        )
+        _kernels.count_above_and_equal_in_catalogue(scores, *seen, test_items, above[rows], equal[rows], is_nan)
         if is_nan.any():
             user_id = data.user_ids[users[is_nan.argmax()]]
             raise DataError(
                 f"the scores of user {user_id} hold NaN, so the held-out item has no rank; the model has diverged: "
                 "train it again with a lower learning rate"
             )
-        is_missed = scores[np.arange(len(users)), data.test_items[rows]] == -np.inf  # behind whatever has a score
+        is_missed = scores[np.arange(len(users)), test_items] == -np.inf  # behind whatever has a score
         above[rows] += np.where(is_missed, equal[rows], 0)
         equal[rows] = np.where(is_missed, 0, equal[rows])
         items, _, lengths = top_items(scores, lists.shape[1], known, users)
         lists[rows] = np.where(np.arange(lists.shape[1]) < lengths[:, np.newaxis], items, -1)
-    return CatalogueRanks(above=above, equal=equal, lists=lists, n_items=data.n_items)
+    return CatalogueRanks(
+        above=world.join(above), equal=world.join(equal), lists=world.join(lists), n_items=data.n_items
+    )

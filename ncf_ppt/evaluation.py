@@ -9,6 +9,7 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.catalogue import CatalogueRanks, rank_catalogue
 from ncf_ppt.rank_files import RanksOfUsers
 from ncf_ppt.ranking import Ranks, Scorer, rank_test_items
+from ppt_core.distributed import World
 from ppt_core.identity import copied_record, data_record
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def evaluate(
     k: int = 10,
     engine: str = "torch",
     memory: int = MEMORY,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> Evaluation:
     """Rank each user's held-out item by a scorer: a network, a packed one or a baseline.
 
@@ -141,6 +143,8 @@ def evaluate(
         k: at least 1.
         engine: how the result calls what computed.
         memory: bytes of catalogue scores held at a time, one user's at least; no result depends on it.
+        world: the processes that share the users (`ppt_core.distributed.join_world`); no result depends on it either,
+            and each has it whole.
 
     Raises `DataError` if a score is NaN, and ValueError for an argument out of its range.
     """
@@ -148,5 +152,9 @@ def evaluate(
         raise ValueError(f"ranking is {ranking!r}; it must be sampled or full")
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
-    ranks = rank_test_items(score, data) if ranking == "sampled" else rank_catalogue(score, data, k=k, memory=memory)
+    ranks: Ranks
+    if ranking == "sampled":
+        ranks = rank_test_items(score, data, world=world)
+    else:
+        ranks = rank_catalogue(score, data, k=k, memory=memory, world=world)
     return Evaluation(ranks=ranks, data=data, ranking=ranking, engine=engine, k=k)

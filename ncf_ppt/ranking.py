@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import _kernels
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.mapped import release_pages
 
@@ -129,22 +130,23 @@ def rank_scores(
     return Ranks(above=above, equal=equal)
 
 
-def rank_test_items(score: Scorer, data: PreparedData) -> Ranks:
+def rank_test_items(score: Scorer, data: PreparedData, *, world: World = World()) -> Ranks:  # noqa: B008 (frozen)
     """Rank every user's held-out item among that user's frozen test negatives.
 
-    ``score`` sees blocks of about 260,000 pairs, so memory stays bounded whatever the number of users.
+    ``score`` sees blocks of about 260,000 pairs, so memory stays bounded whatever the number of users. Each process of
+    ``world`` ranks its share of the users, and all return the ranks of all.
     Raises `DataError`, naming the user, if a score is NaN.
     """
     users_per_block = max(1, _PAIRS_PER_BLOCK // (1 + data.n_negatives))
-    blocks = []
-    for start in range(0, data.n_tested, users_per_block):
-        stop = min(start + users_per_block, data.n_tested)
+    own = world.share(data.n_tested)
+    above, equal = (np.empty(own.stop - own.start, np.int64) for _ in range(2))
+    for start in range(own.start, own.stop, users_per_block):
+        stop = min(start + users_per_block, own.stop)
         positives, negatives = data.test_items[start:stop], data.test_negatives[start:stop]
         candidates = np.concatenate([positives[:, None], negatives], axis=1)
         scores = np.ascontiguousarray(score(np.arange(start, stop), candidates), np.float32)
-        blocks.append(rank_scores(scores, negatives, positives, user_ids=data.user_ids[start:stop]))
+        block = rank_scores(scores, negatives, positives, user_ids=data.user_ids[start:stop])
+        above[start - own.start : stop - own.start] = block.above
+        equal[start - own.start : stop - own.start] = block.equal
         release_pages(data.test_negatives)
-    return Ranks(
-        above=np.concatenate([block.above for block in blocks]),
-        equal=np.concatenate([block.equal for block in blocks]),
-    )
+    return Ranks(above=world.join(above), equal=world.join(equal))

@@ -34,6 +34,7 @@ from ncf_ppt.similar_items import SimilarItems, item_vectors, similar_items
 from ncf_ppt.training import load_model
 from ncf_ppt.two_stages import Candidates, LastStages
 from ppt_core.damaged import checked
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.identity import copied_record
 from ppt_core.runs.files import refuse_existing
@@ -201,13 +202,15 @@ class TrainedNCF:
         candidates: Path | str | None = None,
         n_candidates: int | None = None,
         recall: float | None = None,
+        world: World = World(),  # noqa: B008 (frozen)
     ) -> Evaluation:
         """Measure it: see `ncf_ppt.evaluation.evaluate`, and for ``candidates`` with ranking ``full`` `recommend`."""
         if candidates is not None and ranking != "full":
             raise ValueError(f"candidates= is for ranking full, and ranking is {ranking!r}; leave one out")
         wanted = Candidates(candidates, n_candidates, recall)
         score, found = self._stages.of(wanted, self._model(engine), self.scorer(engine), self.data, k=k)
-        measured = evaluate(score, self.data, ranking=ranking, k=k, engine=self.engine(engine), memory=memory)
+        how: dict[str, Any] = {"engine": self.engine(engine), "memory": memory, "world": world}
+        measured = evaluate(score, self.data, ranking=ranking, k=k, **how)
         return replace(measured, first_stage=found)
 
     def recommend(

@@ -19,7 +19,7 @@ from ncf_ppt.continuation import continue_from, refuse_other_start
 from ncf_ppt.histories import last_items
 from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCF, NCFConfig
-from ncf_ppt.networks import Network, NetworkConfig, build_network, network_config
+from ncf_ppt.networks import Network, NetworkConfig, build_network, network_config, ready_to_rank
 from ncf_ppt.optimizers import AdamSettings, optimizer_factory, usual_optimizer
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recent import RecentItems
@@ -215,18 +215,13 @@ def _task(
             "at_switch must be reset"
         )
 
-    def evaluate() -> dict[str, Any]:
-        for table in network.tables():
-            table.catch_up()  # in every process, or their rows would be rounded at different steps
-        release_pages(data.train.items)  # training has read most of them
-        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network, in_order=True), data).metrics())
-        return metrics
+    def rank(data: PreparedData) -> dict[str, Any]:
+        ready_to_rank(network, world)
+        return rank_test_items(scorer(network, in_order=True), data, world=world).metrics()
 
-    def validate() -> dict[str, Any]:
-        metrics: dict[str, Any] = world.agree(
-            lambda: rank_test_items(scorer(network, in_order=True), data.for_validation()).metrics()
-        )
-        return metrics
+    def evaluate() -> dict[str, Any]:
+        release_pages(data.train.items)  # training has read most of them
+        return rank(data)
 
     return core.Task(
         model=network,
@@ -235,7 +230,7 @@ def _task(
         make_optimizer=optimizer_factory(config.optimizer, config.adam, device, world=world),
         learning_rate=Constant(config.learning_rate),
         evaluate=evaluate,
-        validate=None if data.validation_items is None else validate,
+        validate=None if data.validation_items is None else lambda: rank(data.for_validation()),
         warm_start=warm_start,
         project=partial(rotate_tables, network, seed=config.seed) if model_config.binarize_embeddings else None,
         record=True,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.histories import last_items
+from ncf_ppt.networks import ready_to_rank
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.run_record import result_of
 from ncf_ppt.scoring import scorer
@@ -153,10 +154,8 @@ def two_tower_task(
     network.to(world.device)
 
     def rank(data: PreparedData) -> dict[str, Any]:
-        for table in network.tables():
-            table.catch_up()  # in every process, or their rows would be rounded at different steps
-        metrics: dict[str, Any] = world.agree(lambda: rank_test_items(scorer(network), data).metrics())
-        return metrics
+        ready_to_rank(network, world)
+        return rank_test_items(scorer(network), data, world=world).metrics()
 
     warm_start = None
     if config.warm_start is not None:

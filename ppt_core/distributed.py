@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from ppt_core.device import check_device
 from ppt_core.errors import DataError
@@ -93,6 +95,17 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
 
+    def join(self, own: NDArray[Any]) -> NDArray[Any]:
+        """Return the arrays of all processes one behind the other; they may differ in their first dimension alone."""
+        if self.size == 1:
+            return own
+        counts = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        counts[self.rank] = own.size
+        with _talking():
+            dist.all_reduce(counts)
+            parts = _gather(torch.from_numpy(own.reshape(-1)).to(self.device), counts.tolist())
+        return torch.cat(parts).cpu().numpy().reshape(-1, *own.shape[1:])
+
     def average_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor, n_samples: int) -> Tensor:
         """Replace every gradient by that of the global batch, and return the global batch's loss, shape ``()``.
 
@@ -138,9 +151,12 @@ def join_world(device: str) -> Iterator[World]:
             raise ValueError(f"device is {device!r}; under torchrun say cuda, and each process takes a GPU of its own")
         device = check_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if is_cuda else "gloo", timeout=_TIMEOUT)
+    # torchrun's store outlives its processes, and those that it starts anew would call on the addresses of the dead.
+    store, rank, _ = next(iter(rendezvous("env://")))
+    store = dist.PrefixStore(f"start {n_restarts()[0]}", store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if is_cuda else "gloo", store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     try:
-        yield World(rank=dist.get_rank(), size=size, device=device)
+        yield World(rank=rank, size=size, device=device)
     finally:
         dist.destroy_process_group()
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from data_prep.images.image_arrays import PreparedImages
 from data_prep.images.normalization import Normalization
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
+from ncf_ppt.evaluation import Ranking
 from ncf_ppt.model import NCFConfig
+from ncf_ppt.trained import Engine
 from ncf_ppt.training import NCFTrainingConfig
 from ncf_ppt.warm_start import ALSStart
 from ppt_commands.training import run_folder
@@ -66,7 +68,7 @@ def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
     )
 
 
-RESTARTED = {"epochs": 4, "eval_every": 0.25, "batch_size": 100, "factors": 4, "layers": (8, 8, 8, 4)}
+RESTARTED: dict[str, Any] = {"epochs": 3, "eval_every": 0.25, "batch_size": 500, "factors": 4, "layers": (8, 8, 8, 4)}
 VISION = VisionTrainingConfig(iterations=3, batch_size=47, eval_every=0)  # 47 images, then 3
 
 
@@ -120,6 +122,19 @@ def fit_vision(path: Path, stop: int | None = None, **options: Any) -> None:
     run_steps(vision_ppt.training.fit_steps(images(), path, NETWORK, VISION, **options), stop)
 
 
+def ranks(run: Path, world: World) -> dict[str, Tensor]:
+    """Where a trained network ranks each user's item, by every way to rank."""
+    trained = ncf_ppt.load(run)
+    found: dict[str, Any] = {}
+    rankings: tuple[Ranking, ...] = ("sampled", "full")
+    engines: tuple[Engine, ...] = ("torch", "packed")
+    for ranking, engine in product(rankings, engines):
+        measured = trained.evaluate(ranking=ranking, engine=engine, memory=20_000, world=world)
+        found |= {f"{ranking} {engine} {name}": array for name, array in vars(measured.ranks).items()}
+        found[f"{ranking} {engine} metrics"] = np.array([float(each) for each in measured.ranks.metrics().values()])
+    return {name: torch.as_tensor(array) for name, array in found.items()}
+
+
 def keeping(networks: list[nn.Module], build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """``build``, with every network it returns kept in ``networks``."""
 
@@ -142,6 +157,7 @@ def work(folder: Path) -> None:
             fit_ncf(data, folder / name, name, world=world)
         ncf_ppt.fit(data, out=folder / "undisturbed", world=world, progress=False, **RESTARTED)
         fit_vision(folder / "vision", world=world)
+        save(folder / f"ranks{world.rank}.safetensors", ranks(folder / "undisturbed", world))
         parameters: dict[str, Tensor] = {
             f"{n} {name}": p for n, net in enumerate(networks) for name, p in net.named_parameters()
         }
@@ -224,6 +240,21 @@ def test_one_process_goes_on_where_two_stopped(folder: Path) -> None:
     assert Run.open(folder / "vision-part").result().training.iterations == VISION.iterations
 
 
+def test_processes_share_the_users_that_they_rank_and_lose_no_bit(folder: Path) -> None:
+    alone = ranks(folder / "undisturbed", World())
+    assert len(alone) == 18
+    for rank in range(2):
+        shared = load(folder / f"ranks{rank}.safetensors")
+        for name, expected in alone.items():
+            assert torch.equal(shared[name], expected), name
+
+
+def test_what_is_measured_in_training_is_what_one_process_measures_later(folder: Path) -> None:
+    trained = ncf_ppt.load(folder / "undisturbed")
+    assert trained.evaluate().hit_ratio() == trained.result.metrics["hit_ratio"]
+    assert trained.evaluate().ndcg() == trained.result.metrics["ndcg"]
+
+
 def test_the_first_process_writes_once(folder: Path) -> None:
     lines = (folder / "vision" / "mlperf.log").read_text().splitlines()
     events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
@@ -253,7 +284,7 @@ def test_a_killed_process_is_started_anew_and_ends_with_the_same_bytes(folder: P
     options = [f"--{name.replace('_', '-')}={value}" for name, value in RESTARTED.items() if name != "layers"]
     run = tmp_path / "run"
     options += ["--layers=8,8,8,4", "--data", str(folder / "data"), "--out", str(run)]
-    command = [*TORCHRUN, "--max-restarts", "1", "--no-python", "ppt-ncf", "train", *options]
+    command = [*TORCHRUN, "--max-restarts=1", "--no-python", "ppt-ncf", "train", *options]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as torchrun:
         while not (run / "checkpoint.safetensors").exists():
             assert torchrun.poll() is None, torchrun.stderr and torchrun.stderr.read()

@@ -56,14 +56,19 @@ def evaluate(
       ppt-ncf evaluate run --ranking full --engine packed
       ppt-ncf evaluate network.packed --data ml-1m
       ppt-ncf evaluate network.packed --data ml-1m --ranking full --candidates auto
+      torchrun --nproc-per-node 2 --no-python ppt-ncf evaluate run --ranking full
     """
     from ncf_ppt.trained import load
+    from ppt_core.distributed import join_world
     from ppt_core.runs.files import refuse_existing
 
     if per_user is not None:
         refuse_existing(per_user)
-    trained = load(path, data=data, device=device)
-    found = trained.evaluate(**options)
+    world = click.get_current_context().with_resource(join_world(device))
+    trained = load(path, data=data, device=world.device)
+    found = trained.evaluate(**options, world=world)
+    if not world.is_first:
+        return
     if found.first_stage is not None:
         tell(str(found.first_stage))
     if per_user is not None:
