@@ -113,17 +113,12 @@ def process(settings: str, folder: Path) -> None:
 
 @main.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--batch-size", default=2048, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def quality(data: Path, as_json: bool) -> None:
+def quality(data: Path, batch_size: int, as_json: bool) -> None:
     """One epoch at full precision, with and without BatchNorm, whose statistics are each process's own."""
-    show(
-        [
-            trained(data, n, batch_norm=batch_norm, split=1.0, epochs=1)
-            for batch_norm in (False, True)
-            for n in (1, 2, 3)
-        ],
-        as_json,
-    )
+    recipe = {"split": 1.0, "epochs": 1, "batch_size": batch_size}
+    show([trained(data, n, batch_norm=norm, **recipe) for norm in (False, True) for n in (1, 2, 3)], as_json)
 
 
 @main.command(name="bytes")
