@@ -242,7 +242,7 @@ def test_one_process_goes_on_where_two_stopped(folder: Path) -> None:
 
 def test_processes_share_the_users_that_they_rank_and_lose_no_bit(folder: Path) -> None:
     alone = ranks(folder / "undisturbed", World())
-    assert len(alone) == 18
+    assert len(alone) == 16
     for rank in range(2):
         shared = load(folder / f"ranks{rank}.safetensors")
         for name, expected in alone.items():
