@@ -61,13 +61,13 @@ def train_as_process(settings: Row, folder: Path) -> None:
         for progress in steps:
             if progress.iteration in (_WARM_UP, _WARM_UP + _STEPS):
                 marks.append((tcp_bytes(), time.process_time()))
-        result = Run.open(folder / "run").result()
+        reached = Run.open(folder / "run").metrics()[-1]
         sent, seconds = ((last - first) / _STEPS for first, last in zip(*marks, strict=True))
         row = {
             "bytes_per_step": sent,
             "processor_seconds_per_step": seconds,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-            **{key: result.metrics[key] for key in ("hit_ratio", "ndcg", "loss", "iterations")},
+            **{key: reached[key] for key in ("hit_ratio", "ndcg", "loss", "iterations")},
         }
         (folder / f"{world.rank}.json").write_text(json.dumps(row))
 
