@@ -256,8 +256,13 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("name", "content", "options", "message"),
         [
-            ("r.jsonl", '{"user": 1, "item": 2}\n', {}, "not prepared in parts: .*r.jsonl is json lines; convert it"),
-            ("r.csv", TEXTS["integers"], {"skip_bad_rows": True}, "in memory alone .skip_bad_rows=.; or allow more"),
+            (
+                "r.jsonl",
+                '{"user": 1, "item": 2}\n',
+                {},
+                "cannot be prepared in parts: .*r.jsonl is json lines; convert it",
+            ),
+            ("r.csv", TEXTS["integers"], {"skip_bad_rows": True}, "in memory alone .skip_bad_rows=., or allow more"),
             ("r.csv", TEXTS["integers"], {"split_time": 30}, "a split of your own is made of all rows at once"),
             (
                 "r.csv",
@@ -324,7 +329,9 @@ class TestMemory:
             bytes_of(size)
 
     def test_the_least(self) -> None:
-        with pytest.raises(ValueError, match="memory is '4'; the program itself takes most of 500MB, the least"):
+        with pytest.raises(
+            ValueError, match="memory is '4'; it must be at least 500MB, most of which the program itself takes"
+        ):
             bytes_of("4")
 
     def test_the_command_names_its_option(self, tmp_path: Path) -> None:

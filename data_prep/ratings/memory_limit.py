@@ -26,7 +26,8 @@ def bytes_of(size: str | int) -> int:
         raise ValueError(f"memory is {size!r}; it must be a size such as 4GB, 500MB or 1.5GiB")
     n_bytes = int(float(found[1]) * _UNITS[found[2] or ""])
     if n_bytes < _LEAST_BYTES:
-        raise ValueError(f"memory is {size!r}; the program itself takes most of {_LEAST_BYTES // 10**6}MB, the least")
+        least = f"{_LEAST_BYTES // 10**6}MB"
+        raise ValueError(f"memory is {size!r}; it must be at least {least}, most of which the program itself takes")
     return n_bytes
 
 
@@ -99,11 +100,11 @@ def refuse_large(what: str, n_rows: int, memory: int | None, settings: Settings)
     """Raise `DataError` for rows that are made in memory and need more than they may take."""
     n_bytes = needed_bytes(n_rows, settings)
     if memory is not None and n_bytes > memory:
-        raise _too_large(what, n_bytes, memory, "it is made in memory; ask for fewer rows")
+        raise _too_large(what, n_bytes, memory, "they are made in memory; ask for fewer rows")
 
 
 def _too_large(what: str, n_bytes: int, memory: int, reason: str | None) -> DataError:
     return DataError(
-        f"{what} may need {n_bytes / 1e9:.1f} GB to prepare, memory= allows {memory / 1e9:.1f} GB, and it is not "
-        f"prepared in parts: {reason}; or allow more memory"
+        f"{what} may need {n_bytes / 1e9:.1f} GB to prepare, memory= allows {memory / 1e9:.1f} GB, and "
+        f"cannot be prepared in parts: {reason}, or allow more memory"
     )
