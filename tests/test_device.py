@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from ppt_core import _kernels
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.bits import _kernels as bit_kernels
+from ppt_core.bits.conv import binary_conv2d
 from ppt_core.bits.linear import binary_linear
 from ppt_core.device import check_device, has_kernels, plain_operations, usual_simulation
 from ppt_core.layers import set_precision
@@ -98,6 +99,30 @@ def test_plain_operations_under_bf16_round_gradients_only() -> None:
                 output = binary_linear(x, weight, None, alpha=torch.tensor(1.5), scale=torch.tensor(0.3))
             outputs.append(output)
             grads.append(torch.autograd.grad(output, (x, weight), slope))
+    assert outputs[1].dtype == torch.float32
+    assert torch.equal(*outputs)
+    for expected, found in zip(*grads, strict=True):
+        assert found.dtype == torch.float32
+        assert 0 < (found - expected).norm() / expected.norm() < 1e-2
+
+
+@pytest.mark.parametrize("is_behind_bf16", [False, True])
+def test_convolutions_that_count_bits_round_gradients_only_under_bf16(is_behind_bf16: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.where(torch.randn(4, 48, 6, 5, generator=generator) > 0, 1.5, 0.0).requires_grad_()
+    weight = (0.5 * torch.randn(32, 48, 3, 3, generator=generator)).requires_grad_()
+    bias = torch.randn(32, generator=generator).requires_grad_()
+    outputs, grads = [], []
+    for is_bf16 in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
+            output = binary_conv2d(
+                x.bfloat16() if is_bf16 and is_behind_bf16 else x, weight, bias,
+                alpha=torch.tensor(1.5), scale=torch.tensor(0.3),
+                stride=(2, 1), padding=(1, 1), dilation=(1, 1), groups=1,
+            )  # fmt: skip
+        outputs.append(output)
+        slope = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+        grads.append(torch.autograd.grad(output, (x, weight, bias), slope))
     assert outputs[1].dtype == torch.float32
     assert torch.equal(*outputs)
     for expected, found in zip(*grads, strict=True):

@@ -19,6 +19,7 @@ from ppt_core.packed.conv import PackedConv2d
 from ppt_core.plan import convert
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from vision_ppt.networks import NetworkConfig, build_network
+from vision_ppt.packed.blocks import PackedStages, compile_blocks, module_by_module
 from vision_ppt.packed.file import PackedImageNetwork, load_packed, save_packed
 from vision_ppt.packed.packing import chains, pack
 from vision_ppt.packed.verification import verify
@@ -45,6 +46,7 @@ NETWORKS: dict[str, Any] = {
     "1-bit shortcuts": lambda: ResNet(
         ResNetConfig(width=8, blocks=(1, 2), shortcut="projection", shortcut_activation="binary"), seed=0
     ),
+    "1-bit identities": lambda: ResNet(ResNetConfig(width=24, blocks=(1, 1, 1), shortcut_activation="binary"), seed=0),
     "vgg": lambda: VGG(VGGConfig(groups=((8, 12), (70,), (9, 10))), seed=0),
 }
 
@@ -64,6 +66,60 @@ def test_everything_equals_the_simulated_network(name: str) -> None:
         assert packed(images).std() > 0.01
         channels_last = images.contiguous(memory_format=torch.channels_last)
         assert torch.equal(packed(channels_last), network(channels_last))
+
+
+def blocks_of(packed: Any) -> list[Any]:
+    return [block for stage in packed.stages for block in stage]
+
+
+@pytest.mark.parametrize("shortcut_activation", ["real", "binary"])
+@pytest.mark.parametrize(("width", "blocks", "size"), [(16, (1, 1, 2), 32), (24, (2, 1), 9), (64, (1,), 5)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_blocks_in_one_call_equal_their_modules(
+    shortcut_activation: Any, width: int, blocks: tuple[int, ...], size: int, channels_last: bool
+) -> None:
+    shape = ResNetConfig(width=width, blocks=blocks, shortcut_activation=shortcut_activation)
+    network = low(ResNet(shape, seed=0))
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.mul_(torch.randn_like(module.weight))
+                module.weight[0], module.bias[0] = 0, -0.0
+    packed = pack(network)
+    with torch.inference_mode():
+        for n in (1, 3):
+            images = torch.randn(n, 3, size, size)
+            if channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            x = network.stem(images)
+            found = packed.stages(x)
+            assert isinstance(packed.stages, PackedStages)
+            assert packed.stages._compiled is not None  # or the next lines compare modules with themselves
+            assert torch.equal(found, network.stages(x))
+            assert found.stride() == network.stages(x).stride()
+            with module_by_module(packed):
+                assert torch.equal(packed.stages(x), found)
+        with pytest.raises(ValueError, match=f"the input has 2 channels; the blocks take {width}"):
+            packed.stages(torch.randn(1, 2, 8, 8))
+
+
+def test_other_blocks_are_not_compiled() -> None:
+    for name in ("projection", "1-bit shortcuts"):
+        assert compile_blocks(blocks_of(pack(low(NETWORKS[name]())))) is None
+    wide = pack(low(ResNet(ResNetConfig(width=65, blocks=(1,)), seed=0)))
+    assert compile_blocks(blocks_of(wide)) is None
+
+
+def test_verification_looks_at_the_one_call() -> None:
+    network = low(NETWORKS["identity"]())
+    packed = pack(network)
+    images = torch.randn(2, 3, 32, 32)
+    packed(images)
+    packed.stages._compiled.levels[:] += 9
+    with pytest.raises(DataError, match="behind layer last differ"):
+        verify(packed, network, images)
+    with module_by_module(packed):
+        assert torch.equal(packed(images), network(images))
 
 
 def test_verification_names_the_layer() -> None:

@@ -10,8 +10,8 @@ from numba.extending import intrinsic, models, register_model
 
 from ppt_core.popcount import popcount
 
-_LANES = 16  # channels side by side: two vectors of 512 bits, four of 256
-_WORDS = ir.VectorType(ir.IntType(64), _LANES)
+LANES = 16  # channels side by side: two vectors of 512 bits, four of 256
+_WORDS = ir.VectorType(ir.IntType(64), LANES)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _BLOCK_ROWS = 64
 _BLOCK = 1 << 16  # operations on words of a task: a few microseconds, and rows at an edge, merged twice, do not count
@@ -19,7 +19,7 @@ _SMALL = 1 << 19  # operations that take one thread the 50 us in which another w
 
 
 class _Lanes(types.Type):
-    """Type of `_LANES` words, in registers: left to itself LLVM uses half of a register, and memory for the sums."""
+    """Type of `LANES` words, in registers: left to itself LLVM uses half of a register, and memory for the sums."""
 
     def __init__(self):
         super().__init__(name="_Lanes")
@@ -46,24 +46,24 @@ def _no_bits(typing_context):
     """Lanes of 0."""
 
     def generate(context, builder, signature, arguments):
-        return ir.Constant(_WORDS, [0] * _LANES)
+        return ir.Constant(_WORDS, [0] * LANES)
 
     return _Lanes()(), generate
 
 
 @intrinsic
 def _add_differing(typing_context, counts, word, words, index):
-    """Lanes ``counts + popcount(word ^ words[index : index + _LANES])``."""
+    """Lanes ``counts + popcount(word ^ words[index : index + LANES])``."""
 
     def generate(context, builder, signature, arguments):
         counts, word, words, index = arguments
         some = _load(context, builder, signature.args[2], words, index)
         undefined = ir.Constant(_WORDS, ir.Undefined)
         first = builder.insert_element(undefined, word, ir.IntType(32)(0))
-        order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         same = builder.shuffle_vector(first, undefined, order)
         kind = ir.FunctionType(_WORDS, [_WORDS])
-        popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{_LANES}i64")
+        popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
         return builder.add(counts, builder.call(popcount, [builder.xor(same, some)]))
 
     return counts(counts, word, words, index), generate
@@ -71,12 +71,12 @@ def _add_differing(typing_context, counts, word, words, index):
 
 @intrinsic
 def _at_most(typing_context, counts, bounds, index):
-    """Bits ``counts <= bounds[index : index + _LANES]`` as a word."""
+    """Bits ``counts <= bounds[index : index + LANES]`` as a word."""
 
     def generate(context, builder, signature, arguments):
         counts, bounds, index = arguments
         some = _load(context, builder, signature.args[1], bounds, index)
-        bits = builder.bitcast(builder.icmp_signed("<=", counts, some), ir.IntType(_LANES))
+        bits = builder.bitcast(builder.icmp_signed("<=", counts, some), ir.IntType(LANES))
         return builder.zext(bits, ir.IntType(64))
 
     return types.uint64(counts, bounds, index), generate
@@ -84,17 +84,17 @@ def _at_most(typing_context, counts, bounds, index):
 
 @intrinsic
 def _store_difference(typing_context, values, index, counts, factor, floats, place):
-    """Store ``(values[index : index + _LANES] - counts) * factor`` as floats from ``place`` on."""
+    """Store ``(values[index : index + LANES] - counts) * factor`` as floats from ``place`` on."""
 
     def generate(context, builder, signature, arguments):
         values, index, counts, factor, floats, place = arguments
         some = _load(context, builder, signature.args[0], values, index)
-        small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), _LANES))
-        vector = ir.VectorType(ir.FloatType(), _LANES)
+        small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), LANES))
+        vector = ir.VectorType(ir.FloatType(), LANES)
         pointer = _pointer(context, builder, signature.args[4], floats, place, vector)
         undefined = ir.Constant(vector, ir.Undefined)
         first = builder.insert_element(undefined, factor, ir.IntType(32)(0))
-        order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
         factors = builder.shuffle_vector(first, undefined, order)
         builder.store(builder.fmul(builder.sitofp(small, vector), factors), pointer, align=4)
         return context.get_dummy_value()
@@ -218,17 +218,17 @@ def _merge_columns(bits, n_channels, width, stride, padding, image, top, merged)
 
 
 @njit
-def _by_lanes(signs):
+def by_lanes(signs):
     """Signs (rows, words, channels) as (groups of channels, rows * words, lanes), and the ones of each channel."""
     n_rows, n_words, n_channels = signs.shape
-    n_groups = -(-n_channels // _LANES)
-    weights = np.zeros((n_groups, n_rows * n_words, _LANES), np.uint64)
-    n_ones = np.zeros(n_groups * _LANES, np.int64)
+    n_groups = -(-n_channels // LANES)
+    weights = np.zeros((n_groups, n_rows * n_words, LANES), np.uint64)
+    n_ones = np.zeros(n_groups * LANES, np.int64)
     for group in range(n_groups):
-        first = group * _LANES
+        first = group * LANES
         for row in range(n_rows):
             for word in range(n_words):
-                for lane in range(min(_LANES, n_channels - first)):
+                for lane in range(min(LANES, n_channels - first)):
                     ones = np.uint64(signs[row, word, first + lane])
                     weights[group, row * n_words + word, lane] = ones
                     n_ones[first + lane] += np.int64(popcount(ones))
@@ -236,7 +236,7 @@ def _by_lanes(signs):
 
 
 @njit
-def _most_differing(n_ones, thresholds):
+def most_differing(n_ones, thresholds):
     """The most bits that differ where ``ones - differing >= threshold``; lanes of no channel have more."""
     bounds = np.full(len(n_ones), -1, np.int64)
     for channel in range(len(thresholds)):
@@ -245,7 +245,7 @@ def _most_differing(n_ones, thresholds):
 
 
 @njit
-def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out):
+def convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out):
     """What `convolve` does, for some rows of one image.
 
     Indices are unsigned and arrays flat: wrapping indices and counting references to slices took longer than the work.
@@ -267,13 +267,13 @@ def _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, f
                 for word in range(step):
                     results[place + column * step + word] = flipped[word]
         for group in range(np.uint64(n_groups)):
-            channel = group * np.uint64(_LANES)
+            channel = group * np.uint64(LANES)
             weight = channel * np.uint64(n_words)
             for column in range(n_columns):
                 differing = _no_bits()
                 for word in range(np.uint64(n_words)):
                     ones = windows[corner + word * n_columns + column]
-                    differing = _add_differing(differing, ones, weights, weight + word * np.uint64(_LANES))
+                    differing = _add_differing(differing, ones, weights, weight + word * np.uint64(LANES))
                 if flipped is None:
                     _store_difference(levels, channel, differing, factor, results, place + column * step + channel)
                 else:
@@ -291,18 +291,18 @@ def convolve(bits, n_channels, geometry, signs, thresholds, flipped, factor, out
     rounded up to a multiple of 16). With x the bits of a window and w those of a channel, the product is
     2 * popcount(w & x) - popcount(x) = popcount(w) - popcount(w ^ x), which wants no count of x.
     """
-    weights, levels = _by_lanes(signs)
+    weights, levels = by_lanes(signs)
     if thresholds is not None:
-        levels = _most_differing(levels, thresholds)
+        levels = most_differing(levels, thresholds)
     work = max(1, weights.size * out.shape[2])  # of a row
     n_rows = min(out.shape[1], max(1, _BLOCK // work))
     n_tasks = len(out) * -(-out.shape[1] // n_rows)
     if len(out) * out.shape[1] * work < _SMALL:
         for task in range(n_tasks):
-            _convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
+            convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
     else:
         for task in prange(n_tasks):
-            _convolve_block(np.int64(task), n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
+            convolve_block(np.int64(task), n_rows, bits, n_channels, geometry, weights, levels, flipped, factor, out)
 
 
 @njit(parallel=True, cache=True)

@@ -2,8 +2,8 @@
 
 In a ResNet bits lie within each block: at its first convolution, and between the two. What leaves the second is real
 again and is added to the shortcut (real numbers, or 0 and alpha, see `vision_ppt.resnet.ResNet`) by the same
-operations as ever. In a VGG bits go from the first 1-bit activation to the last 1-bit convolution, max pooling
-included.
+operations as ever. The blocks of a ResNet-20 run in one compiled call, see `vision_ppt.packed.blocks`. In a VGG bits
+go from the first 1-bit activation to the last 1-bit convolution, max pooling included.
 """
 
 import copy
@@ -15,6 +15,7 @@ from ppt_core.binarize import binarize_activation
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryConv2d, BinaryForkedReLU, check_finite
 from ppt_core.packed.chain import PackedChain, pack_chain
+from vision_ppt.packed.blocks import PackedStages
 from vision_ppt.resnet import ResNet
 from vision_ppt.vgg import VGG
 
@@ -45,6 +46,7 @@ def pack(network: ResNet | VGG) -> ResNet | VGG:
             block.add_module("relu1", _PackedBranch(chain, block.relu1))
             for part in _BLOCK[1:]:
                 block.add_module(part, nn.Identity())
+    packed.stages = PackedStages(*packed.stages)
     return packed
 
 

@@ -18,6 +18,7 @@ from ppt_core.packed.conv import (
     PackedMaxPool2d,
     PackedProducts2d,
 )
+from vision_ppt.packed.blocks import module_by_module
 from vision_ppt.packed.packing import chains
 from vision_ppt.resnet import ResNet
 from vision_ppt.vgg import VGG
@@ -53,7 +54,8 @@ class Verification:
 def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verification:
     """Compare a packed network with the network it was packed from.
 
-    Every bit that a packed layer gives, every real number and every logit must be equal.
+    Every bit that a packed layer gives, every real number and every logit must be equal, the logits also with all
+    blocks in one call.
 
     Args:
         packed: made by `vision_ppt.packed.packing.pack`.
@@ -73,7 +75,8 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
             names = [layer.names[-1] for layer in layers]
             with plain_operations():  # the simulated network may count bits, too: here it sums floats
                 expected, logits = _outputs(network, {name: network.get_submodule(name) for name in names}, images)
-            found, packed_logits = _outputs(packed, dict(zip(names, layers, strict=True)), images)
+            with module_by_module(packed):
+                found, packed_logits = _outputs(packed, dict(zip(names, layers, strict=True)), images)
             n_bits = n_sums = 0
             for name in names:
                 if found[name].dtype == torch.int64:
@@ -83,6 +86,7 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
                     _compare(expected[name], found[name], name)
                     n_sums += expected[name].numel()
             _compare(logits, packed_logits, "last")
+            _compare(logits, packed(images), "last")  # as it is used: blocks in one call
     finally:
         network.train(was_training)
     return Verification(
