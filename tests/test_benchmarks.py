@@ -16,6 +16,7 @@ from benchmarks import (
     conv,
     evaluate,
     hostile,
+    packed_images,
     prepare,
     prepare_large,
     quality,
@@ -63,6 +64,22 @@ def test_quality_trains_what_is_missing_and_prints_the_table(tiny_data: Prepared
     rows = run(quality.main, *options, "--epochs", "1,2", "--splits", "1", "--json", *tiny).splitlines()
     assert [json.loads(row)["epochs"] for row in rows] == [1, 2]
     assert model.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_packed_images_are_timed_beside_the_same_network() -> None:
+    pytest.importorskip("onnxruntime")
+    options = ("--turns", "1", "--batch-sizes", "1,2", "--milliseconds", "0")
+    found = rows_of(run(packed_images.main, *options, "--json"))
+    assert [row["batch_size"] for row in found] == [1] * 5 + [2] * 5
+    assert {row["row"]: row["packed_is_faster"] for row in found}["packed"] == 1
+    assert all(
+        row["images_per_second"] == pytest.approx(1e6 * row["batch_size"] / row["microseconds"]) for row in found
+    )
+    calls = packed_images.calls(1)
+    calls["pytorch folded"] = calls["packed"]
+    with pytest.raises(ValueError, match="pytorch folded gives other logits than pytorch"):
+        packed_images.refuse_differences(calls, np.ones((1, 3, 32, 32), np.float32))
 
 
 def test_train_step_goes_on_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from numba.extending import intrinsic
 from ppt_core.bits._kernels import LANES, convolve_block
 
 _ZERO = np.float32(0)
+_PIXELS = 64
 
 
 @intrinsic
@@ -94,21 +95,34 @@ def _normalize(values, step, factors, shifts, is_fused):
 
 
 @njit
+def _copy(source, by_channel, by_pixel, target, to_channel, to_pixel, n_channels, n_pixels):
+    """Values of pixels and channels from one order in memory into another, by the steps of both.
+
+    By blocks of pixels: all pixels of a channel at a time would go through the first cache once for each channel.
+    """
+    for first in range(0, n_pixels, _PIXELS):
+        n_here = min(_PIXELS, n_pixels - first)
+        for channel in range(n_channels):
+            old = np.uint64(channel * by_channel + first * by_pixel)
+            new = np.uint64(channel * to_channel + first * to_pixel)
+            for pixel in range(np.uint64(n_here)):
+                target[new + pixel * np.uint64(to_pixel)] = source[old + pixel * np.uint64(by_pixel)]
+
+
+@njit
 def _lanes(n_channels):
     return -(-n_channels // LANES) * LANES
 
 
 @njit
-def _run_image(image, blocks, words, levels, floats, is_fused, out):
+def _run_image(image, size, is_channels_last, blocks, words, levels, floats, is_fused, out):
     """One image through all blocks, by one thread: what it needs stays in the caches of a core."""
-    height, width, n_channels = image.shape
+    height, width = size
+    n_channels = blocks[0, 0]
     step = _lanes(n_channels)
     sums = np.zeros(height * width * step, np.float32)
-    by_pixel = sums.reshape(height * width, step)
-    for row in range(height):
-        for column in range(width):
-            for channel in range(n_channels):
-                by_pixel[row * width + column, channel] = image[row, column, channel]
+    to_channel, to_pixel = (1, n_channels) if is_channels_last else (height * width, 1)
+    _copy(image, to_channel, to_pixel, sums, 1, step, n_channels, height * width)
     word, level, number = 0, 0, 0
     for block in range(len(blocks)):
         n_in, n_out, stride = blocks[block]
@@ -142,25 +156,24 @@ def _run_image(image, blocks, words, levels, floats, is_fused, out):
         _normalize(values, new_step, factors, shifts, is_fused)
         _add_shortcut(sums, width, step, stride, n_in, threshold, alpha, values, new_width, new_step)
         sums, height, width, step = values, new_height, new_width, new_step
-    by_pixel = sums.reshape(height * width, step)
-    for row in range(height):
-        for column in range(width):
-            for channel in range(out.shape[2]):
-                out[row, column, channel] = by_pixel[row * width + column, channel]
+    n_channels = len(out) // (height * width)
+    to_channel, to_pixel = (1, n_channels) if is_channels_last else (height * width, 1)
+    _copy(sums, 1, step, out, to_channel, to_pixel, n_channels, height * width)
 
 
 @njit(parallel=True, cache=True)
-def run_blocks(images, blocks, words, levels, floats, is_fused, out):
+def run_blocks(images, size, is_channels_last, blocks, words, levels, floats, is_fused, out):
     """Sums of the last residual block from those behind the stem.
 
-    ``images`` is (n, height, width, channels), ``out`` (n, height', width', channels'). ``blocks`` (blocks, 3) holds
-    channels in and out, and stride. The other numbers of a block follow each other, channels rounded up to `LANES`. In
-    ``words``: the signs of its two convolutions, by lanes. In ``levels``: bounds and flipped bits of the first, ones
-    of the second. In ``floats``: the threshold of the bits that it reads, the alpha of a 1-bit shortcut or 0, the scale
-    of the second convolution's products, factors and shifts of BatchNorm.
+    ``images`` is (n, height * width * channels) and ``out`` (n, height' * width' * channels'), both with the channels
+    first or last; ``size`` is height and width. ``blocks`` (blocks, 3) holds channels in and out, and stride. The other
+    numbers of a block follow each other, channels rounded up to `LANES`. In ``words``: the signs of its two
+    convolutions, by lanes. In ``levels``: bounds and flipped bits of the first, ones of the second. In ``floats``: the
+    threshold of the bits that it reads, the alpha of a 1-bit shortcut or 0, the scale of the second convolution's
+    products, factors and shifts of BatchNorm.
     """
     if len(images) == 1:
-        _run_image(images[0], blocks, words, levels, floats, is_fused, out[0])
+        _run_image(images[0], size, is_channels_last, blocks, words, levels, floats, is_fused, out[0])
     else:
         for image in prange(len(images)):
-            _run_image(images[image], blocks, words, levels, floats, is_fused, out[image])
+            _run_image(images[image], size, is_channels_last, blocks, words, levels, floats, is_fused, out[image])

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppt_core.bits._kernels import LANES, by_lanes, most_differing
-from ppt_core.bits.conv import in_layout_of
 from ppt_core.packed.chain import PackedChain
 from ppt_core.packed.conv import PackBits, PackedConv2d, PackedProducts2d
 from vision_ppt.packed import _kernels
@@ -83,15 +82,19 @@ class CompiledBlocks:
         """Map float32 (n, channels, height, width) to the last block's sum, in the layout of ``input``."""
         if input.shape[1] != self.blocks[0, 0]:
             raise ValueError(f"the input has {input.shape[1]} channels; the blocks take {self.blocks[0, 0]}")
-        images = input.detach().permute(0, 2, 3, 1).contiguous()
-        n, height, width, _ = images.shape
+        n, _, *old_size = input.shape
+        size = old_size
         for stride in self.blocks[:, 2].tolist():
-            height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
-        out = torch.empty(n, height, width, int(self.blocks[-1, 1]))
-        _kernels.run_blocks(
-            images.numpy(), self.blocks, self.words, self.levels, self.floats, self.is_fused, out.numpy()
-        )
-        return in_layout_of(input, out.permute(0, 3, 1, 2))
+            size = [(length - 1) // stride + 1 for length in size]
+        is_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        images = input.detach().contiguous(memory_format=layout)
+        out = torch.empty(n, int(self.blocks[-1, 1]), *size, memory_format=layout)
+        flat = (tensor.as_strided((n, tensor[0].numel()), (tensor[0].numel(), 1)).numpy() for tensor in (images, out))
+        source, target = flat
+        arrays = (self.blocks, self.words, self.levels, self.floats)
+        _kernels.run_blocks(source, (old_size[0], old_size[1]), is_last, *arrays, self.is_fused, target)
+        return out
 
 
 def compile_blocks(blocks: list[nn.Module]) -> CompiledBlocks | None:
