@@ -24,7 +24,7 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,12 @@ def random_network(*, low: bool) -> ResNet:
 def fold(network: ResNet) -> ResNet:
     """A copy with BatchNorm folded into the convolutions before it."""
     folded = copy.deepcopy(network)
-    parts = [(folded.stem, "0", "1")]
+    parts: list[tuple[nn.Module, str, str]] = [(folded.stem, "0", "1")]
     for block in (block for stage in folded.stages for block in stage):  # type: ignore[attr-defined]
         parts += [(block, "conv1", "bn1"), (block, "conv2", "bn2")]
     for owner, convolution, norm in parts:
-        fused = fusion.fuse_conv_bn_eval(owner.get_submodule(convolution), owner.get_submodule(norm))
-        owner.add_module(convolution, fused)
+        layers: tuple[Any, Any] = owner.get_submodule(convolution), owner.get_submodule(norm)
+        owner.add_module(convolution, fusion.fuse_conv_bn_eval(*layers))
         owner.add_module(norm, nn.Identity())
     return folded
 
@@ -119,11 +119,11 @@ def quantized(model: Any) -> bytes:
     class Calibration(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             generator = np.random.default_rng(0)
-            self.batches: Iterator[Images] = (generator.normal(size=(8, 3, 32, 32)) for _ in range(8))  # type: ignore[assignment]
+            self.batches = iter([generator.normal(size=(8, 3, 32, 32)).astype(np.float32) for _ in range(8)])
 
         def get_next(self) -> dict[str, Images] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {"images": batch.astype(np.float32)}
+            return None if batch is None else {"images": batch}
 
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (Path(folder) / name for name in ("a.onnx", "b.onnx", "c.onnx"))
