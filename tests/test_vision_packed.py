@@ -85,7 +85,7 @@ def test_blocks_in_one_call_equal_their_modules(
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.mul_(torch.randn_like(module.weight))
                 module.weight[0], module.bias[0] = 0, -0.0
-    packed = pack(network)
+    packed: Any = pack(network)
     with torch.inference_mode():
         for n in (1, 3):
             images = torch.randn(n, 3, size, size)
@@ -112,7 +112,7 @@ def test_other_blocks_are_not_compiled() -> None:
 
 def test_verification_looks_at_the_one_call() -> None:
     network = low(NETWORKS["identity"]())
-    packed = pack(network)
+    packed: Any = pack(network)
     images = torch.randn(2, 3, 32, 32)
     packed(images)
     packed.stages._compiled.levels[:] += 9
