@@ -215,8 +215,20 @@ def test_a_third_split_says_which_was_best(study: Path, data: Path, tmp_path: Pa
     assert found["epochs"] == 1
     assert found["half"]["median"] == medians[0.5]
     assert found["best"]["median"] == medians[found["best"]["split"]] == max(medians[f] for f in (0, 0.25, 0.5))
-    assert "best split at 1 epochs: " in done.stdout
-    assert "Which split was best" in (Path(document["report"]) / "index.html").read_text()
+    assert found["chosen_on"] == "test"
+    assert "best split at 1 epochs, chosen on the test set: " in done.stdout
+    drawn = (Path(document["report"]) / "index.html").read_text()
+    assert "Which split was best" in drawn
+    assert "The best is chosen by the test set" in drawn
+
+    for path in (tmp_path / "study" / "trials").glob("*/trial.json"):
+        record = json.loads(path.read_text())
+        validation = {document["metric"]["key"]: 0.4 if record["full"] == 0 else 0.3}
+        write_json(path, {**record, "validation": validation})
+    again = call("study", "report", tmp_path / "study", "--json")
+    (found,) = json.loads(again.stdout)["splits"]
+    assert (found["chosen_on"], found["best"]["split"], found["best"]["median"]) == ("validation", 0, medians[0])
+    assert "The best is chosen by the validation set" in (Path(document["report"]) / "index.html").read_text()
 
 
 def test_a_study_that_has_just_begun_has_a_report(study: Path, tmp_path: Path) -> None:

@@ -247,7 +247,8 @@ def best_splits(cells: dict[Cell, Trials]) -> dict[float, tuple[float, Cell]]:
     """The split of the best median accuracy at each budget, in epochs, that was split in three ways at least.
 
     Splits that end in a binarized network alone: full-precision training is no choice of one. Of equal medians the
-    split nearest to 0.5 wins. The choice is made on the test set, so it bounds what any rule could gain.
+    split nearest to 0.5 wins. Cells of accuracies on the test set bound what any rule for the choice could gain; those
+    on a validation set make a choice whose accuracy on the test set can be quoted.
 
     Returns:
         for each budget, in ascending order, the best split and its cell.

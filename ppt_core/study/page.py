@@ -158,10 +158,11 @@ def _split_table(report: StudyReport) -> Iterator[str]:
             for each in report.splits
         ]
         yield table(("", "best split", "its accuracy", "split 0.5"), rows)
-        yield note(
-            "Medians (lowest-highest) of the splits that end in a binarized network. The best is chosen by the test "
-            "set, so it bounds what a rule for choosing the split could gain."
-        )
+        how = {
+            "test": "The best is chosen by the test set, so it bounds what a rule for choosing the split could gain.",
+            "validation": "The best is chosen by the validation set; the accuracies are those on the test set.",
+        }[report.splits[0].chosen_on]
+        yield note(f"Medians (lowest-highest) of the splits that end in a binarized network. {how}")
 
 
 def _short_range(point: Point | None) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppt_core.study.curves import Cost, Resamples, SpeedUp
 from ppt_core.study.rates import Speed
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION = 1
+ChosenOn = Literal["validation", "test"]
 COST_NAMES: dict[Cost, str] = {
     "iterations": "iterations",
     "seconds": "seconds",
@@ -125,17 +126,21 @@ class BestSplit:
         split: the best fraction at full precision.
         best: what was measured with it.
         half: what was measured with split 0.5; None where that was not trained.
+        chosen_on: the set on which it is the best, ``validation`` where the data have one, else ``test``. What was
+            measured is measured on the test set always.
     """
 
     epochs: float
     split: float
     best: Point
     half: Point | None
+    chosen_on: ChosenOn = "test"
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as JSON values."""
         half = None if self.half is None else self.half.to_dict()
-        return {"epochs": self.epochs, "best": {"split": self.split, **self.best.to_dict()}, "half": half}
+        best = {"split": self.split, **self.best.to_dict()}
+        return {"epochs": self.epochs, "best": best, "half": half, "chosen_on": self.chosen_on}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -222,7 +227,8 @@ class StudyReport:
                     )
         for split in self.splits:
             half = f"; split 0.5 {split.half.accuracy_range}" if split.half is not None else ""
-            lines.append(f"best split at {split.epochs:g} epochs: {split.split:.2g}, {split.best.accuracy_range}{half}")
+            chosen = f"best split at {split.epochs:g} epochs, chosen on the {split.chosen_on} set"
+            lines.append(f"{chosen}: {split.split:.2g}, {split.best.accuracy_range}{half}")
         lines += [
             f"speed-up of {each.name} over low precision, in {COST_NAMES[each.cost]}: {each}" for each in self.speed_ups
         ]

@@ -20,7 +20,7 @@ from ppt_core.study.curves import (
     curve_cells,
     speed_up,
 )
-from ppt_core.study.report import COST_NAMES, BestSplit, MethodCurve, MethodSpeedUp, Point, StudyReport
+from ppt_core.study.report import COST_NAMES, BestSplit, ChosenOn, MethodCurve, MethodSpeedUp, Point, StudyReport
 from ppt_core.study.study import Study
 
 _PROVENANCE = ("version", "torch", "numba", "numpy", "python", "system", "cpu", "gpu", "cores", "threads", "mkl_cbwr")
@@ -55,7 +55,7 @@ def summarize(study: Study) -> StudyReport:
             for cost in COST_NAMES
             if cost != "plain_seconds" or plain is not None
         ),
-        splits=_splits(points, best_splits(cells)),
+        splits=_splits(points, records, metric["key"]),
         speed=speed,
         wall_clock=records[0]["wall_clock"],
         provenance=_distinct(records),
@@ -98,12 +98,14 @@ def method_speed_up(split: float, ppt: Mapping[Cell, Trials], low: Mapping[Cell,
     return MethodSpeedUp(split=split, cost=cost, found=replace(found, note="; ".join(notes)), resamples=drawn)
 
 
-def _splits(points: dict[Cell, Point], best: dict[float, tuple[float, Cell]]) -> tuple[BestSplit, ...]:
-    """The best split at each budget, beside split 0.5."""
+def _splits(points: dict[Cell, Point], records: list[dict[str, Any]], metric: str) -> tuple[BestSplit, ...]:
+    """The best split at each budget, chosen on the validation set if there is one, beside split 0.5."""
+    chosen_on: ChosenOn = "validation" if all("validation" in record for record in records) else "test"
+    judged = records if chosen_on == "test" else [record | {metric: record["validation"][metric]} for record in records]
     halves = {round(point.epochs, 9): point for (full, low), point in points.items() if full == low}
     return tuple(
-        BestSplit(epochs=epochs, split=split, best=points[cell], half=halves.get(epochs))
-        for epochs, (split, cell) in best.items()
+        BestSplit(epochs=epochs, split=split, best=points[cell], half=halves.get(epochs), chosen_on=chosen_on)
+        for epochs, (split, cell) in best_splits(cells_of(judged, metric)).items()
     )
 
 
