@@ -4,9 +4,8 @@
     python -m benchmarks.scaling bytes                   bytes that a process sends in a step
     python -m benchmarks.scaling sizes                   1, 4 and 16 times the data, by 1 and 2 processes
 
-Each row is a training of its own under torchrun. Bytes are those of the process's TCP connections as the operating
-system counts them (Linux). Seconds are processor time of a process, which other work on the machine lengthens less than
-the time of a clock.
+Trainings run under torchrun. Bytes are those of a process's TCP connections, counted by the operating system (Linux).
+Seconds are processor time of a process, which other work on the machine lengthens less than the time of a clock.
 """
 
 import contextlib
@@ -18,7 +17,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +29,7 @@ Row = dict[str, Any]
 
 _WARM_UP = 10  # steps that are not counted
 _STEPS = 30
-_BASE = {"users": 8_000, "items": 2_000, "interactions": 200_000}
+_BASE = {"users": 2_000, "items": 500, "interactions": 50_000}
 
 
 def tcp_bytes() -> int:
@@ -45,46 +43,51 @@ def tcp_bytes() -> int:
     return total
 
 
-def train_as_process(settings: Row, folder: Path) -> None:
-    """What each process of a training does; it writes ``folder/N.json``."""
+def train_as_process(trainings: list[Row], folder: Path) -> None:
+    """What each process does, one training after the other; it writes ``folder/N.json``, a list of their rows."""
+    from ppt_core.distributed import join_world
+
+    with join_world("cpu") as world:
+        rows = [_train(each, folder / str(number), world) for number, each in enumerate(trainings)]
+    (folder / f"{world.rank}.json").write_text(json.dumps(rows))
+
+
+def _train(settings: Row, path: Path, world: Any) -> Row:
     from data_prep.ratings.any_source import load_data
     from ncf_ppt.recipes import recipe
     from ncf_ppt.training import fit_steps
-    from ppt_core.distributed import join_world
     from ppt_core.runs.run import Run
 
     chosen = recipe("paper").with_settings(**settings["recipe"])
     training = replace(chosen.training, eval_every=0)
     marks: list[tuple[int, float]] = []
-    with join_world("cpu") as world:
-        steps = fit_steps(load_data(settings["data"]), folder / "run", chosen.network, training, world=world)
-        for progress in steps:
-            if progress.iteration in (_WARM_UP, _WARM_UP + _STEPS):
-                marks.append((tcp_bytes(), time.process_time()))
-        reached = Run.open(folder / "run").metrics()[-1]
-        sent, seconds = ((last - first) / _STEPS for first, last in zip(*marks, strict=True))
-        row = {
-            "bytes_per_step": sent,
-            "processor_seconds_per_step": seconds,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-            **{key: reached[key] for key in ("hit_ratio", "ndcg", "loss", "iterations")},
-        }
-        (folder / f"{world.rank}.json").write_text(json.dumps(row))
+    for progress in fit_steps(load_data(settings["data"]), path, chosen.network, training, world=world):
+        if progress.iteration in (_WARM_UP, _WARM_UP + _STEPS):
+            marks.append((tcp_bytes(), time.process_time()))
+    sent, seconds = ((last - first) / _STEPS for first, last in zip(*marks, strict=True))
+    reached = Run.open(path).metrics()[-1]
+    return {
+        "bytes_per_step": sent,
+        "processor_seconds_per_step": seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        **{key: reached[key] for key in ("hit_ratio", "ndcg", "loss", "iterations")},
+    }
 
 
-def trained(data: Path, n_processes: int, **recipe: Any) -> Row:
+def trained(n_processes: int, trainings: list[Row]) -> list[Row]:
     """Train by so many processes; what they measured, lists of one value for each."""
     with TemporaryDirectory() as temporary:
-        settings = json.dumps({"data": str(data), "recipe": recipe})
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
-        done = subprocess.run(
-            [*command, "-m", "benchmarks.scaling", "process", settings, temporary], stderr=subprocess.PIPE, text=True
-        )
+        command += ["-m", "benchmarks.scaling", "process", json.dumps(trainings), temporary]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise click.ClickException(done.stderr)
         ranks = [json.loads((Path(temporary) / f"{rank}.json").read_text()) for rank in range(n_processes)]
-    lists = {key: [rank[key] for rank in ranks] for key in ranks[0] if key.endswith(("_step", "_mb"))}
-    return {"processes": n_processes, **recipe, **ranks[0], **lists}
+    rows = []
+    for settings, *found in zip(trainings, *ranks, strict=True):
+        lists = {key: [row[key] for row in found] for key in found[0] if key.endswith(("_step", "_mb"))}
+        rows.append({"processes": n_processes, **settings["recipe"], **found[0], **lists})
+    return rows
 
 
 def synthetic(folder: Path, scale: int) -> tuple[Path, Row]:
@@ -115,11 +118,12 @@ def process(settings: str, folder: Path) -> None:
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--batch-size", default=2048, show_default=True)
 @click.option("--epochs", default=1.0, show_default=True)
+@click.option("--batch-norm/--no-batch-norm", default=True, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def quality(data: Path, batch_size: int, epochs: float, as_json: bool) -> None:
-    """Full precision, with and without BatchNorm, whose statistics are each process's own."""
-    recipe = {"split": 1.0, "epochs": epochs, "batch_size": batch_size}
-    show([trained(data, n, batch_norm=norm, **recipe) for norm in (False, True) for n in (1, 2, 3)], as_json)
+def quality(data: Path, as_json: bool, **recipe: Any) -> None:
+    """Full precision by 1, 2 and 3 processes; statistics of BatchNorm are each process's own."""
+    settings = {"data": str(data), "recipe": {"split": 1.0, **recipe}}
+    show([row for n in (1, 2, 3) for row in trained(n, [settings])], as_json)
 
 
 @main.command(name="bytes")
@@ -127,11 +131,12 @@ def quality(data: Path, batch_size: int, epochs: float, as_json: bool) -> None:
 def bytes_of_steps(as_json: bool) -> None:
     """Rows of the tables against whole tables."""
     with TemporaryDirectory() as temporary:
-        data, about = synthetic(Path(temporary), 4)
-        rows = [
-            {**about, **trained(data, n, optimizer=optimizer, iterations=_WARM_UP + _STEPS)}
-            for n, optimizer in product((2, 3), ("row-adam", "adam"))
+        data, about = synthetic(Path(temporary), 16)
+        trainings = [
+            {"data": str(data), "recipe": {"optimizer": optimizer, "iterations": _WARM_UP + _STEPS}}
+            for optimizer in ("row-adam", "adam")
         ]
+        rows = [{**about, **row} for n in (2, 3) for row in trained(n, trainings)]
     show(rows, as_json)
 
 
@@ -139,11 +144,14 @@ def bytes_of_steps(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def sizes(as_json: bool) -> None:
     """The same number of steps on 1, 4 and 16 times the data."""
-    rows = []
     with TemporaryDirectory() as temporary:
-        for scale in (1, 4, 16):
-            data, about = synthetic(Path(temporary), scale)
-            rows += [{**about, **trained(data, n, iterations=_WARM_UP + _STEPS)} for n in (1, 2)]
+        prepared = [
+            synthetic(Path(temporary), scale) for scale in (1, 4, 16)
+        ]  # in this order, for the sake of the peaks
+        trainings = [{"data": str(data), "recipe": {"iterations": _WARM_UP + _STEPS}} for data, _ in prepared]
+        rows = [
+            {**about, **row} for n in (1, 2) for (_, about), row in zip(prepared, trained(n, trainings), strict=True)
+        ]
     show(rows, as_json)
 
 

@@ -1,4 +1,6 @@
 import json
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from benchmarks import (
     quality,
     recipe,
     retrieval,
+    scaling,
     score,
     serve,
     soak,
@@ -322,3 +325,16 @@ def test_a_soak_tells_memory() -> None:
     rows = rows_of(run(soak.main, "--minutes", "0.05", "--json"))
     assert len(rows) == 10
     assert all(row["pss_mb"] > 0 and row["answers"] > 0 for row in rows)
+
+
+def test_bytes_are_those_that_arrived_over_tcp() -> None:
+    before = scaling.tcp_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        with sender, server.accept()[0] as receiver:
+            sender.sendall(bytes(70_000))
+            assert len(receiver.recv(70_000, socket.MSG_WAITALL)) == 70_000
+            deadline = time.monotonic() + 10
+            while scaling.tcp_bytes() - before < 70_000:  # what arrived is acknowledged within a moment
+                assert time.monotonic() < deadline
+            assert scaling.tcp_bytes() - before <= 70_002  # a connection's beginning counts as one

@@ -1,0 +1,80 @@
+"""Tables of the page about scaling: measured ones, and what follows from them on paper."""
+
+from collections.abc import Callable
+
+from benchmarks.result_files import Row, measured, table
+
+_FLOATS = 64 + 128  # of a user or an item: a GMF vector of 64 factors and half of the MLP's input of 256
+_STATE_OF_A_ROW = 4 * _FLOATS * 3 + 2 * 8  # weights and two moments in float32; the last step of each table's row
+_SENT_OF_A_SAMPLE = 2 * 4 * _FLOATS + 4 * 8  # float32 gradients and int64 numbers of the rows of four tables
+_SAMPLES = 5  # of a train positive: itself and four negatives
+_NETWORK = 10e9 / 8  # bytes a second
+_EXPANDED = {"users": 2_200_000, "items": 860_000, "interactions": 1_200_000_000}
+_SIZES = {"MLPerf's expanded set": _EXPANDED, "ten times that": {name: 10 * n for name, n in _EXPANDED.items()}}
+
+
+def sent() -> str:
+    """What a process sends in a step, by rows and by whole tables."""
+    found = measured("scaling-bytes")
+    by = {(row["processes"], row["optimizer"]): max(row["bytes_per_step"]) for row in found}
+    body = []
+    for n in (2, 3):
+        rows, whole = by[n, "row-adam"], by[n, "adam"]
+        body.append([str(n), f"{rows / 1e6:.2f}", f"{whole / 1e6:.2f}", f"{whole / rows:.0f}"])
+    return table(["processes", "touched rows, MB", "whole tables (`--optimizer adam`), MB", "times"], body)
+
+
+def on_paper() -> str:
+    """The arithmetic for sizes that nobody here has measured."""
+    speed = {row["row"]: row for row in measured("train-step")}["ppt full fp32"]["samples_per_second"]
+    ranked = {row["row"]: row for row in measured("evaluate")}["ppt full precision"]["pairs_per_second"]
+    batch = 2_048
+    found = {(row["processes"], row["optimizer"]): row for row in measured("scaling-bytes")}
+    step_bytes = max(found[2, "row-adam"]["bytes_per_step"])
+
+    def of(size: Row) -> list[str]:
+        rows, samples = size["users"] + size["items"], _SAMPLES * size["interactions"]
+        steps = samples / batch
+        return [
+            f"{rows / 1e6:.2f} M",
+            _bytes(rows * _FLOATS * 4),
+            _bytes(rows * _STATE_OF_A_ROW),
+            _bytes(4 * size["interactions"] + 8 * size["users"]),
+            _bytes(4 * 999 * size["users"]),
+            f"{samples / 1e9:.0f} G in {steps / 1e6:.1f} M steps",
+            f"{samples / speed / 3600:,.0f} h",
+            f"{1000 * size['users'] / ranked / 3600:.1f} h",
+            f"{step_bytes / 1e6:.1f} MB",
+            _bytes(rows * _FLOATS * 4),
+            f"{steps * step_bytes / _NETWORK / 3600:.1f} h",
+            f"{_NETWORK / _SENT_OF_A_SAMPLE:,.0f}",
+            f"{_NETWORK / _SENT_OF_A_SAMPLE / speed:.0f}",
+        ]
+
+    names = [
+        "rows: users + items",
+        "weights of the tables, and the model's file: rows x 192 x 4 B",
+        "state of each process, and a checkpoint: rows x (192 x 4 x 3 + 16) B",
+        "train items on disk, mapped: interactions x 4 B + users x 8 B",
+        "999 test negatives a user, mapped: users x 999 x 4 B",
+        f"samples of an epoch: interactions x 5, batches of {batch:,}",
+        f"an epoch by one machine of two cores: samples / {speed:,.0f} a second",
+        f"an evaluation by it: users x 1,000 / {ranked:,.0f} pairs a second",
+        "sent by each of two processes in a step, as touched rows (measured above)",
+        "the same as whole tables: rows x 192 x 4 B",
+        "network of an epoch, two machines at 10 Gbit/s: steps x touched rows / 1.25 GB/s",
+        f"samples a second that 10 Gbit/s let through, however many machines: 1.25 GB/s / {_SENT_OF_A_SAMPLE:,} B",
+        f"machines of two cores that compute as many: that / {speed:,.0f}",
+    ]
+    columns = [of(size) for size in _SIZES.values()]
+    return table(["", *_SIZES], [list(line) for line in zip(names, *columns, strict=True)])
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e9:,.1f} GB"
+
+
+SCALING_TABLES: dict[str, Callable[[], str]] = {
+    "scaling-bytes": sent,
+    "scaling-on-paper": on_paper,
+}
