@@ -10,6 +10,7 @@ MEASURED = (
     "score",
     "evaluate",
     "prepare",
+    "prepare-large",
     "sampling",
     "conv",
     "vision-step",
@@ -88,6 +89,16 @@ def by_row(name: str, key: str, unit: str, scale: float = 1) -> str:
     """A benchmark's rows: a figure and its ratio."""
     body = [[row["row"], f"{row[key] * scale:,.2f}", f"{row['ratio']:.1f}"] for row in measured(name)]
     return table(["", unit, "ratio"], body)
+
+
+def in_parts() -> str:
+    """Preparing within a limit: seconds, and what the operating system counts."""
+    sizes = ("csv MB", "peak MB", "disk MB")
+    body = [
+        [f"`{row['row']}`", f"{row['rows']:,}", *(f"{row[size] / 1e3:.2f}" for size in sizes), f"{row['seconds']:,.0f}"]
+        for row in measured("prepare-large")
+    ]
+    return table(["", "rows", "csv, GB", "peak memory, GB", "disk beside it, GB", "s"], body)
 
 
 def sampling() -> str:
@@ -228,6 +239,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "one-user": one_user,
     "evaluate": lambda: by_row("evaluate", "pairs_per_second", "M pairs/s", 1e-6),
     "prepare": lambda: by_row("prepare", "seconds", "s"),
+    "prepare-large": in_parts,
     "sampling": sampling,
     "conv": convolutions,
     "retrieval": retrieval,
