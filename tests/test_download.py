@@ -1,6 +1,5 @@
 import contextlib
 import hashlib
-import logging
 import re
 import ssl
 import threading
@@ -15,26 +14,39 @@ from data_prep.ratings import download
 from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.download import KNOWN_DATASETS, KnownDataset, fetch
 from ppt_core.errors import DataError
+from ppt_core.runs.partial_files import held
 
 CONTENT = bytes(range(256)) * 1000
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/good answers with what the server holds, /other with other bytes, /short and /slow break off; else 404."""
+    """/good answers with what the server holds, /other with other bytes, /short and /slow break off; else 404.
+
+    /parts is as /good, and sends a part if it is asked for one; /half breaks off in the middle.
+    """
 
     def do_GET(self) -> None:
         assert isinstance(self.server, Server)
         self.server.requests.append(self.path)
         kind = self.path.split("/")[1]
-        if kind not in ("good", "other", "short", "slow"):
+        if kind not in ("good", "other", "short", "slow", "parts", "half"):
             self.send_error(404)
             return
         if kind == "slow":
             self.server.released.wait(10)
-        content = self.server.content if kind == "good" else b"a login page"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content) + (5 if kind == "short" else 0)))
+        content = self.server.content if kind in ("good", "parts", "half") else b"a login page"
+        length = len(content) + (5 if kind == "short" else 0)
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if kind == "parts" else 0
+        if start >= length:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{length - 1}/{length}")
+        self.send_header("Content-Length", str(length - start))
         self.end_headers()
+        content = content[start : length // 2 if kind == "half" else None]
+        self.server.sent.append(len(content))
         with contextlib.suppress(BrokenPipeError):  # the client of /slow has gone
             self.wfile.write(content)
 
@@ -47,6 +59,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
         self.requests: list[str] = []
+        self.sent: list[int] = []
         self.released = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -117,20 +130,37 @@ def test_when_every_mirror_fails_the_error_says_all_of_it(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_pooch_logs_is_muted_only_meanwhile(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pooch
+def test_an_interrupted_download_goes_on_where_it_broke_off(server: Server, tmp_path: Path) -> None:
+    known = dataset(f"{server.url}/half")
+    with pytest.raises(DataError, match="it broke off; the same command goes on"):
+        fetch(known, cache=tmp_path, progress=False)
+    begun = (tmp_path / "ml-x.zip.part").read_bytes()
+    assert begun
+    assert CONTENT.startswith(begun)
+    for address in ("parts", "good"):  # the second sends no parts, and is asked for all
+        (tmp_path / "ml-x.zip.part").write_bytes(CONTENT[:1000])
+        archive = fetch(dataset(f"{server.url}/{address}"), cache=tmp_path, progress=False)
+        assert archive.read_bytes() == CONTENT
+        assert [file.name for file in tmp_path.iterdir()] == ["ml-x.zip"]
+        archive.unlink()
+    assert server.sent == [len(CONTENT) // 2, len(CONTENT) - 1000, len(CONTENT)]
 
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    monkeypatch.setattr(handler, "emit", records.append)
-    pooch.get_logger().addHandler(handler)
-    fetch(dataset(f"{server.url}/good"), cache=tmp_path, progress=False)
-    assert records == []
-    pooch.get_logger().warning("of another user of pooch")
-    pooch.get_logger().removeHandler(handler)
-    assert len(records) == 1
+
+@pytest.mark.parametrize("begun", [b"of another file", bytes(len(CONTENT)), CONTENT, CONTENT + b"more"])
+def test_what_is_there_of_other_bytes_is_fetched_anew(server: Server, tmp_path: Path, begun: bytes) -> None:
+    (tmp_path / "ml-x.zip.part").write_bytes(begun)
+    assert fetch(dataset(f"{server.url}/parts"), cache=tmp_path, progress=False).read_bytes() == CONTENT
+    assert [file.name for file in tmp_path.iterdir()] == ["ml-x.zip"]
+
+
+def test_two_downloads_at_once_do_not_mix(server: Server, tmp_path: Path) -> None:
+    begun = tmp_path / "ml-x.zip.part"
+    begun.write_bytes(b"of a living process")
+    with held(begun) as is_ours:
+        assert is_ours
+        assert fetch(dataset(f"{server.url}/parts"), cache=tmp_path, progress=False).read_bytes() == CONTENT
+        assert begun.read_bytes() == b"of a living process"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ml-x.zip", "ml-x.zip.part"]
 
 
 def test_an_invalid_certificate_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from data_prep.images.cifar_pickles import read_batch
 from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Images, Normalization
 from data_prep.images.validation import hold_out
+from data_prep.tar_members import members_of, open_tar
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing
 
@@ -137,8 +138,8 @@ def _read_archive(source: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
 
 def _members(source: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each batch in the archive. Nothing is ever written under a member's name."""
-    with tarfile.open(source) as archive:
-        for member in archive:
+    with open_tar(source) as archive:
+        for member in members_of(source, archive):
             parts = PureWindowsPath(member.name)  # knows / and \\ and C:
             if parts.anchor or ".." in parts.parts:
                 raise DataError(

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO, Literal, cast
 
 from data_prep.ratings.foreign_files import foreign_archive, foreign_kind
+from data_prep.tar_members import MOST_MEMBERS, members_of, open_member, open_tar
 from ppt_core.errors import DataError
 
 MOVIELENS_NAMES = ("ratings.csv", "ratings.dat", "u.data")
@@ -109,8 +110,9 @@ class Source:
             stream = stack.enter_context(self.path.open("rb"))
         if self.archive == "tar":
             stream = _decompressed(stack, stream, self.packed)
-            tar = stack.enter_context(tarfile.TarFile.open(fileobj=stream, mode="r|"))
-            stream = next(cast(BinaryIO, tar.extractfile(each)) for each in tar if each.name == self.member)
+            tar = stack.enter_context(open_tar(self.path, stream))
+            found = (each for each in members_of(self.path, tar) if each.name == self.member)
+            stream = next(open_member(tar, each) for each in found)
         return _decompressed(stack, stream, self.compression)
 
 
@@ -209,6 +211,8 @@ def _zip_names(path: Path) -> list[str]:
             infos = archive.infolist()
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(f"{path} is a truncated or damaged zip archive ({error}); fetch it again") from None
+    if len(infos) > MOST_MEMBERS:
+        raise DataError(f"{path} has more than {MOST_MEMBERS:,} members; do not use this archive")
     for info in infos:
         _refuse_unsafe(path, info.orig_filename)
     return [info.filename for info in infos if not info.is_dir()]
@@ -218,7 +222,7 @@ def _tar_names(source: Source) -> list[str]:
     names = []
     with source.open() as stream, contextlib.ExitStack() as stack:
         try:
-            for each in stack.enter_context(tarfile.TarFile.open(fileobj=stream, mode="r|")):
+            for each in members_of(source.path, stack.enter_context(open_tar(source.path, stream))):
                 _refuse_unsafe(source.path, each.name)
                 names += [each.name] if each.isfile() else []
         except tarfile.TarError as error:

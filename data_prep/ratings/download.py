@@ -1,7 +1,8 @@
 """Known data sets: where they are published, what their bytes hash to, and fetching them once."""
 
 import contextlib
-import logging
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from types import MappingProxyType
 
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
+from ppt_core.runs.partial_files import PARTIAL, held, prefix_of
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 _HUGGING_FACE = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main"
-_TIMEOUT_S = 30  # pooch's default; for connecting and for each read, not for the whole download
+_TIMEOUT_S = 30  # for connecting and for each read, not for the whole download
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,8 @@ def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = 
 
     Returns:
         A file whose SHA-256 is ``dataset.sha256``: a download with another one is deleted and the next address
-        is tried, and a changed file in the cache is fetched again.
+        is tried, and a changed file in the cache is fetched again. What an interrupted download left, in
+        ``NAME.zip.part``, is gone on with, at any address.
 
     Raises:
         DataError: no address gave these bytes; it names each with its failure, the checksum, and how to hand
@@ -73,34 +76,33 @@ def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = 
 
     folder = Path(pooch.os_cache("ppt-ncf")) if cache is None else cache
     archive = folder / f"{dataset.name}.zip"
-    try:
-        if archive.exists() and file_sha256(archive) == dataset.sha256:
-            return archive
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"the cache {folder} cannot be used ({error.strerror}); make it writable, or fetch {archive.name} "
-            f"elsewhere and run `ppt-ncf prepare {dataset.name} --source FILE`"
-        ) from None
     failures = []
-    for url in dataset.urls:
+    with contextlib.ExitStack() as stack:
         try:
-            # pooch logs what it does and why it failed; here the one error below says it.
-            with _muted(pooch.get_logger()):
-                pooch.retrieve(
-                    url,
-                    known_hash=f"sha256:{dataset.sha256}",
-                    fname=archive.name,
-                    path=folder,
-                    downloader=pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=_TIMEOUT_S),
-                )
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' exceptions are OSErrors; ValueError: another checksum
-            failures.append(f"{url} ({_reason(error)})")
-        else:
-            return archive
+            if archive.exists() and file_sha256(archive) == dataset.sha256:
+                return archive
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(_begun(archive))
+        except OSError as error:
+            raise DataError(
+                f"the cache {folder} cannot be used ({error.strerror}); make it writable, or fetch {archive.name} "
+                f"elsewhere and run `ppt-ncf prepare {dataset.name} --source FILE`"
+            ) from None
+        for url in dataset.urls:
+            is_rest = partial.stat().st_size > 0
+            try:
+                _go_on(url, partial, progress=progress)
+                if is_rest and file_sha256(partial) != dataset.sha256:  # what was there was of other bytes
+                    os.truncate(partial, 0)
+                    _go_on(url, partial, progress=progress)
+            except OSError as error:  # requests' exceptions are such
+                failures.append(f"{url} ({_reason(error)})")
+                continue
+            if file_sha256(partial) == dataset.sha256:
+                partial.replace(archive)
+                return archive
+            os.truncate(partial, 0)
+            failures.append(f"{url} (wrong checksum)")
     raise DataError(
         f"{dataset.name} could not be downloaded from {' or '.join(failures)}; fetch {archive.name} with sha256 "
         f"{dataset.sha256} elsewhere and run `ppt-ncf prepare {dataset.name} --source FILE`"
@@ -118,18 +120,56 @@ def _reason(error: Exception) -> str:
         return f"no answer in {_TIMEOUT_S} s"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "it broke off; the same command goes on from there"
     if isinstance(error, requests.RequestException):
         return type(error).__name__
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return "wrong checksum" if "hash" in str(error) else " ".join(str(error).split())
+    return " ".join(str(error).split())
 
 
 @contextlib.contextmanager
-def _muted(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _begun(archive: Path) -> Iterator[Path]:
+    """The file that a download grows in, which holds what an interrupted one left, and is kept where this one is.
+
+    While another process goes on with that, it is a file of this process alone.
+    """
+    begun = archive.with_name(f"{archive.name}.part")
+    with contextlib.ExitStack() as stack:
+        begun.touch()
+        if not stack.enter_context(held(begun)):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(PARTIAL, prefix_of(archive), archive.parent))
+            begun = Path(folder) / begun.name
+            begun.touch()
+        try:
+            yield begun
+        finally:
+            if begun.exists() and not begun.stat().st_size:
+                begun.unlink()
+
+
+def _go_on(url: str, partial: Path, *, progress: bool) -> None:
+    """Download ``url`` into ``partial``, or the rest of it where some bytes are there and the server sends parts."""
+    import requests
+    from tqdm import tqdm
+
+    start = partial.stat().st_size
+    wanted = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+    with requests.get(url, headers=wanted, stream=True, timeout=_TIMEOUT_S) as answer:
+        if start and answer.status_code == 416:  # nothing is behind what is there
+            return
+        answer.raise_for_status()
+        if answer.status_code != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            start = 0
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        with (
+            partial.open("ab" if start else "wb") as file,
+            tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=not progress, leave=True) as bar,
+        ):
+            for chunk in answer.iter_content(1 << 16):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total is not None and partial.stat().st_size < total:
+            raise requests.exceptions.ChunkedEncodingError

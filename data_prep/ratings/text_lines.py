@@ -157,6 +157,11 @@ def is_integer(value: str) -> bool:
     return _INTEGER.fullmatch(value) is not None
 
 
+def is_int64(value: str) -> bool:
+    """Whether ``value`` is written as an integer, in a few digits, that 64 bits hold."""
+    return is_integer(value) and len(value) < 100 and -(2**63) <= int(value) < 2**63
+
+
 def is_number(value: str) -> bool:
     """Whether ``value`` is written as a finite decimal number, spaces around it aside."""
     return _NUMBER.fullmatch(value.strip()) is not None and bool(np.isfinite(float(value)))

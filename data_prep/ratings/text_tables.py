@@ -16,7 +16,7 @@ from data_prep.ratings.text_lines import (
     Kind,
     TextLayout,
     first_fault,
-    is_integer,
+    is_int64,
     is_no_row,
     is_number,
     point,
@@ -224,7 +224,7 @@ def _converted(source: Source, column: pa.ChunkedArray, kind: Kind, layout: Text
         known = [point(text) if text and layout.decimal_comma else text for text in known]
         numbers = [float(text) if text and is_number(text) else None for text in known]
         readable = [(text or "", n) for text, n in zip(known, numbers, strict=True)]
-        if kind != "value" and all(n is None or is_integer(text) for text, n in readable):
+        if kind != "value" and all(n is None or is_int64(text) for text, n in readable):
             numbers = [None if n is None else int(text) for text, n in readable]
         values = pa.array(numbers, pa.float32() if kind == "value" else None)
     if kind in ("id", "event"):

@@ -57,8 +57,8 @@ def save_packed(packed: PackedNetwork, path: Path) -> None:
     """
     refuse_existing(path)
     if isinstance(packed, PackedTwoTower):
-        return save_tensors(path, *tower_file.write(packed))
-    save_tensors(path, *(gmf_file.write(packed) if isinstance(packed, PackedGMF) else _write(packed)))
+        return save_tensors(path, *tower_file.write(packed), new=True)
+    save_tensors(path, *(gmf_file.write(packed) if isinstance(packed, PackedGMF) else _write(packed)), new=True)
 
 
 def _write(packed: PackedNCF) -> tuple[dict[str, Tensor], dict[str, Any]]:

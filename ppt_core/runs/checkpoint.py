@@ -27,6 +27,7 @@ from ppt_core.runs.run import Run
 Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT_VERSION = 1
+_LONGEST_HEADER = 100_000_000  # as in the package safetensors
 
 # In the order in which safetensors writes tensors: by dtype, then by name.
 _DTYPES = {
@@ -48,18 +49,20 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _PLACES = {dtype: place for place, dtype in enumerate(_NAMES)}
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any], *, new: bool = False) -> None:
     """Write tensors and JSON metadata as one sealed safetensors file, replacing ``path`` when complete.
+
+    With ``new`` nothing is replaced, see `ppt_core.runs.files.replaced_file`.
 
     The bytes depend on the arguments alone, and are those of the package safetensors. Dtypes are bool, integers of any
     size, float64, float32, float16 and bfloat16.
 
-    Raises `DataError` if ``path`` cannot be written, and ValueError for another dtype.
+    Raises `DataError` if ``path`` cannot be written, or exists and must be ``new``, and ValueError for another dtype.
     """
     names = sorted(tensors, key=lambda name: (_place(name, tensors[name]), name))
     head = _head({name: tensors[name] for name in names}, metadata)
     digest = hashlib.sha256(head)
-    with replaced_file(path) as partial, partial.open("wb") as file:
+    with replaced_file(path, new=new) as partial, partial.open("wb") as file:
         file.write(head)
         for name in names:
             octets = _octets(tensors[name].detach().cpu().contiguous())
@@ -110,7 +113,7 @@ def open_tensors(path: Path) -> "Iterator[TensorFile]":
         n_bytes = os.fstat(file.fileno()).st_size
         try:
             start = 8 + int.from_bytes(file.read(8), "little")
-            if start > n_bytes:
+            if start > min(n_bytes, _LONGEST_HEADER):
                 raise damaged
             file.seek(0)
             head = file.read(start)

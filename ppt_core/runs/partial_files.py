@@ -20,19 +20,25 @@ def prefix_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def held(partial: Path) -> Iterator[None]:
-    """Hold a temporary file or folder during the block: the lock is the kernel's, and goes with its process."""
+def held(partial: Path) -> Iterator[bool]:
+    """Hold a temporary file or folder during the block: the lock is the kernel's, and goes with its process.
+
+    Yields False if another process holds it; where there are no such locks nobody does.
+    """
     try:
         import fcntl
 
         handle = os.open(partial, os.O_RDONLY)
     except (ImportError, OSError):  # Windows has no such locks
-        yield
+        yield True
         return
     try:
-        with contextlib.suppress(OSError):  # nor have some network file systems
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        except OSError as error:  # some network file systems have none either
+            yield not isinstance(error, BlockingIOError)
+        else:
+            yield True
     finally:
         os.close(handle)
 

@@ -52,7 +52,7 @@ def save_packed(packed: PackedImageNetwork, path: Path) -> None:
         "class_names": list(packed.class_names),
         "provenance": packed.provenance,
     }
-    save_tensors(path, packed.network.state_dict(), metadata)
+    save_tensors(path, packed.network.state_dict(), metadata, new=True)
 
 
 def load_packed(path: Path) -> PackedImageNetwork:
