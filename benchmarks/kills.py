@@ -1,23 +1,25 @@
-"""Every command that writes, killed (SIGKILL) at moments spread over its work, and repeated: is anything lost or half?
+"""Every command that writes, killed at moments spread over its work, and given again: what is lost, or half.
 
     python -m benchmarks.kills --kills 1000
 
-Commands run in forks of one process that has loaded everything, so that a kill costs a fraction of a second; the rest is
-real: files, signals, and what is left on the disk. Half of a command's kills come before one of its changes to the file
-system (Python's audit events count them), the other half after a share of its seconds; each part is spread evenly, and
-the seed places a kill within its stretch. ``--fresh N`` of each command's kills hit a process started as a user starts
-it. After a kill nothing may stand under the output's name but what was there before or the whole result; of a folder
-that grows (a run, a study) each file must be whole, and metrics may end early. Then the same command is given again, of a
-run with ``--resume``, until it succeeds: its files must be those of an undisturbed one, byte for byte but for times and
-what is derived from them, what is not its own untouched, and no temporary file be left, but for those that `ppt-ncf
-doctor --clean` is then to remove.
+Commands run in forks of one process that has loaded everything, so that a kill costs a fraction of a second; the rest
+is real: files, signals, and what is left on the disk. Half of a command's kills come before one of its changes to the
+file system (Python's audit events count them), the other half after a share of its seconds; each part is spread
+evenly, and the seed places a kill within its stretch. ``--fresh N`` of each command's kills hit a process started as a
+user starts it. After a kill nothing may stand under the output's name but what was there before or the whole result;
+of a folder that grows (a run, a study) each file must be whole, and metrics may end early. Then the same command is
+given again, of a run with ``--resume``, until it succeeds: its files must be those of an undisturbed one, byte for
+byte but for times and what is derived from them, what is not its own untouched, and no temporary file be left, but for
+those that `ppt-ncf doctor --clean` is then to remove.
 """
 
 import os
 
 from ppt_core.environment import ENVIRONMENT
 
-os.environ.update({**ENVIRONMENT, "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"})
+os.environ.update(
+    {**ENVIRONMENT, "NUMBA_THREADING_LAYER": "workqueue", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+)
 
 import atexit
 import contextlib

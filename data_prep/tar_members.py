@@ -1,5 +1,6 @@
 """Tar archives of unknown origin: what their headers may cost."""
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -18,37 +19,48 @@ _EXTENDED = (
 )
 
 
+class _TooMuch(Exception):
+    """No `tarfile.TarError`, behind which `tarfile` would see the end of the archive."""
+
+
 class _ShortHeader(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_ShortHeader":
         info = super().frombuf(buf, encoding, errors)
         if info.type in _EXTENDED and not 0 <= info.size <= LONGEST_HEADER:
-            raise DataError(f"a header of {info.size:,} bytes, more than the {LONGEST_HEADER:,} of any name")
+            raise _TooMuch(f"a header of {info.size:,} bytes, more than the {LONGEST_HEADER:,} of any name")
         return info
 
 
 def open_tar(path: Path, stream: BinaryIO | None = None) -> tarfile.TarFile:
     """Open the archive ``path``, packed or not, or the unpacked ``stream`` of it, to be read from front to end.
 
-    Raises what `tarfile` does; what it yields is to be read by `members_of`.
+    Raises what `tarfile` does, and what `members_of` does.
     """
-    if stream is None:
-        return tarfile.open(path, tarinfo=_ShortHeader)
-    return tarfile.TarFile.open(fileobj=stream, mode="r|", tarinfo=_ShortHeader)
+    with _refusing(path):
+        if stream is None:
+            return tarfile.open(path, tarinfo=_ShortHeader)
+        return tarfile.TarFile.open(fileobj=stream, mode="r|", tarinfo=_ShortHeader)
 
 
 def members_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members of the archive ``path`` in their order.
 
-    Raises what `tarfile` does, and `DataError` for headers that are longer, or more members, than any archive of data has.
+    Raises what `tarfile` does, and `DataError` for longer headers, or more members, than any archive of data has.
     """
-    try:
+    with _refusing(path):
         for number, member in enumerate(archive, 1):
             if number > MOST_MEMBERS:
-                raise DataError(f"more than {MOST_MEMBERS:,} members")
+                raise _TooMuch(f"more than {MOST_MEMBERS:,} members")
             yield member
             archive.members = []  # each that was read would stay in memory
-    except DataError as error:
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _TooMuch as error:
         raise DataError(f"{path} has {error}; do not use this archive") from None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import id_column
 from ncf_ppt.ranking import Ranks
+from ppt_core.damaged import checked, understanding
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
 from ppt_core.runs.files import refuse_existing, replaced_file
@@ -77,15 +78,15 @@ def read_ranks(path: Path) -> RanksOfUsers:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with understanding(path, OSError, pa.ArrowException):
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no Parquet file that can be read ({error}); write it again") from None
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        about = json.loads(metadata.get("about", "{}"))
     missing = [name for name in ("user_id", "item_id", "above", "equal") if name not in table.column_names]
     if missing or "protocol" not in metadata or not len(table):
         what = f"column {missing[0]}" if missing else "protocol" if len(table) else "user"
         raise DataError(f"{path} is no file of ranks (it has no {what}); write one with `evaluate --per-user`")
+    checked(about, {}, path)
     above, equal = (_counts(path, name, table[name]) for name in ("above", "equal"))
     user_ids, item_ids = (_ids(table[name]) for name in ("user_id", "item_id"))
     return RanksOfUsers(
@@ -93,7 +94,7 @@ def read_ranks(path: Path) -> RanksOfUsers:
         user_ids=user_ids,
         item_ids=item_ids,
         protocol=metadata["protocol"],
-        about=json.loads(metadata.get("about", "{}")),
+        about=about,
     )
 
 

@@ -101,7 +101,7 @@ def _columns(path: Path, roles: tuple[Role, ...], *, alone: bool = False) -> lis
         places = tuple(range(1, len(table) + 1))
         return [Entries(values=values, source=path, unit="row", places=places) for values in columns]
     text = _text(source, source.read(), latin="title" in roles)
-    names, rows = _delimited(text, roles, alone=alone)
+    names, rows = _delimited(source, text, roles, alone=alone)
     by_name = _named(source, roles, names) if names else {}
     places_of = [names.index(name) for name in by_name.values()] or list(range(len(roles)))
     kept = [(number, fields) for number, fields in rows if any(field.strip() for field in fields)]
@@ -145,7 +145,7 @@ def _values(source: Source, role: Role, column: pa.ChunkedArray) -> tuple[Id, ..
 _Rows = list[tuple[int, list[str]]]
 
 
-def _delimited(text: str, roles: tuple[Role, ...], *, alone: bool) -> tuple[list[str], _Rows]:
+def _delimited(source: Source, text: str, roles: tuple[Role, ...], *, alone: bool) -> tuple[list[str], _Rows]:
     """Text with a header that names one of the roles, or without: then no names."""
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
@@ -159,7 +159,10 @@ def _delimited(text: str, roles: tuple[Role, ...], *, alone: bool) -> tuple[list
         rows = [(number, line.split(None if separator == " " else separator)) for number, line in enumerate(lines, 1)]
     else:
         reader = csv.reader(io.StringIO(text), delimiter=separator)
-        rows = [(reader.line_num, fields) for fields in reader]
+        try:
+            rows = [(reader.line_num, fields) for fields in reader]
+        except csv.Error as error:
+            raise DataError(f"{source}: line {reader.line_num} cannot be split into values ({error})") from None
     rows = [(number, [field.strip() for field in fields]) for number, fields in rows if any(fields)]
     return (header, rows[1:]) if has_header else ([], rows)
 

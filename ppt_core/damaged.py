@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from tokenize import TokenError
 from typing import Any
 
 from ppt_core.errors import DataError
@@ -29,6 +30,8 @@ _OF_OTHER_SHAPE = (
     OverflowError,
     RecursionError,
     MemoryError,
+    SyntaxError,  # this and the next: of the header of a NumPy file
+    TokenError,
 )
 
 

@@ -1,10 +1,14 @@
 import gzip
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from data_prep import tar_members
 from data_prep.ratings.archives import Source, find_source
+from data_prep.ratings.readers import read_ratings
 from ppt_core.errors import DataError
 
 CSV = b"user,item,time\n1,2,3\n"
@@ -92,3 +96,54 @@ def test_more_than_ten_candidates_are_counted(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", **{f"part{number:02}_csv": CSV for number in range(12)})
     with pytest.raises(DataError, match=r"12 files .* \(part00\.csv, .*part09\.csv and 2 more\); unpack it and name"):
         find_source(path)
+
+
+def write_tar(path: Path, *members: tarfile.TarInfo, content: bytes = CSV) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for info in members or (tarfile.TarInfo("ratings.csv"),):
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def extended(kind: bytes, n_bytes: int) -> bytes:
+    """The header that announces ``n_bytes`` of a long name or of pax, and nothing behind it."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind, n_bytes
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_tar_whose_header_would_fill_the_memory(tmp_path: Path, kind: bytes) -> None:
+    (tmp_path / "bomb.tar").write_bytes(extended(kind, 1 << 33) + bytes(2048))
+    with pytest.raises(DataError, match=r"bomb.tar has a header of 8,589,934,592 bytes, more than .*; do not use"):
+        find_source(tmp_path / "bomb.tar")
+    with (
+        pytest.raises(DataError, match=r"bomb.tar has a header of"),
+        tar_members.open_tar(tmp_path / "bomb.tar") as archive,
+    ):
+        list(tar_members.members_of(tmp_path / "bomb.tar", archive))
+
+
+def test_an_archive_of_very_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_members, "MOST_MEMBERS", 3)
+    monkeypatch.setattr("data_prep.ratings.archives.MOST_MEMBERS", 3)
+    for n in (3, 4):
+        names = [f"{number}.txt" for number in range(n - 1)]
+        paths = (
+            write_tar(tmp_path / f"{n}.tar.gz", *map(tarfile.TarInfo, (*names, "ratings.csv"))),
+            write_zip(tmp_path / f"{n}.zip", ratings_csv=CSV, **dict.fromkeys(names, CSV)),
+        )
+        for path in paths:
+            if n == 3:
+                assert read(path) == CSV
+            else:
+                with pytest.raises(DataError, match="has more than 3 members; do not use this archive"):
+                    read(path)
+
+
+def test_a_line_of_a_tar_archive_is_named(tmp_path: Path) -> None:
+    lines = ["userId,movieId,rating,timestamp", *(f"{n},{n},5,{n}" for n in range(9)), "1,2,5,five"]
+    path = write_tar(tmp_path / "ratings.tar.gz", content="\n".join(lines).encode())
+    with pytest.raises(DataError, match=r"ratings.tar.gz \(ratings.csv\): line 11 has 'five' where the time"):
+        read_ratings(path)

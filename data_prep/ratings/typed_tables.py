@@ -55,7 +55,7 @@ def read_typed(source: Source, kind: str, sample: bytes, choose: Choice) -> tupl
             # it is read from its end: it must be seekable
             data = pa.OSFile(str(source.path)) if source.is_plain else pa.BufferReader(source.read())
             names, table = (_read_parquet if kind == "parquet" else _read_arrow)(data, choose)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise damaged(source, kind, error) from None
     return table, names
 

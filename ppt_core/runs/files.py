@@ -146,6 +146,12 @@ def _umask() -> int:
     return mask
 
 
+def refuse_special(path: Path) -> None:
+    """Raise `DataError` if ``path`` is a pipe or a device, which might be read, or waited for, for ever."""
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        raise DataError(f"{path} is no regular file; name a file or a folder of files")
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading. Raises `DataError` if it does not exist or cannot be read, then or in the block.
@@ -153,8 +159,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     A pipe or a device, which might be read for ever, is refused.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise DataError(f"{path} is no regular file; name a file or a folder of files")
+        refuse_special(path)
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:

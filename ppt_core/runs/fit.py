@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppt_core.damaged import understanding
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import find_not_finite, set_precision
@@ -311,7 +312,7 @@ def _restore(
     """
     if not run.checkpoint_path.exists():
         return 0, PhaseClock([0.0] * len(schedule.phases)), 0.0, None, 0
-    with open_tensors(run.checkpoint_path) as file:
+    with open_tensors(run.checkpoint_path) as file, understanding(run.checkpoint_path, RuntimeError):
         start = int(file.metadata["iteration"])
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")

@@ -22,7 +22,7 @@ from ppt_core.damaged import checked, understanding
 from ppt_core.errors import DataError
 from ppt_core.identity import differences, in_words
 from ppt_core.json_text import json_text
-from ppt_core.runs.files import new_directory, read_bytes, read_json, replaced_file, write_json, writing
+from ppt_core.runs.files import new_directory, read_bytes, read_json, refuse_special, replaced_file, write_json, writing
 from ppt_core.runs.partial_files import PARTIAL, held, leftovers, prefix_of, remove_leftovers
 from ppt_core.runs.record import RESUMED_BY, RunConfig, RunResult
 
@@ -151,8 +151,25 @@ def _claim(path: Path) -> bool:
     return not path.exists()
 
 
+class _LogFile(logging.FileHandler):
+    """A file of log lines; one that cannot be written ends the program as any other file does, by its error."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with writing(self._path):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # logging would print the error that is being handled, and go on
+
+
 class EventLog:
     """MLPerf log lines appended to a file, and nothing printed.
+
+    Raises `DataError` where the file cannot be written, then or in a call.
 
     Args:
         path: the file; None writes nothing.
@@ -166,9 +183,11 @@ class EventLog:
         self._path = path
         self._handler: logging.Handler = logging.NullHandler()
         if path is not None:
-            path.touch()
-            os.truncate(path, min(keep, path.stat().st_size))
-            self._handler = logging.FileHandler(path, encoding="utf-8")
+            with writing(path):
+                path.touch()
+                refuse_special(path)
+                os.truncate(path, min(keep, path.stat().st_size))
+                self._handler = _LogFile(path)
         logger.addHandler(self._handler)
         events = MLLogger(logger, root_dir=str(Path(__file__).parents[2]))
         self.start, self.end, self.event = events.start, events.end, events.event

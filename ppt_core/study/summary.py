@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppt_core.damaged import understanding
 from ppt_core.errors import DataError
 from ppt_core.runs.settings import published_settings
 from ppt_core.study.curves import (
@@ -28,7 +29,12 @@ _OF_LATER = ("source", "commit")  # older trials do not name them
 
 
 def summarize(study: Study) -> StudyReport:
-    """Report on a study, finished or not. Raises `DataError` if no trial has finished."""
+    """Report on a study, finished or not. Raises `DataError` if no trial has finished, or one says what none does."""
+    with understanding(study.path):
+        return _summarize(study)
+
+
+def _summarize(study: Study) -> StudyReport:
     records = study.records()
     if not records:
         raise DataError(f"no trial of {study.path} has finished; run `study run --out {study.path}` again")
