@@ -47,7 +47,19 @@ from typing import Any
 
 import click
 
-from benchmarks.kills import NCF, SIZES, SMALL_VISION, STUDY, VISION, begin, call, quiet, train_half, write_inputs
+from benchmarks.kills import (
+    NCF,
+    SIZES,
+    SMALL_VISION,
+    STUDY,
+    VISION,
+    begin,
+    call,
+    in_jobs,
+    quiet,
+    train_half,
+    write_inputs,
+)
 from benchmarks.provenance import document
 from ppt_core.errors import DataError
 
@@ -448,7 +460,7 @@ def kinds() -> list[Kind]:
         ),
         Kind(
             name="a study",
-            weight=40,
+            weight=150,
             files=("study/study.json", "study/plan.json", "study/speed.json", _TRIAL),
             read=_read_study,
             sealed=one_json,
@@ -456,28 +468,28 @@ def kinds() -> list[Kind]:
         ),
         Kind(
             name="ids",
-            weight=40,
+            weight=150,
             files=("users.csv", "users.txt"),
             read=_read_ids,
             words=(*recommend, "--users", "{}"),
         ),
         Kind(
             name="pairs",
-            weight=40,
+            weight=150,
             files=("pairs.csv", "pairs.parquet", "pairs.jsonl"),
             read=_read_pairs,
             words=(NCF, "score", "network.packed", "--data", "data", "--pairs", "{}"),
         ),
         Kind(
             name="titles",
-            weight=40,
+            weight=150,
             files=("titles.csv", "titles.csv.gz"),
             read=_read_titles,
             words=(*recommend, "--user", "1", "--titles", "{}"),
         ),
         Kind(
             name="ranks of users",
-            weight=40,
+            weight=150,
             files=("ranks.parquet",),
             read=_read_ranks,
             words=(NCF, "compare", "{}", "popular", "--data", "data"),
@@ -531,7 +543,7 @@ def kinds() -> list[Kind]:
         ),
         Kind(
             name="an image run: settings",
-            weight=40,
+            weight=150,
             files=("image-run/config.json",),
             read=_read_image_network,
             sealed=one_json,
@@ -895,9 +907,10 @@ def _make(name: str, folder: Path, made: set[str]) -> None:
 @click.option("--inputs", default=100_000, show_default=True, help="For the readers.")
 @click.option("--commands", default=1000, show_default=True, help="For whole commands.")
 @click.option("--only", multiple=True, help="Only kinds whose name begins so.")
+@click.option("--jobs", default=1, show_default=True, help="Kinds at a time.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(inputs: int, commands: int, only: tuple[str, ...], seed: int, as_json: bool) -> None:
+def main(inputs: int, commands: int, only: tuple[str, ...], jobs: int, seed: int, as_json: bool) -> None:
     """Mutate, read, and print counts; end with an error where a reader fails."""
     import torch
 
@@ -909,7 +922,7 @@ def main(inputs: int, commands: int, only: tuple[str, ...], seed: int, as_json: 
         os.chdir(folder / "inputs")
         make_inputs(folder / "inputs", chosen)
         share, n_commands = inputs / sum(kind.weight for kind in chosen), -(-commands // len(chosen))
-        rows = [_row(kind, folder, math.ceil(share * kind.weight), n_commands, seed) for kind in chosen]
+        rows = in_jobs(lambda kind: _row(kind, folder, math.ceil(share * kind.weight), n_commands, seed), chosen, jobs)
     finally:
         os.chdir(here)
         shutil.rmtree(folder, ignore_errors=True)
@@ -922,17 +935,19 @@ def main(inputs: int, commands: int, only: tuple[str, ...], seed: int, as_json: 
 
 def _row(kind: Kind, folder: Path, inputs: int, commands: int, seed: int) -> dict[str, Any]:
     """What became of the files of one kind."""
-    copy = folder / "mutated"
-    shutil.copytree(folder / "inputs", copy)
+    copy = Path(mkdtemp(dir=folder))
+    shutil.copytree(folder / "inputs", copy, dirs_exist_ok=True)
+    os.chdir(copy)
     start = time.monotonic()
     by_reader, by_command = Fuzzed(kind, folder / "inputs", copy, seed), Fuzzed(kind, folder / "inputs", copy, seed)
     with quiet():
         call([each.format(kind.files[0], folder="vectors-npy", network="image-run") for each in kind.words])
-        for each in Path.cwd().glob("out*"):
+        for each in copy.glob("out*"):
             shutil.rmtree(each) if each.is_dir() else each.unlink()
     by_reader.read(0, inputs)
     for number in range(inputs, inputs + commands):
         by_command.command(number)
+    os.chdir(folder)
     shutil.rmtree(copy)
     row = {
         "files": kind.name,

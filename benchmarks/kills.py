@@ -25,6 +25,7 @@ import atexit
 import contextlib
 import io
 import json
+import math
 import random
 import re
 import shutil
@@ -73,6 +74,7 @@ class Case:
         copied: inputs that it changes or writes into, and so has a copy of.
         resume: further words once the output is there.
         grows: the output is a folder whose files come one by one.
+        weight: of its kills for each of another command: many where it is quick.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Case:
     copied: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
     grows: bool = False
+    weight: int = 1
 
 
 def cases() -> list[Case]:
@@ -90,7 +93,7 @@ def cases() -> list[Case]:
     train = (NCF, "train", *data, "--out", "half", *SMALL_NCF)
     return [
         Case(
-            name="prepare",
+            name="prepare", weight=4,
             command=(NCF, "prepare", "../inputs/ratings.csv", "--out", "out", "--negatives", "20", "--validation"),
             output="out",
         ),
@@ -111,37 +114,37 @@ def cases() -> list[Case]:
             grows=True,
         ),
         Case(
-            name="evaluate --per-user",
+            name="evaluate --per-user", weight=4,
             command=(NCF, "evaluate", run, "--per-user", "ranks.parquet"),
             output="ranks.parquet",
         ),
         Case(
-            name="baseline --per-user",
+            name="baseline --per-user", weight=4,
             command=(NCF, "baseline", "item-knn", *data, "--per-user", "ranks.parquet"),
             output="ranks.parquet",
         ),
-        Case(name="pack", command=(NCF, "pack", run, "--out", "network.packed"), output="network.packed"),
+        Case(name="pack", weight=4, command=(NCF, "pack", run, "--out", "network.packed"), output="network.packed"),
         *(
             Case(
-                name=f"recommend --out .{kind}",
+                name=f"recommend --out .{kind}", weight=4,
                 command=(NCF, "recommend", packed, *data, "--all", "--out", f"lists.{kind}"),
                 output=f"lists.{kind}",
             )
             for kind in ("parquet", "csv")
         ),
         Case(
-            name="score --out",
+            name="score --out", weight=4,
             command=(NCF, "score", packed, *data, "--pairs", "../inputs/pairs.csv", "--out", "scores.csv"),
             output="scores.csv",
         ),
         Case(
-            name="similar --out",
+            name="similar --out", weight=4,
             command=(NCF, "similar", packed, *data, "--all", "--out", "similar.jsonl"),
             output="similar.jsonl",
         ),
         *(
             Case(
-                name=f"export-embeddings --format {kind}",
+                name=f"export-embeddings --format {kind}", weight=4,
                 command=(NCF, "export-embeddings", run, "--out", "vectors", "--format", kind),
                 output="vectors",
             )
@@ -170,7 +173,7 @@ def cases() -> list[Case]:
             grows=True,
         ),
         Case(
-            name="vision prepare",
+            name="vision prepare", weight=4,
             command=(VISION, "prepare", "cifar10", "../inputs/cifar-10-python.tar.gz", "--out", "out"),
             output="out",
         ),
@@ -182,7 +185,7 @@ def cases() -> list[Case]:
             grows=True,
         ),
         Case(
-            name="vision pack",
+            name="vision pack", weight=4,
             command=(VISION, "pack", image_run, "--out", "network.packed", "--images", "4"),
             output="network.packed",
         ),
@@ -637,35 +640,56 @@ def train_half(folder: Path, words: Sequence[str]) -> None:
     (folder / "half" / "lock").unlink(missing_ok=True)
 
 
-def _rows(chosen: Sequence[Case], folder: Path, kills: int, fresh: int, seed: int) -> list[dict[str, Any]]:
-    """What was counted of each command."""
-    (folder / "tmp").mkdir()
-    os.environ["TMPDIR"] = str(folder / "tmp")
-    make_inputs(folder, chosen)
-    rows = []
-    for case in chosen:
-        start = time.monotonic()
-        trials = Trials(case, folder, seed)
-        trials.kill(-(-kills // len(chosen)), fresh)
-        tried = trials.tried
-        row = {
-            "command": case.name,
-            "kills": tried.kills,
-            "in_time": tried.hit,
-            "fresh": fresh,
-            "changes": trials.changes,
-            "command_seconds": trials.seconds,
-            "states": dict(sorted(tried.states.items())),
-            "left": tried.left,
-            "left_to_the_doctor": tried.cleaned,
-            "survived": tried.kills - len(tried.wrong),
-            "wrong": tried.wrong,
-            "seconds": time.monotonic() - start,
-        }
-        rows.append(row)
-        click.echo(f"{case.name}: {row['survived']} of {row['kills']} survived, {row['seconds']:.0f} s", err=True)
-        for each in tried.wrong:
-            click.echo(f"  {each}", err=True)
+def _row(case: Case, folder: Path, kills: int, fresh: int, seed: int) -> dict[str, Any]:
+    """What was counted of a command."""
+    start = time.monotonic()
+    trials = Trials(case, folder, seed)
+    trials.kill(kills, min(fresh, kills))
+    tried = trials.tried
+    click.echo(f"{case.name}: {tried.kills - len(tried.wrong)} of {tried.kills} survived", err=True)
+    for each in tried.wrong:
+        click.echo(f"  {each}", err=True)
+    return {
+        "command": case.name,
+        "kills": tried.kills,
+        "in_time": tried.hit,
+        "fresh": fresh,
+        "changes": trials.changes,
+        "command_seconds": trials.seconds,
+        "states": dict(sorted(tried.states.items())),
+        "left": tried.left,
+        "left_to_the_doctor": tried.cleaned,
+        "survived": tried.kills - len(tried.wrong),
+        "wrong": tried.wrong,
+        "seconds": time.monotonic() - start,
+    }
+
+
+def in_jobs(work: Callable[[Any], dict[str, Any]], items: Sequence[Any], jobs: int) -> list[dict[str, Any]]:
+    """The rows that ``work`` makes of each item, in as many forks at a time, each with every ``jobs``-th item."""
+    if jobs == 1:
+        return [work(item) for item in items]
+    pids = []
+    folder = Path(mkdtemp())
+    for job in range(jobs):
+        pid = os.fork()
+        if pid:
+            pids.append(pid)
+            continue
+        code = 1
+        try:
+            for number in range(job, len(items), jobs):
+                (folder / str(number)).write_text(json.dumps(work(items[number])))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
+    if failed:
+        raise click.ClickException(f"{failed} of {jobs} jobs failed")
+    rows = [json.loads((folder / str(number)).read_text()) for number in range(len(items))]
+    shutil.rmtree(folder)
     return rows
 
 
@@ -673,9 +697,10 @@ def _rows(chosen: Sequence[Case], folder: Path, kills: int, fresh: int, seed: in
 @click.option("--kills", default=1000, show_default=True, help="Of all commands together, at least.")
 @click.option("--fresh", default=2, show_default=True, help="Those of each command that hit a process of its own.")
 @click.option("--only", multiple=True, help="Only commands whose name begins so.")
+@click.option("--jobs", default=1, show_default=True, help="Commands at a time.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(kills: int, fresh: int, only: tuple[str, ...], seed: int, as_json: bool) -> None:
+def main(kills: int, fresh: int, only: tuple[str, ...], jobs: int, seed: int, as_json: bool) -> None:
     """Kill, repeat, compare, and print counts; end with an error where something was lost."""
     import torch
 
@@ -683,7 +708,11 @@ def main(kills: int, fresh: int, only: tuple[str, ...], seed: int, as_json: bool
     chosen = [case for case in cases() if not only or case.name.startswith(only)]
     folder = Path(mkdtemp())  # no TemporaryDirectory: each fork that ends would remove it
     try:
-        rows = _rows(chosen, folder, kills, fresh, seed)
+        (folder / "tmp").mkdir()
+        os.environ["TMPDIR"] = str(folder / "tmp")
+        make_inputs(folder, chosen)
+        share = kills / sum(case.weight for case in chosen)
+        rows = in_jobs(lambda case: _row(case, folder, math.ceil(share * case.weight), fresh, seed), chosen, jobs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if as_json:

@@ -1,5 +1,8 @@
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -311,6 +314,48 @@ def test_hostile_requests_leave_a_server_as_it_was(requests: int) -> None:
 def test_a_bad_answer_is_seen(received: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         hostile.read_answers(received)
+
+
+def in_its_own_process(name: str, *arguments: str) -> list[dict[str, Any]]:
+    """The rows of a benchmark that forks, which wants a process without threads of others."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return rows_of(done.stdout)
+
+
+FEW = ["prepare", "train --resume", "pack", "recommend --out .csv", "export-embeddings --format npy"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks")
+@pytest.mark.parametrize(
+    ("kills", "only"), [(30, FEW), pytest.param(1000, [], marks=pytest.mark.slow)], ids=["few", "all"]
+)
+def test_kills_lose_nothing(kills: int, only: list[str]) -> None:
+    chosen = [word for name in only for word in ("--only", name)]
+    fresh = "0" if only else "2"
+    found = in_its_own_process("kills", "--kills", str(kills), "--fresh", fresh, "--seed", "1", *chosen)
+    assert sum(row["kills"] for row in found) >= kills
+    assert all(row["survived"] == row["kills"] and row["in_time"] > 0 for row in found)
+    assert sum(row["left"] for row in found) > 0
+
+
+READ = ["ratings: text", "ratings: gzip", "ratings: Parquet", "a prepared folder", "ids", "pairs", "titles"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks")
+@pytest.mark.parametrize(
+    ("inputs", "commands", "only"),
+    [(700, 16, READ), pytest.param(100_000, 1000, [], marks=pytest.mark.slow)],
+    ids=["few", "all"],
+)
+def test_mutated_files_are_read_or_refused_in_a_line(inputs: int, commands: int, only: list[str]) -> None:
+    chosen = [word for name in only for word in ("--only", name)]
+    arguments = ("--inputs", str(inputs), "--commands", str(commands), "--seed", "1")
+    found = in_its_own_process("fuzz", *arguments, *chosen)
+    assert sum(row["readers"]["n"] for row in found) >= inputs
+    assert sum(row["commands"]["n"] for row in found) >= commands
+    assert all(row["readers"]["refused"] > 0 for row in found)
 
 
 @pytest.mark.slow

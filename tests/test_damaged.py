@@ -1,5 +1,6 @@
 """Documents that were sealed anew with other values in them: one line that names the file, whatever they say."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -11,9 +12,16 @@ import pytest
 import ncf_ppt
 from cli import main
 from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.rank_files import read_ranks
+from ncf_ppt.side_files import read_pairs
 from ppt_core.damaged import checked, understanding
 from ppt_core.errors import DataError
+from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from ppt_core.runs.files import write_json
+from ppt_core.runs.run import EventLog
+from ppt_core.study.study import Study
+from ppt_core.study.summary import summarize
+from ppt_core.study.trials import Trial
 from tests.command_line import CommandLine
 
 NCF = CommandLine(main)
@@ -147,3 +155,61 @@ def test_what_is_checked() -> None:
         document["d"]
     with pytest.raises(OSError, match="disk"), understanding("x"):
         raise OSError("disk")
+
+
+def test_a_checkpoint_of_another_network(tiny_data: PreparedData, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"factors": 4, "layers": (8, 8, 8, 4), "epochs": 1, "batch_size": 512, "eval_every": 0.5}
+    data = tiny_data.save(tmp_path / "data")
+    ncf_ppt.fit(data, out=tmp_path / "run", **settings)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    tensors, metadata = load_tensors(path)
+    name = "model.mlp.0.weight"
+    for changed in ({**tensors, name: tensors[name][:1]}, {each: tensors[each] for each in tensors if each != name}):
+        save_tensors(path, changed, metadata)
+        with pytest.raises(DataError, match=r"checkpoint.safetensors is damaged, or of another program \(RuntimeError"):
+            ncf_ppt.fit(data, out=tmp_path / "run", resume=True, **settings)
+    save_tensors(path, tensors, {})
+    with pytest.raises(DataError, match=r"checkpoint.safetensors is damaged"):
+        ncf_ppt.fit(data, out=tmp_path / "run", resume=True, **settings)
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "mlperf.log")
+    full = Path("/dev/full")
+    if full.exists():
+        log._handler.stream.close()  # type: ignore[attr-defined]
+        log._handler.stream = full.open("w")  # type: ignore[attr-defined]
+        with pytest.raises(DataError, match=r"mlperf.log cannot be written \(No space left on device\)"):
+            log.event("a", 1)
+        with contextlib.suppress(OSError):
+            log.close()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is no regular file"):
+        EventLog(tmp_path / "pipe")
+
+
+def test_a_trial_of_other_values(tmp_path: Path) -> None:
+    study = Study.create(tmp_path / "study", {"metric": {"key": "hit_ratio", "name": "HR@10"}})
+    study.extend_plan([Trial.of(1.0, 0.0, 0)], [0.0])
+    folder = tmp_path / "study" / "trials" / "x"
+    folder.mkdir(parents=True)
+    record = {"name": "x", "full": 0.0, "low": 1.0, "seed": 0, "iterations": 1, "seconds": 1.0}
+    for phases in ([7], [[]], [{}]):
+        write_json(folder / "trial.json", {"format_version": 1, **record, "phases": phases})
+        with pytest.raises(DataError, match=r"study is damaged, or of another program"):
+            summarize(study)
+
+
+def test_side_files_of_broken_bytes(tmp_path: Path) -> None:
+    for name, content in {
+        "pairs.jsonl": b'{"\xffuser_id": 1, "item_id": 2}\n{"user_id": 1, "item_id": 2}\n',
+        "pairs.csv": b'user_id,item_id\n1,2\n"3\r4,5\n',
+        "lines.csv": b"user_id,item_id\n1,2\n3\r\r4,5,\x00\n",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            read_pairs(tmp_path / name)
+    (tmp_path / "ranks.parquet").write_bytes(b"PAR1" + bytes(50) + b"PAR1")
+    with pytest.raises(DataError, match=r"^[^\n]*ranks.parquet is damaged[^\n]*$"):
+        read_ranks(tmp_path / "ranks.parquet")

@@ -1,6 +1,7 @@
 """Columns of a delimited text file as arrow arrays."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -170,6 +171,7 @@ def _opened(
         skipped.append(1)
         return "skip"
 
+    stack.enter_context(_silent_about_bytes())
     # A plain file is read by arrow itself, small ones in this thread: a thread of arrow's that lets go of Python's
     # stream when the interpreter ends already would abort it.
     stream = stack.enter_context(pa.OSFile(str(source.path)) if source.is_plain else source.open())
@@ -198,6 +200,22 @@ def _opened(
     }
     columns = {} if number_type is not None else {name: name for name in gaps}
     return stream, dict(zip(wanted, layout.columns, strict=True)) | columns, options
+
+
+@contextlib.contextmanager
+def _silent_about_bytes() -> Iterator[None]:
+    """Let arrow print no traceback where a row of another length, which it hands over as text, is no UTF-8."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not isinstance(found.exc_value, UnicodeDecodeError):
+            before(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _moments(source: Source, column: pa.ChunkedArray, layout: TextLayout) -> pa.ChunkedArray:
