@@ -52,6 +52,7 @@ NCF, VISION = "ppt-ncf", "ppt-vision"
 SIZES = ("--factors", "4", "--layers", "8,8,8,4", "--batch-size", "256", "--threads", "1")
 SMALL_NCF = (*SIZES, "--epochs", "1", "--eval-every", "0.25")
 SMALL_VISION = ("--batch-size", "16", "--iterations", "6", "--eval-every", "1", "--threads", "1")
+STUDIED = ("--factors", "4", "--layers", "8,8,8,4", "--batch-size", "4096")
 STUDY = ("--trials", "1", "--threads", "1", "--workers", "1")
 
 _GROWING = ("config.json", "trial.json", "study.json")  # by which a folder that is not made in one step is known
@@ -93,18 +94,20 @@ def cases() -> list[Case]:
     train = (NCF, "train", *data, "--out", "half", *SMALL_NCF)
     return [
         Case(
-            name="prepare", weight=4,
+            name="prepare", weight=10,
             command=(NCF, "prepare", "../inputs/ratings.csv", "--out", "out", "--negatives", "20", "--validation"),
             output="out",
         ),
         Case(
             name="train",
+            weight=4,
             command=(NCF, "train", *data, "--out", "half", *SMALL_NCF),
             output="half",
             resume=("--resume",),
             grows=True,
         ),
-        Case(name="train --resume", command=(*train, "--resume"), output="half", copied=("half",), grows=True),
+        Case(name="train --resume",
+            weight=4, command=(*train, "--resume"), output="half", copied=("half",), grows=True),
         Case(
             name="train --recipe warm",
             command=(NCF, "train", *data, "--out", "warm", "--recipe", "warm", "--factors", "8", "--iterations", "40",
@@ -114,37 +117,37 @@ def cases() -> list[Case]:
             grows=True,
         ),
         Case(
-            name="evaluate --per-user", weight=4,
+            name="evaluate --per-user", weight=10,
             command=(NCF, "evaluate", run, "--per-user", "ranks.parquet"),
             output="ranks.parquet",
         ),
         Case(
-            name="baseline --per-user", weight=4,
+            name="baseline --per-user", weight=10,
             command=(NCF, "baseline", "item-knn", *data, "--per-user", "ranks.parquet"),
             output="ranks.parquet",
         ),
-        Case(name="pack", weight=4, command=(NCF, "pack", run, "--out", "network.packed"), output="network.packed"),
+        Case(name="pack", weight=10, command=(NCF, "pack", run, "--out", "network.packed"), output="network.packed"),
         *(
             Case(
-                name=f"recommend --out .{kind}", weight=4,
+                name=f"recommend --out .{kind}", weight=10,
                 command=(NCF, "recommend", packed, *data, "--all", "--out", f"lists.{kind}"),
                 output=f"lists.{kind}",
             )
             for kind in ("parquet", "csv")
         ),
         Case(
-            name="score --out", weight=4,
+            name="score --out", weight=10,
             command=(NCF, "score", packed, *data, "--pairs", "../inputs/pairs.csv", "--out", "scores.csv"),
             output="scores.csv",
         ),
         Case(
-            name="similar --out", weight=4,
+            name="similar --out", weight=10,
             command=(NCF, "similar", packed, *data, "--all", "--out", "similar.jsonl"),
             output="similar.jsonl",
         ),
         *(
             Case(
-                name=f"export-embeddings --format {kind}", weight=4,
+                name=f"export-embeddings --format {kind}", weight=10,
                 command=(NCF, "export-embeddings", run, "--out", "vectors", "--format", kind),
                 output="vectors",
             )
@@ -155,7 +158,7 @@ def cases() -> list[Case]:
         Case(
             name="study run",
             command=(NCF, "study", "run", *data, "--out", "study", "--budgets", "1", "--splits", "0,0.5", *STUDY,
-                     "--", *SIZES[:-2]),
+                     "--", *STUDIED),
             output="study",
             grows=True,
         ),
@@ -168,12 +171,12 @@ def cases() -> list[Case]:
         Case(
             name="study target",
             command=(NCF, "study", "target", *data, "--out", "target", "--trials", "2", "--threads", "1", "--",
-                     "--epochs", "1", "--threshold", "0.1", *SIZES[:-2]),
+                     "--epochs", "1", "--threshold", "0.1", *STUDIED),
             output="target",
             grows=True,
         ),
         Case(
-            name="vision prepare", weight=4,
+            name="vision prepare", weight=10,
             command=(VISION, "prepare", "cifar10", "../inputs/cifar-10-python.tar.gz", "--out", "out"),
             output="out",
         ),
@@ -185,16 +188,9 @@ def cases() -> list[Case]:
             grows=True,
         ),
         Case(
-            name="vision pack", weight=4,
+            name="vision pack", weight=10,
             command=(VISION, "pack", image_run, "--out", "network.packed", "--images", "4"),
             output="network.packed",
-        ),
-        Case(
-            name="vision study run",
-            command=(VISION, "study", "run", *images, "--out", "study", "--unit", "iterations", "--budgets", "2",
-                     "--splits", "0", *STUDY, "--", "--batch-size", "16"),
-            output="study",
-            grows=True,
         ),
     ]  # fmt: skip
 
@@ -379,7 +375,9 @@ def content(path: Path) -> Any:
     if path.name == "checkpoint.safetensors":  # whose header knows seconds
         octets = path.read_bytes()
         return octets[8 + int.from_bytes(octets[:8], "little") :]
-    if path.suffix == ".jsonl" and path.name == "metrics.jsonl":
+    if path.name == "speed.json":  # nothing but speeds
+        return None
+    if path.name in ("metrics.jsonl", "results.jsonl"):
         return [_plain(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
     if path.suffix == ".json":
         return _plain(json.loads(path.read_text("utf-8")))
@@ -527,6 +525,8 @@ class Trials:
                 continue
             if kind == "metrics.jsonl" and found[name] == self.whole.get(name, [])[: len(found[name])]:
                 continue
+            if kind == "results.jsonl":  # lines of the trials that have finished, the short ones first
+                continue
             if found[name] != self.old.get(name):
                 raise Wrong(f"{name} is half, or another")
         self._count("begun")
@@ -600,7 +600,7 @@ def make_inputs(folder: Path, wanted: Sequence[Case]) -> None:
     ]
     if any(case.name.startswith("study report") for case in wanted):
         words += [
-            (NCF, "study", "run", "--data", "data", "--out", "study", "--budgets", "1,2", *STUDY, "--", *SIZES[:-2]),
+            (NCF, "study", "run", "--data", "data", "--out", "study", "--budgets", "1,2", *STUDY, "--", *STUDIED),
             (NCF, "study", "report", "study"),
         ]
     if any(case.name.startswith("vision") for case in wanted):

@@ -152,7 +152,12 @@ class RowAdam(torch.optim.Adam):
         return super().step(closure)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state, row by row as far behind as it was."""
+        """Restore a state, row by row as far behind as it was.
+
+        Raises ValueError unless it has the shapes of the tables and steps that were taken: kernels check no bounds.
+        """
+        for number, weight in enumerate(self.param_groups[0]["params"]):
+            _check_state(state_dict["state"][number], weight)
         super().load_state_dict(state_dict)
         for number, weight in enumerate(self.param_groups[0]["params"]):
             # The base class makes floats of everything; so did this one, of "step", in older checkpoints.
@@ -196,6 +201,17 @@ class RowAdam(torch.optim.Adam):
         rows, heads, following = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
         n_rows = _kernels.group_rows(indices.long().numpy(), self._slots, rows, heads, following)
         return _Rows(rows[:n_rows], heads[:n_rows], following)
+
+
+def _check_state(state: dict[str, Tensor], weight: Tensor) -> None:
+    """Raise ValueError, or KeyError, unless `RowAdam` can go on with the state of a table."""
+    shapes = {"step": (), "last_step": (len(weight),), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+    for name, shape in shapes.items():
+        if tuple(state[name].shape) != tuple(shape):
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}; it must have {tuple(shape)}")
+    step, last = int(state["step"]), state["last_step"]
+    if step < 0 or (len(last) and not 0 <= int(last.min()) <= int(last.max()) <= step):
+        raise ValueError(f"last_step holds {int(last.min())} to {int(last.max())}; step is {step}")
 
 
 class _Rows(NamedTuple):

@@ -27,7 +27,7 @@ _OF_OTHER_SHAPE = (
     IndexError,
     ValueError,
     EOFError,
-    OverflowError,
+    ArithmeticError,
     RecursionError,
     MemoryError,
     SyntaxError,  # this and the next: of the header of a NumPy file
