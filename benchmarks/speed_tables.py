@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.result_files import machine, measured, share, table
+from benchmarks.result_files import measured, share, table
 
 MEASURED = (
     "contention",
@@ -187,34 +187,6 @@ def endurance() -> str:
     return table(["", "requests", "", "memory"], body)
 
 
-def kills() -> str:
-    """Kills of each command, and what they left under the output's name."""
-    body = []
-    for row in measured("kills"):
-        states = ", ".join(f"{n} {state}" for state, n in row["states"].items())
-        body.append([f"`{row['command']}`", f"{row['survived']} of {row['kills']}", states, str(row["left"])])
-    found = measured("kills")
-    total = [sum(row[key] for row in found) for key in ("survived", "kills", "left")]
-    body.append(["all", f"**{total[0]:,} of {total[1]:,}**", "", f"{total[2]:,}"])
-    head = ["command", "survived", "the output then: absent, begun, old or whole", "left something temporary"]
-    return table(head, body) + f"{machine('kills')}.\n"
-
-
-def fuzzed() -> str:
-    """Mutated files of each kind: read, refused, failed."""
-    found = measured("fuzz")
-    body = []
-    for row in found:
-        by = row["readers"], row["commands"]
-        counts = [f"{sum(each[key] for each in by):,}" for key in ("accepted", "refused", "failed")]
-        body.append([row["files"], f"{by[0]['n']:,}", f"{by[1]['n']:,}", *counts])
-    sums = [f"**{sum(row[who]['n'] for row in found):,}**" for who in ("readers", "commands")]
-    keys = ("accepted", "refused", "failed")
-    sums += [f"{sum(row[who][key] for row in found for who in ('readers', 'commands')):,}" for key in keys]
-    head = ["files", "by a reader", "by a command", "read", "refused", "failed"]
-    return table(head, [*body, ["all", *sums]]) + f"{machine('fuzz')}.\n"
-
-
 def vision_step() -> str:
     """Images a second of training ResNet-20."""
     found = measured("vision-step")
@@ -275,8 +247,6 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "serve": over_http,
     "serve-sizes": lambda: over_http("serve-sizes"),
     "endurance": endurance,
-    "kills": kills,
-    "fuzz": fuzzed,
     "two-stage-candidates": two_stage_candidates,
     "vision-step": vision_step,
 }
