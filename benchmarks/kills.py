@@ -282,6 +282,11 @@ def _counts(event: str, arguments: tuple[Any, ...]) -> bool:
     return event.startswith(_EVENTS)
 
 
+def beside(folder: Path, suffix: str) -> Path:
+    """A file for what is about a folder."""
+    return folder.with_name(folder.name + suffix)
+
+
 def begin(words: Sequence[str], folder: Path, *, kill_at: int | None = None, count_in: Path | None = None) -> Child:
     """Start a command in a fork of this process.
 
@@ -291,7 +296,7 @@ def begin(words: Sequence[str], folder: Path, *, kill_at: int | None = None, cou
         kill_at: the process kills itself before this change of files, counted from 0.
         count_in: a file for the number of changes.
     """
-    log = folder.with_suffix(".log")
+    log = beside(folder, ".log")
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -334,7 +339,7 @@ def begin(words: Sequence[str], folder: Path, *, kill_at: int | None = None, cou
 
 def begin_fresh(words: Sequence[str], folder: Path) -> Child:
     """Start a command as a user does."""
-    log = folder.with_suffix(".log")
+    log = beside(folder, ".log")
     start = "from ppt_commands.programs import {} as program; program()".format("main" if words[0] == NCF else "vision")
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -437,7 +442,7 @@ class Trials:
             raise click.ClickException(f"{case.name} ends with {status} where nothing was killed")
         shutil.rmtree(call_folder)
         folder = self._new()
-        count = folder.with_suffix(".count")
+        count = beside(folder, ".count")
         child = begin(case.command, folder, count_in=count)
         if child.wait():
             raise click.ClickException(f"{case.name} fails where nothing was killed: {child.said()[-2000:]}")
@@ -466,7 +471,7 @@ class Trials:
     def _clear(self, folder: Path) -> None:
         shutil.rmtree(folder)
         for suffix in (".log", ".count"):
-            folder.with_suffix(suffix).unlink(missing_ok=True)
+            beside(folder, suffix).unlink(missing_ok=True)
 
     def kill(self, n: int, fresh: int) -> None:
         """Kill the command ``n`` times, ``fresh`` of them as a process of its own."""
@@ -623,7 +628,7 @@ def make_inputs(folder: Path, wanted: Sequence[Case]) -> None:
 
 def train_half(folder: Path, words: Sequence[str]) -> None:
     """Leave a training in ``folder / "half"`` that was killed in its middle; ``words`` want an ``--out``."""
-    count = folder.with_suffix(".count")
+    count = beside(folder, ".count")
     first = begin((*words, "--out", "first"), folder, count_in=count)
     if first.wait():
         raise click.ClickException(f"the first training fails: {first.said()}")
