@@ -38,6 +38,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -357,10 +358,9 @@ def begin_fresh(words: Sequence[str], folder: Path) -> Child:
 
 def call(words: Sequence[str]) -> int:
     """Run a command in this process, and return its exit status."""
-    from ppt_commands.programs import main, vision
-
+    (program,) = entry_points(group="console_scripts", name=words[0])
     try:
-        (main if words[0] == NCF else vision).main(args=list(words[1:]), prog_name=words[0])
+        program.load().main(args=list(words[1:]), prog_name=words[0])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1 if end.code else 0
     return 0
