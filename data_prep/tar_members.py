@@ -53,7 +53,7 @@ def members_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo
             if number > MOST_MEMBERS:
                 raise _TooMuch(f"more than {MOST_MEMBERS:,} members")
             yield member
-            archive.members = []  # each that was read would stay in memory
+            archive.members = []  # type: ignore[attr-defined]  # each that was read would stay in memory
 
 
 @contextlib.contextmanager

@@ -169,9 +169,11 @@ def test_a_checkpoint_of_another_network(tiny_data: PreparedData, tmp_path: Path
         save_tensors(path, changed, metadata)
         with pytest.raises(DataError, match=r"checkpoint.safetensors is damaged, or of another program \(RuntimeError"):
             ncf_ppt.fit(data, out=tmp_path / "run", resume=True, **settings)
-    save_tensors(path, tensors, {})
-    with pytest.raises(DataError, match=r"checkpoint.safetensors is damaged"):
-        ncf_ppt.fit(data, out=tmp_path / "run", resume=True, **settings)
+    wrongs: list[dict[str, Any]] = [{"iteration": 0}, {"iteration": "1"}, {"seconds": []}, {"seconds": [{}, 1]}]
+    for wrong in (*wrongs, {"logged": "x"}, {"start_seconds": {}}):
+        save_tensors(path, tensors, {**metadata, **wrong})
+        with pytest.raises(DataError, match=r"checkpoint.safetensors is damaged"):
+            ncf_ppt.fit(data, out=tmp_path / "run", resume=True, **settings)
 
 
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:

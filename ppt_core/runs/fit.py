@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppt_core.damaged import understanding
+from ppt_core.damaged import checked, understanding
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import find_not_finite, set_precision
@@ -313,14 +313,16 @@ def _restore(
     if not run.checkpoint_path.exists():
         return 0, PhaseClock([0.0] * len(schedule.phases)), 0.0, None, 0
     with open_tensors(run.checkpoint_path) as file, understanding(run.checkpoint_path, RuntimeError):
-        start = int(file.metadata["iteration"])
+        about = checked(file.metadata, {"iteration": int, "seconds": list}, run.checkpoint_path)
+        start, seconds = about["iteration"], [float(each) for each in about["seconds"]]
+        if not 0 < start <= schedule.iterations or len(seconds) != len(schedule.phases):
+            raise ValueError(f"iteration {start} with the seconds of {len(seconds)} phases")
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")
         optimizer = task.make_optimizer(task.model)
         restore_training_state(file, task.model, optimizer)
-        clock = PhaseClock(file.metadata["seconds"])
-        logged = file.metadata.get("logged", sys.maxsize)  # older checkpoints do not say
-        return start, clock, file.metadata.get("start_seconds", 0.0), optimizer, logged
+        logged = int(about.get("logged", sys.maxsize))  # older checkpoints do not say
+        return start, PhaseClock(seconds), float(about.get("start_seconds", 0.0)), optimizer, logged
 
 
 def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:
