@@ -38,6 +38,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import mkdtemp
@@ -479,10 +480,10 @@ class Trials:
         n_times = n - fresh - n_events
         for number in range(n_events):
             moment = (number + self._random.random()) / n_events
-            self._trial(lambda folder, at=int(moment * self.changes): begin(self.case.command, folder, kill_at=at))
+            self._trial(partial(begin, self.case.command, kill_at=int(moment * self.changes)))
         for number in range(n_times):
             moment = (number + self._random.random()) / n_times
-            self._trial(lambda folder: begin(self.case.command, folder), moment * self.seconds)
+            self._trial(partial(begin, self.case.command), moment * self.seconds)
         if fresh:
             folder = self._new()
             child = begin_fresh(self.case.command, folder)
@@ -493,7 +494,7 @@ class Trials:
             self._clear(folder)
         for number in range(fresh):
             moment = (number + self._random.random()) / fresh
-            self._trial(lambda folder: begin_fresh(self.case.command, folder), moment * self.fresh_seconds)
+            self._trial(partial(begin_fresh, self.case.command), moment * self.fresh_seconds)
 
     def _trial(self, start: Callable[[Path], Child], seconds: float | None = None) -> None:
         folder = self._new()

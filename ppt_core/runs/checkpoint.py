@@ -194,12 +194,12 @@ def restore_training_state(tensors: Mapping[str, Tensor], model: nn.Module, opti
             _, number, key = name.split(".", 2)
             state.setdefault(int(number), {})[key] = tensors[name]
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    for number, values in state.items():
-        for key, value in values.items():  # fused kernels check no shapes
-            if key != "last_step" and value.numel() != 1 and value.shape != parameters[number].shape:
-                raise ValueError(f"{key} of parameter {number} has shape {tuple(value.shape)}")
+    for place, values in state.items():
+        for kind, value in values.items():  # fused kernels check no shapes
+            if kind != "last_step" and value.numel() != 1 and value.shape != parameters[place].shape:
+                raise ValueError(f"{kind} of parameter {place} has shape {tuple(value.shape)}")
         if values.keys() != state[max(state)].keys() and "last_step" not in values:
-            raise ValueError(f"parameter {number} has the state {sorted(values)}")
+            raise ValueError(f"parameter {place} has the state {sorted(values)}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
