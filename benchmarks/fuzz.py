@@ -704,7 +704,7 @@ class Fuzzed:
 
     def _watch(self, pid: int, start: int, end: int, memory: mmap.mmap) -> int:
         """Wait for a fork, count what it found, and return the number of the next input."""
-        at, since = -1, time.monotonic()
+        at, since, is_late = -1, time.monotonic(), False
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             number = int.from_bytes(memory[:8], "little")
@@ -714,8 +714,8 @@ class Fuzzed:
                 break
             if time.monotonic() - since > SECONDS:
                 os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                status = None
+                _, status = os.waitpid(pid, 0)
+                is_late = True
                 break
             time.sleep(0.005)
         accepted, refused, size = (int.from_bytes(memory[8 * n : 8 * n + 8], "little") for n in (1, 2, 3))
@@ -727,7 +727,7 @@ class Fuzzed:
             self.found.n += end - start
             return end
         self.found.n += number - start + 1
-        how = f"more than {SECONDS:g} s" if status is None else f"signal {os.waitstatus_to_exitcode(status)}"
+        how = f"more than {SECONDS:g} s" if is_late else f"signal {os.waitstatus_to_exitcode(status)}"
         self.found.fail(how, f"input {number} of seed {self.seed}")
         self.restore()
         return number + 1
@@ -958,7 +958,7 @@ def _row(kind: Kind, folder: Path, inputs: int, commands: int, seed: int) -> dic
         by_command.command(number)
     os.chdir(folder)
     shutil.rmtree(copy)
-    row = {
+    row: dict[str, Any] = {
         "files": kind.name,
         "seconds": time.monotonic() - start,
         **{
