@@ -321,7 +321,8 @@ def in_its_own_process(name: str, *arguments: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr[-3000:]
-    return rows_of(done.stdout)
+    found: list[dict[str, Any]] = rows_of(done.stdout)
+    return found
 
 
 FEW = ["prepare", "train --resume", "pack", "recommend --out .csv", "export-embeddings --format npy"]

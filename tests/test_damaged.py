@@ -197,7 +197,8 @@ def test_a_trial_of_other_values(tmp_path: Path) -> None:
     folder = tmp_path / "study" / "trials" / "x"
     folder.mkdir(parents=True)
     record = {"name": "x", "full": 0.0, "low": 1.0, "seed": 0, "iterations": 1, "seconds": 1.0}
-    for phases in ([7], [[]], [{}]):
+    wrongs: list[list[Any]] = [[7], [[]], [{}]]
+    for phases in wrongs:
         write_json(folder / "trial.json", {"format_version": 1, **record, "phases": phases})
         with pytest.raises(DataError, match=r"study is damaged, or of another program"):
             summarize(study)
