@@ -14,12 +14,20 @@ MEASURED = (
     "sampling",
     "conv",
     "vision-step",
+    "packed-images",
     "retrieval",
     "two-stage",
     "serve",
     "serve-sizes",
 )
 HTTP_RIVALS = ("pytorch", "pytorch folded", "implicit")
+IMAGE_NETWORKS = {
+    "pytorch": "PyTorch fp32, as trained",
+    "pytorch folded": "PyTorch fp32, BatchNorm folded, channels last",
+    "onnxruntime": "ONNX Runtime fp32, BatchNorm folded",
+    "onnxruntime int8": "ONNX Runtime int8",
+    "packed": "**packed**",
+}
 STEPS = {
     "mlperf": "MLPerf v0.5's recipe as it is",
     "fused": "the same, vectorized sampling and fused Adam",
@@ -121,6 +129,18 @@ def convolutions() -> str:
         shape = f"{row['channels']}, {row['size']}x{row['size']}"
         body.append([shape, str(row["batch_size"]), *times, f"{row['ratio']:.1f}"])
     return table(head, body)
+
+
+def packed_images() -> str:
+    """Images a second of a whole network, and microseconds of one image."""
+    found = {(row["row"], row["batch_size"]): row for row in measured("packed-images")}
+    sizes = sorted({size for _, size in found})
+    body = []
+    for row, name in IMAGE_NETWORKS.items():
+        entries = [found[row, size] for size in sizes]
+        texts = (f"{e['images_per_second']:,.0f} ({e['packed_is_faster']:.2f})" for e in entries)
+        body.append([name, f"{found[row, 1]['microseconds']:,.0f}", *texts])
+    return table(["", "us an image alone", *(f"images/s at batch {n} (packed is faster by)" for n in sizes)], body)
 
 
 def retrieval() -> str:
@@ -242,6 +262,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "prepare-large": in_parts,
     "sampling": sampling,
     "conv": convolutions,
+    "packed-images": packed_images,
     "retrieval": retrieval,
     "two-stage": two_stages,
     "serve": over_http,
