@@ -3,8 +3,8 @@
     python -m benchmarks.time_to_quality --data ml-1m-ncf --runs runs/time
     python -m benchmarks.time_to_quality --data ml-1m-ncf --runs runs/time --rows als,warm --threads 1
 
-Every training is one of the `ppt-ncf train` command, but for plain PyTorch with MLPerf's recipe, as
-`benchmarks.train_step` takes its steps, and ALS alone. Evaluations do not count, what a start from ALS takes does. Of a
+Every training is one of the `ppt-ncf train` command, but for those in PyTorch alone, whose steps are those of
+`benchmarks.train_step`, and ALS alone. Evaluations do not count, what a start from ALS takes does. Of a
 training that switches precision only what comes after the switch counts, and of its budgets the fastest one for each
 quality. What --runs holds is never measured again and always shown, so rows may be measured piece by piece; an
 interrupted training goes on. The curves are drawn in ``curves.svg`` there.
@@ -39,7 +39,9 @@ from ppt_core.threads import set_threads
 QUALITIES = (
     ".635,.69,.72,.80"  # the first is MLPerf's; the paper's network ends at .69, the next two are ALS and beyond
 )
-PLAIN, ALS = "plain PyTorch", "als"
+ALS = "als"
+PLAIN = {"plain PyTorch": "mlperf", "PyTorch at its best": "fused"}
+"""Rows of `benchmarks.train_step`: MLPerf's recipe as it is, and the same with vectorized sampling and fused Adam."""
 _ALS_START = "--warm-start als --factors 128"
 TRAININGS: dict[str, list[tuple[float, float, str]]] = {
     "split 1": [(1, 8, "--eval-every 0.25")],
@@ -51,12 +53,16 @@ TRAININGS: dict[str, list[tuple[float, float, str]]] = {
     "from als with recent items": [
         (0, 4, f"{_ALS_START} --recent 10 --learning-rate 5e-4 --regularization 3e-3 --eval-every 0.1")
     ],
-    "warm": [(0, 3, "--recipe warm --eval-every 0.1")],
+    "warm": [(0, 3, "--recipe warm --eval-every 0.05")],
 }
 """Split, epochs and options of the trainings of each row."""
-ROWS = (PLAIN, *TRAININGS, ALS)
+ROWS = (*PLAIN, *TRAININGS, ALS)
 COLORS = dict(
-    zip(ROWS, ("#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#b08d00", "#56b4e9", "#cc3377", "#1c1d1f"), strict=True)
+    zip(
+        ROWS,
+        ("#7f7f7f", "#b8b8b8", "#0072b2", "#d55e00", "#009e73", "#b08d00", "#56b4e9", "#cc3377", "#1c1d1f"),
+        strict=True,
+    )
 )
 Curve = list[dict[str, float]]
 
@@ -108,8 +114,8 @@ def measured(
     name: str, prepared: PreparedData, data: Path, run: Path, seed: int, plain_epochs: float, options: list[str]
 ) -> list[Curve]:
     """The curves of a row; ``run`` is where its run folders begin."""
-    if name == PLAIN:
-        return [plain(prepared, plain_epochs)]
+    if name in PLAIN:
+        return [plain(name, prepared, plain_epochs)]
     if name == ALS:
         return [als(prepared, seed)]
     return [
@@ -134,10 +140,10 @@ def als(data: PreparedData, seed: int) -> Curve:
     return [point(seconds, rank_test_items(factors, data).metrics())]
 
 
-def plain(data: PreparedData, epochs: float) -> Curve:
-    """MLPerf's recipe as a person would write it, evaluated four times an epoch."""
+def plain(name: str, data: PreparedData, epochs: float) -> Curve:
+    """MLPerf's recipe in PyTorch alone, evaluated four times an epoch."""
     batch_size = 2048
-    model, step = make_stepper("mlperf", data, batch_size)
+    model, step = make_stepper(PLAIN[name], data, batch_size)
     per_epoch = 5 * len(data.train) / batch_size
     curve, seconds, done = [], 0.0, 0
     for evaluation in range(1, max(1, round(4 * epochs)) + 1):
@@ -147,7 +153,7 @@ def plain(data: PreparedData, epochs: float) -> Curve:
             done += 1
         seconds += time.perf_counter() - start
         curve.append(point(seconds, rank_test_items(plain_scorer(model), data).metrics()))
-        click.echo(f"{PLAIN}: {evaluation / 4:g} epochs, {curve[-1]}", err=True)
+        click.echo(f"{name}: {evaluation / 4:g} epochs, {curve[-1]}", err=True)
     return curve
 
 

@@ -19,6 +19,7 @@ from ppt_core.environment import ENVIRONMENT
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
+import itertools
 import shutil
 import statistics
 import subprocess
@@ -150,7 +151,7 @@ def make_stepper(
                 batch_size=batch_size,
                 sampler=torch.utils.data.RandomSampler(range(5 * len(data.train)), replacement=True),
             )
-            batches = iter(loader)
+            batches = itertools.chain.from_iterable(itertools.repeat(loader))
             optimizers = [torch.optim.Adam(model.parameters(), lr=5e-4)]
         elif row == "fused":
             batches = vectorized_batches(data, batch_size)

@@ -125,7 +125,7 @@ def test_train_step_prints_every_row() -> None:
 def test_time_to_quality_draws_curves_and_repeats_nothing(tiny_data: PreparedData, tmp_path: Path) -> None:
     tiny_data.save(tmp_path / "data")
     tiny = ["--", "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--epochs", "0.5"]
-    options = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--plain-epochs", "0.25", "--json"]
+    options = ["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs"), "--plain-epochs", "1.5", "--json"]
     rows = ["plain PyTorch", "split 0.5", "from als with recent items", "als"]
     first = rows_of(run(time_to_quality.main, *options, "--rows", ",".join(rows[1:]), *tiny))
     assert [row["row"] for row in first] == rows[1:]
