@@ -70,6 +70,30 @@ def times_as_soon() -> str:
     return f"{min(scratch) / seconds['warm']:.0f}"
 
 
+def from_als() -> str:
+    """NeuMF that starts from ALS, at three splits and two budgets."""
+    found = rows("quality-from-als")
+    body = []
+    for split, name in ((1.0, "full precision"), (0.5, "partial pre-training"), (0.0, "low precision")):
+        cells = []
+        for epochs in (1.0, 2.0):
+            own = [row for row in found if (row["split"], row["epochs"]) == (split, epochs)]
+            cells.append(" / ".join(spread(row[key] for row in own) for key in ("hit_ratio", "ndcg")))
+        body.append([f"{name} (`--split {split:g}`)", *cells])
+    return table(["HR@10 / NDCG@10", "1 epoch", "2 epochs"], body)
+
+
+def vectors() -> str:
+    """What exported vectors find of a network's own best items."""
+    titles = {"gmf": "two towers, `--recipe warm`", "neumf": "NeuMF from ALS, `gmf_users` and `gmf_items`"}
+    body = []
+    for row in rows("export-recall"):
+        found = row["verification"]["product"]
+        shares = (f"{found[key]:.1%}" for key in ("recall_of_top_k", "recall_of_candidates"))
+        body.append([titles[row["model"]], row["dtype"], *shares])
+    return table(["of the network's top 10", "components", "in the vectors' top 10", "in their top 100"], body)
+
+
 def _hit_ratios(data: str, what: str) -> list[float]:
     found = rows("recipe-warm") + rows("als-settings")
     return [row["hit_ratio"] for row in found if (row["data"], row["what"]) == (data, what)]
@@ -111,6 +135,8 @@ WARM_TABLES: dict[str, Callable[[], str]] = {
     "time-to-quality": time_to_quality,
     "time-to-quality-machine": functools.partial(machine, "time-to-quality"),
     "times-as-soon": times_as_soon,
+    "from-als": from_als,
+    "vectors": vectors,
     "als-settings": als_at_its_best,
     "binary-embeddings": binary_embeddings,
 }
