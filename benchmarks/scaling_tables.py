@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from benchmarks.result_files import Row, measured, table
 
+MEASURED_SCALING = ("scaling-bytes", "scaling-sizes", "scaling-quality")
 _FLOATS = 64 + 128  # of a user or an item: a GMF vector of 64 factors and half of the MLP's input of 256
 _STATE_OF_A_ROW = 4 * _FLOATS * 3 + 2 * 8  # weights and two moments in float32; the last step of each table's row
 _SENT_OF_A_SAMPLE = 2 * 4 * _FLOATS + 4 * 8  # float32 gradients and int64 numbers of the rows of four tables
@@ -22,6 +23,26 @@ def sent() -> str:
         rows, whole = by[n, "row-adam"], by[n, "adam"]
         body.append([str(n), f"{rows / 1e6:.2f}", f"{whole / 1e6:.2f}", f"{whole / rows:.0f}"])
     return table(["processes", "touched rows, MB", "whole tables (`--optimizer adam`), MB", "times"], body)
+
+
+def sizes() -> str:
+    """The same number of steps on 1, 4 and 16 times the data, by 1 and 2 processes."""
+    body = []
+    for row in measured("scaling-sizes"):
+        counts = [f"{row[name]:,}" for name in ("users", "items", "interactions")]
+        milliseconds, peak = 1e3 * max(row["processor_seconds_per_step"]), max(row["peak_mb"])
+        figures = [f"{milliseconds:.0f}", f"{max(row['bytes_per_step']) / 1e6:.2f}", f"{peak:,.0f}"]
+        body.append([*counts, str(row["processes"]), *figures])
+    head = ["users", "items", "interactions", "processes", "processor ms a step", "MB sent a step", "peak MB"]
+    return table(head, body)
+
+
+def by_processes() -> str:
+    """HR@10 of one global batch by 1, 2 and 3 processes."""
+    head = ["processes", "HR@10", "NDCG@10", "loss"]
+    found = measured("scaling-quality")
+    body = ([str(row["processes"]), *(f"{row[key]:.5f}" for key in ("hit_ratio", "ndcg", "loss"))] for row in found)
+    return table(head, body)
 
 
 def on_paper() -> str:
@@ -76,5 +97,7 @@ def _bytes(n: float) -> str:
 
 SCALING_TABLES: dict[str, Callable[[], str]] = {
     "scaling-bytes": sent,
+    "scaling-sizes": sizes,
+    "scaling-quality": by_processes,
     "scaling-on-paper": on_paper,
 }

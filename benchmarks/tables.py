@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bf16_quality import comparison
 from benchmarks.result_files import RESULTS, Row, machine, measured, report, rows, share, spread, table
-from benchmarks.scaling_tables import SCALING_TABLES
+from benchmarks.scaling_tables import MEASURED_SCALING, SCALING_TABLES
 from benchmarks.speed_tables import MEASURED, SPEED_TABLES
 from benchmarks.warm_tables import WARM_TABLES
 
@@ -329,7 +329,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **SPEED_TABLES,
     **WARM_TABLES,
     **SCALING_TABLES,
-    "scaling-bytes-machine": functools.partial(machine, "scaling-bytes"),
+    **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED_SCALING},
     **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED},
     "bf16-quality": bf16,
     "bf16-quality-machine": functools.partial(machine, "bf16-quality"),
