@@ -1,9 +1,10 @@
-"""HR@10 of ALS at its best settings: chosen on validation items of a set, measured on the test items of it or another.
+"""HR@10 of ALS at its best settings, and of the warm recipe that starts from it: chosen on validation items.
 
     python -m benchmarks.als_settings --validation games-validation --data games --seeds 0,1,2,3,4
 
 ``--validation`` was prepared from the same ratings with `prepare --validation`. The settings with the highest HR@10
-among the validation negatives win, seed 0; the rows that are measured have the shape of `benchmarks.recipe`.
+among the validation negatives win, seed 0. They are then measured on the test items of ``--data``, and so is the warm
+recipe with their regularization and alpha in its start. Rows have the shape of those of `benchmarks.recipe`.
 """
 
 import itertools
@@ -21,10 +22,12 @@ from data_prep.ratings.any_source import load_data
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.baselines import ALSConfig, fit_baseline
 from ncf_ppt.evaluation import evaluate
+from ncf_ppt.fitting import fit
+from ncf_ppt.warm_start import ALSStart
 
-FACTORS = 32, 64, 128, 256
-REGULARIZATIONS = 3.0, 10.0, 30.0, 100.0
-ALPHAS = 1.0, 5.0, 20.0
+FACTORS = 32, 128
+REGULARIZATIONS = 10.0, 30.0, 100.0, 300.0, 1000.0
+ALPHAS = 5.0, 20.0, 60.0, 200.0
 
 
 @click.command()
@@ -35,13 +38,15 @@ ALPHAS = 1.0, 5.0, 20.0
 def main(validation: str, data: str, seeds: str, as_json: bool) -> None:
     """Choose, measure and print."""
     best = chosen(load_data(validation).for_validation())
-    rows = []
-    prepared = load_data(data)
+    rows, prepared = [], load_data(data)
+    start = ALSStart(regularization=best.regularization, alpha=best.alpha)
     for seed in map(int, seeds.split(",")):
-        start = time.perf_counter()
+        began = time.perf_counter()
         als = fit_baseline(best, prepared, seed=seed)
-        row = measured(als, prepared, "ALS at its best", seed, time.perf_counter() - start)
-        rows.append(row | {"data": Path(data).name, "settings": asdict(best)})
+        rows.append(measured(als, prepared, "ALS at its best", seed, time.perf_counter() - began))
+        warm = fit(prepared, recipe="warm", warm_start=start, seed=seed, eval_every=0, progress=False)
+        rows.append(measured(warm.scorer(), prepared, "recipe warm from it", seed, warm.result.seconds))
+    rows = [row | {"data": Path(data).name, "settings": asdict(best)} for row in rows]
     print("\n".join(json.dumps(row | {"about": provenance()}) for row in rows) if as_json else table(rows))
 
 

@@ -239,9 +239,9 @@ def test_als_at_its_best_is_chosen_on_validation_items(monkeypatch: pytest.Monke
         synthesize(60, 80, 1500, seed=3), n_negatives=20, validation=True, source={"name": "synthetic"}
     )
     data.save(tmp_path / "data")
-    found = run(als_settings.main, "--validation", str(tmp_path / "data"), "--data", str(tmp_path / "data"), "--json")
-    rows = [json.loads(line) for line in found.splitlines()]
-    assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4]
+    options = ["--validation", str(tmp_path / "data"), "--data", str(tmp_path / "data"), "--seeds", "0"]
+    rows = [json.loads(line) for line in run(als_settings.main, *options, "--json").splitlines()]
+    assert [row["what"] for row in rows] == ["ALS at its best", "recipe warm from it"]
     assert {row["settings"]["regularization"] for row in rows} == {1.0}
 
 
