@@ -9,6 +9,10 @@ from numba.extending import intrinsic
 
 from ppt_core.bits._kernels import LANES, convolve_block
 
+# SHA-256 of ppt_core/bits/_kernels.py, whose code is compiled into that of this file. Numba compiles a cached kernel
+# again when its own file changes, so this line changes with that one.
+# cd4362e9243bf136cae8efecab1a0fdbdd06131b00f72e14044ab4d90898a65f
+
 _ZERO = np.float32(0)
 _PIXELS = 64
 
