@@ -271,7 +271,7 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path: Path, monke
         ),
         (["full", tmp_path / "columns.parquet"], "is no file of ranks (it has no column equal); write one with"),
         (["full", tmp_path / "protocol.parquet"], "is no file of ranks (it has no protocol); write one with"),
-        (["full", tmp_path / "damaged.parquet"], "is no Parquet file that can be read"),
+        (["full", tmp_path / "damaged.parquet"], "damaged.parquet is damaged, or of another"),
         (["full", tmp_path / "users.parquet"], "cannot be compared: they were measured on different users; compare"),
         (["full", tmp_path / "full.parquet"], "strict and leave-one-out, whole catalogue without train items; compare"),
     ):
