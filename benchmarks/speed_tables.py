@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.result_files import measured, share, table
+from benchmarks.result_files import machine, measured, share, table
 
 MEASURED = (
     "contention",
@@ -207,6 +207,19 @@ def endurance() -> str:
     return table(["", "requests", "", "memory"], body)
 
 
+def kills() -> str:
+    """Kills of each command, and what they left under the output's name."""
+    body = []
+    for row in measured("kills"):
+        states = ", ".join(f"{n} {state}" for state, n in row["states"].items())
+        body.append([f"`{row['command']}`", f"{row['survived']} of {row['kills']}", states, str(row["left"])])
+    found = measured("kills")
+    total = [sum(row[key] for row in found) for key in ("survived", "kills", "left")]
+    body.append(["all", f"**{total[0]:,} of {total[1]:,}**", "", f"{total[2]:,}"])
+    head = ["command", "survived", "the output then: absent, begun, old or whole", "left something temporary"]
+    return table(head, body) + f"{machine('kills')}.\n"
+
+
 def vision_step() -> str:
     """Images a second of training ResNet-20."""
     found = measured("vision-step")
@@ -268,6 +281,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "serve": over_http,
     "serve-sizes": lambda: over_http("serve-sizes"),
     "endurance": endurance,
+    "kills": kills,
     "two-stage-candidates": two_stage_candidates,
     "vision-step": vision_step,
 }

@@ -82,13 +82,15 @@ def read_ranks(path: Path) -> RanksOfUsers:
         table = pq.read_table(path)
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         about = json.loads(metadata.get("about", "{}"))
-    missing = [name for name in ("user_id", "item_id", "above", "equal") if name not in table.column_names]
+        names = table.column_names
+    missing = [name for name in ("user_id", "item_id", "above", "equal") if name not in names]
     if missing or "protocol" not in metadata or not len(table):
         what = f"column {missing[0]}" if missing else "protocol" if len(table) else "user"
         raise DataError(f"{path} is no file of ranks (it has no {what}); write one with `evaluate --per-user`")
     checked(about, {}, path)
     above, equal = (_counts(path, name, table[name]) for name in ("above", "equal"))
-    user_ids, item_ids = (_ids(table[name]) for name in ("user_id", "item_id"))
+    with understanding(path, UnicodeDecodeError):  # Arrow decodes texts when they are asked for
+        user_ids, item_ids = (_ids(table[name]) for name in ("user_id", "item_id"))
     return RanksOfUsers(
         ranks=Ranks(above=above, equal=equal),
         user_ids=user_ids,

@@ -65,6 +65,12 @@ def test_refuses_a_normalization_that_divides_by_nothing(deviation: Any) -> None
         Normalization(mean=(0, 0, 0), deviation=deviation)
 
 
+@pytest.mark.parametrize("value", ["0.5", None, float("nan")])
+def test_refuses_means_that_are_no_numbers(value: Any) -> None:
+    with pytest.raises(ValueError, match="needs three means"):
+        Normalization(mean=(0, value, 0), deviation=(1, 1, 1))
+
+
 def test_a_batch_of_cifar_takes_half_the_time_of_one_image_after_the_other_at_most() -> None:
     images = random_images(128, 32, 32)
     offsets, flipped = np.arange(128) % 9, np.arange(128) % 2 == 0

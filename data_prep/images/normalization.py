@@ -28,7 +28,9 @@ class Normalization:
     deviation: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
+        numbers = (*self.mean, *self.deviation)
+        are_numbers = all(isinstance(each, (int, float)) and math.isfinite(each) for each in numbers)
+        if not are_numbers or len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
             raise ValueError(f"{self} needs three means and three deviations above 0")
 
     @classmethod
