@@ -89,7 +89,7 @@ def read_ranks(path: Path) -> RanksOfUsers:
         raise DataError(f"{path} is no file of ranks (it has no {what}); write one with `evaluate --per-user`")
     checked(about, {}, path)
     above, equal = (_counts(path, name, table[name]) for name in ("above", "equal"))
-    with understanding(path, UnicodeDecodeError):  # Arrow decodes texts when they are asked for
+    with understanding(path):  # Arrow decodes texts when they are asked for
         user_ids, item_ids = (_ids(table[name]) for name in ("user_id", "item_id"))
     return RanksOfUsers(
         ranks=Ranks(above=above, equal=equal),

@@ -231,7 +231,7 @@ def test_recipe_measures_the_network_beside_als(tiny_data: PreparedData, tmp_pat
 
 
 def test_als_at_its_best_is_chosen_on_validation_items(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its validation set holds none of the test items, and what it takes is the best of the grid there."""
+    """What is taken is the best of the grid, in which one has too much regularization to learn at all."""
     monkeypatch.setattr(als_settings, "FACTORS", (2, 8))
     monkeypatch.setattr(als_settings, "REGULARIZATIONS", (1.0, 1e6))
     monkeypatch.setattr(als_settings, "ALPHAS", (5.0,))
@@ -245,12 +245,15 @@ def test_als_at_its_best_is_chosen_on_validation_items(monkeypatch: pytest.Monke
     assert {row["settings"]["regularization"] for row in rows} == {1.0}
 
 
-def test_binary_embeddings_keep_most_in_an_eighth_of_the_bytes(tiny_data: PreparedData, tmp_path: Path) -> None:
+def test_binary_embeddings_keep_most_in_fewer_bytes(tiny_data: PreparedData, tmp_path: Path) -> None:
     tiny_data.save(tmp_path / "data")
     options = ["--data", str(tmp_path / "data"), "--factors", "16", "--bits", "64", "--seeds", "0", "--json"]
     (row,) = map(json.loads, run(binary_embeddings.main, *options).splitlines())
-    assert row["kept"] == row["bits_hit_ratio"] / row["full"]
-    assert row["packed_bytes"] > (tiny_data.n_users + tiny_data.n_items) * 64 / 8
+    assert 0.8 < row["kept"] == row["bits_hit_ratio"] / row["full"]
+    assert row["full"] > 0.3  # a fifth would be chance
+    n_rows = tiny_data.n_users + tiny_data.n_items
+    assert row["full_bytes"] == n_rows * 16 * 4
+    assert n_rows * 64 / 8 < row["packed_bytes"] < row["full_bytes"]
 
 
 def test_recipe_leaves_users_out_whole(tiny_data: PreparedData, tmp_path: Path) -> None:

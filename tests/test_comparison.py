@@ -251,6 +251,8 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path: Path, monke
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and no more")
     no_text = pa.array([b"\x80"] * len(table)).view(pa.string())
     pq.write_table(table.set_column(0, "user_id", no_text), tmp_path / "no-text.parquet")
+    content = Path("als.parquet").read_bytes()
+    (tmp_path / "no-name.parquet").write_bytes(content.replace(b"user_id", b"user_i\x80"))
     full = ["evaluate", "full", "--ranking", "full", "--per-user", str(tmp_path / "full.parquet")]
     assert call(*full).exit_code == 0
     assert call("evaluate", "low/seed-0", "--per-user", tmp_path / "low.parquet").exit_code == 0
@@ -276,6 +278,7 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path: Path, monke
         (["full", tmp_path / "protocol.parquet"], "is no file of ranks (it has no protocol); write one with"),
         (["full", tmp_path / "damaged.parquet"], "damaged.parquet is damaged, or of another"),
         (["full", tmp_path / "no-text.parquet"], "no-text.parquet is damaged, or of another"),
+        (["full", tmp_path / "no-name.parquet"], "no-name.parquet is damaged, or of another"),
         (["full", tmp_path / "users.parquet"], "cannot be compared: they were measured on different users; compare"),
         (["full", tmp_path / "full.parquet"], "strict and leave-one-out, whole catalogue without train items; compare"),
     ):

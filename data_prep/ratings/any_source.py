@@ -29,15 +29,7 @@ from ppt_core.runs.files import new_directory, refuse_existing
 
 def sample() -> PreparedData:
     """The built-in sample: synthetic interactions of a fixed seed, prepared with the defaults."""
-    read, origin = read_source(
-        [SYNTHETIC],
-        seed=0,
-        source_file=None,
-        synthetic=SAMPLE,
-        cache=None,
-        progress=False,
-        read_paths=read_files,
-    )
+    read, origin = read_source([SYNTHETIC], read_paths=read_files)
     return replace(prepare(read.ratings, source=origin), is_sample=True)
 
 
@@ -235,16 +227,7 @@ def _read_test(test: Any, options: ReadOptions) -> tuple[Ratings, dict[str, Any]
     paths = _paths(test)
     if not paths:
         return read_object(test, options).ratings, {"name": type(test).__name__}
-    read, origin = read_source(
-        paths,
-        options,
-        seed=0,
-        source_file=None,
-        synthetic=SAMPLE,
-        cache=None,
-        progress=False,
-        read_paths=read_files,
-    )
+    read, origin = read_source(paths, options, read_paths=read_files)
     return read.ratings, origin
 
 

@@ -9,7 +9,7 @@ from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.download import KNOWN_DATASETS, fetch
 from data_prep.ratings.readers import ReadRatings
 from data_prep.ratings.streamed_reading import StreamedRatings
-from data_prep.ratings.synthetic import synthesize
+from data_prep.ratings.synthetic import SAMPLE, synthesize
 from ppt_core.errors import DataError
 from ppt_core.runs.files import file_sha256
 
@@ -21,11 +21,11 @@ def read_source(
     paths: Sequence[str],
     options: ReadOptions | None = None,
     *,
-    seed: int,
-    source_file: Path | None,
-    synthetic: Mapping[str, Any],
-    cache: Path | None,
-    progress: bool,
+    seed: int = 0,
+    source_file: Path | None = None,
+    synthetic: Mapping[str, Any] = SAMPLE,
+    cache: Path | None = None,
+    progress: bool = False,
     read_paths: Callable[[Sequence[Path], ReadOptions | None], Found],
 ) -> tuple[ReadRatings | Found, dict[str, Any]]:
     """Return the ratings and where they came from. Base names only: the same file gives the same manifest.
