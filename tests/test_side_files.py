@@ -114,3 +114,11 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
         read_pairs(write(tmp_path, "p", "1,2\n3\n"))
     with pytest.raises(DataError, match="does not exist"):
         read_titles(tmp_path / "none")
+
+
+def test_an_id_beyond_64_bits_is_text(tmp_path: Path) -> None:
+    """As it is in text files: among numbers that Arrow holds, it makes strings of all."""
+    lines = [*(f'{{"user": {user}, "item": 1}}' for user in range(12)), f'{{"user": 3, "item": {10**33}}}']
+    users, items = read_pairs(write(tmp_path, "pairs.jsonl", "\n".join(lines)))
+    assert users.values[-1] == 3
+    assert items.values[-2:] == ("1", str(10**33))

@@ -268,7 +268,7 @@ def _read_objects(source: Source, roles: dict[str, str], leaves: dict[str, tuple
 def _of_any(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # the last: an integer of more than 64 bits
         return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
