@@ -187,9 +187,9 @@ def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_the_default_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pooch
+    import platformdirs
 
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda project: tmp_path / project)
     (tmp_path / "ppt-ncf").mkdir()
     (tmp_path / "ppt-ncf" / "ml-x.zip").write_bytes(CONTENT)
     assert fetch(dataset()) == tmp_path / "ppt-ncf" / "ml-x.zip"

@@ -72,9 +72,9 @@ def fetch(dataset: KnownDataset, *, cache: Path | None = None, progress: bool = 
         DataError: no address gave these bytes; it names each with its failure, the checksum, and how to hand
             over a copy.
     """
-    import pooch
+    import platformdirs
 
-    folder = Path(pooch.os_cache("ppt-ncf")) if cache is None else cache
+    folder = platformdirs.user_cache_path("ppt-ncf") if cache is None else cache
     archive = folder / f"{dataset.name}.zip"
     failures = []
     with contextlib.ExitStack() as stack:
