@@ -229,6 +229,21 @@ def test_gradients_reach_every_parameter(name: str, precision: str) -> None:
             assert parameter.grad.abs().sum() > 0, parameter_name
 
 
+def test_starts_as_shortcuts_as_goyal_et_al(imagenet_model: ResNet) -> None:
+    config = replace(CONFIGS["imagenet"], starts_as_shortcuts=True)
+    model, usual = ResNet(config, seed=3), ResNet(CONFIGS["imagenet"], seed=3)
+    stages: Any = model.stages
+    identity = stages[1][1]
+    x = images(size=8)[:, :1].expand(-1, 8, -1, -1)
+    assert torch.equal(identity(x), x.relu())
+    different = [n for n, p in model.named_parameters() if not torch.equal(p, usual.get_parameter(n))]
+    blocks = ["stages.0.0", "stages.1.0", "stages.1.1"]
+    assert different == [*(f"{block}.bn2.weight" for block in blocks), "last.weight", "last.bias"]
+    assert imagenet_model.config.starts_as_shortcuts
+    assert 0.0099 < imagenet_model.last.weight.std().item() < 0.0101
+    assert not imagenet_model.last.bias.any()
+
+
 def test_initial_weights_are_a_function_of_the_seed_alone() -> None:
     state = torch.get_rng_state()
     one, same, other = (ResNet(SMALL, seed=seed).state_dict() for seed in (1, 1, 2))
@@ -241,8 +256,8 @@ def test_initial_weights_are_of_the_size_of_he_et_al(imagenet_model: ResNet) -> 
     weight = imagenet_model.get_submodule("stages.3.1.conv1").weight
     assert isinstance(weight, Tensor)
     assert weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
-    bound = 1 / 512**0.5
-    assert 0.99 * bound < imagenet_model.last.weight.abs().max().item() <= bound
+    bound = 1 / 64**0.5
+    assert 0.9 * bound < ResNet(resnet20(), seed=0).last.weight.abs().max().item() <= bound
 
 
 @pytest.mark.parametrize(
