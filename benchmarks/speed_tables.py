@@ -15,6 +15,7 @@ MEASURED = (
     "conv",
     "vision-step",
     "packed-images",
+    "noise",
     "retrieval",
     "two-stage",
     "serve",
@@ -220,6 +221,18 @@ def kills() -> str:
     return table(head, body) + f"{machine('kills')}.\n"
 
 
+def noise_by_layer(network: str) -> str:
+    """How alike an image and its noisy copy are at places of an untrained network."""
+    shown = {"vgg16": (1, 2, 4, 7, 10, 13), "resnet20": (1, 3, 5, 7, 9)}[network]
+    place = {"vgg16": "convolution", "resnet20": "block"}[network]
+    body = [
+        [f"{row['precision']} precision", *(share(row["correlations"][number - 1]) for number in (*shown, 0))]
+        for row in measured("noise")
+        if row["network"] == network
+    ]
+    return table(["", *(f"{place} {number}" for number in shown), "read by the last layer"], body)
+
+
 def vision_step() -> str:
     """Images a second of training ResNet-20."""
     found = measured("vision-step")
@@ -283,5 +296,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "endurance": endurance,
     "kills": kills,
     "two-stage-candidates": two_stage_candidates,
+    "noise-vgg16": lambda: noise_by_layer("vgg16"),
+    "noise-resnet20": lambda: noise_by_layer("resnet20"),
     "vision-step": vision_step,
 }

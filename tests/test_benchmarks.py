@@ -21,6 +21,7 @@ from benchmarks import (
     conv,
     evaluate,
     hostile,
+    noise,
     packed_images,
     prepare,
     prepare_large,
@@ -38,6 +39,7 @@ from benchmarks import (
     two_stage,
     vision_step,
 )
+from data_prep.images.synthetic import synthesize_images
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare as prepare_ratings
 from data_prep.ratings.synthetic import synthesize
@@ -176,6 +178,26 @@ def test_preparing_in_parts_is_measured_beside_its_limit(tmp_path: Path) -> None
     assert [row["rows"] for row in rows] == [30_000, 30_000, 40_000]
     assert all(0 < row["peak MB"] < 500 for row in rows[1:])
     assert [file.name for file in tmp_path.iterdir()] == ["log-30000.csv", "log-40000.csv"]
+
+
+def test_noise_is_compared_at_every_place(tmp_path: Path) -> None:
+    synthesize_images(seed=0, n_train=16, n_test=10).save(tmp_path / "images")
+    options = ["--data", str(tmp_path / "images"), "--images", "8", "--seeds", "1", "--json"]
+    results = {(row["network"], row["precision"]): row["correlations"] for row in rows_of(run(noise.main, *options))}
+    assert {key: len(values) for key, values in results.items()} == {
+        ("vgg16", "full"): 14, ("vgg16", "low"): 14, ("resnet20", "full"): 10, ("resnet20", "low"): 10
+    }  # fmt: skip
+    # The first BatchNorm, or block, reads what has 32 bits in both; then 1-bit activations lose more.
+    assert results["vgg16", "full"][0] == results["vgg16", "low"][0] > 0.9
+    assert all(results["vgg16", "low"][place] < results["vgg16", "full"][place] for place in range(1, 13))
+
+
+def test_a_correlation_is_that_of_numpy() -> None:
+    one, other = torch.randn(2, 5, 1, 3, 2, generator=torch.Generator().manual_seed(0))
+    both = torch.stack([one, one + other])
+    centred = (both - both.mean()).flatten(1).numpy()
+    expected = np.dot(*centred) / np.prod(np.linalg.norm(centred, axis=1))
+    assert noise.correlation(one, one + other) == pytest.approx(expected)
 
 
 def test_conv_prints_every_shape() -> None:
