@@ -44,21 +44,9 @@ from typing import Any
 
 import click
 
+from benchmarks.children import NCF, VISION, begin, call, in_jobs, quiet
 from benchmarks.fuzz_kinds import HALF, Kind, kinds
-from benchmarks.kills import (
-    NCF,
-    SIZES,
-    SMALL_VISION,
-    STUDIED,
-    STUDY,
-    VISION,
-    begin,
-    call,
-    in_jobs,
-    quiet,
-    train_half,
-    write_inputs,
-)
+from benchmarks.kill_cases import SIZES, SMALL_VISION, STUDIED, STUDY, train_half, write_inputs
 from benchmarks.mutations import array_or_bytes, mutated, seal_folder
 from benchmarks.provenance import document
 from ppt_core.errors import DataError

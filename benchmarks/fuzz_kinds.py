@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kills import NCF, SIZES, VISION
+from benchmarks.children import NCF, VISION
+from benchmarks.kill_cases import SIZES
 from benchmarks.mutations import array_or_bytes, lines_or_bytes, mutated, mutated_inside, sealed_json, sealed_tensors
 
 _TRIAL = "study/trials/full1-low0-seed0/trial.json"

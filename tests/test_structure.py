@@ -45,7 +45,7 @@ LOADERS = {"torch.load", "torch.jit.load", "torch.package", "joblib.load", "jobl
 MAY_UNPICKLE = {
     "data_prep/images/cifar_pickles.py",
     "ncf_ppt/http/handover.py",
-    "benchmarks/kills.py",  # writes batches as CIFAR-10's are, and reads none
+    "benchmarks/kill_cases.py",  # writes batches as CIFAR-10's are, and reads none
 }
 
 
