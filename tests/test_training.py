@@ -130,7 +130,7 @@ def test_resumes_bit_for_bit(data: PreparedData, tmp_path: Path, stop: int, at_s
 def test_a_killed_training_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
     """SIGKILL between two evaluations, through the command line."""
     data.save(tmp_path / "data")
-    command = [sys.executable, "-m", "ppt_commands", "train", "--data", str(tmp_path / "data"), "--epochs", "12",
+    command = [sys.executable, "-m", "ppt_commands", "train", "--data", str(tmp_path / "data"), "--epochs", "6",
                "--factors", "4", "--layers", "8,8,8,4", "--batch-size", "256", "--eval-every", "1"]  # fmt: skip
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     out = tmp_path / "killed"
