@@ -27,7 +27,17 @@ def training_batches(
 
     With ``recent`` they are (users, items, recent items, labels): of a negative those of the positive that it was drawn
     for. Of several processes each gets its share of every batch of ``batch_size``, on its device.
+
+    Each is one-dimensional, recent items (n, n_recent). Of a sampler that keeps groups together a batch has whole ones:
+    users are (n_groups, 1), recent items (n_groups, 1, n_recent), and items and labels (n_groups, 1 + n_negatives).
+
+    Raises ValueError for groups that ``batch_size`` is no multiple of.
     """
+    if batch_size % sampler.n_together:
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be a multiple of a group of {sampler.n_together} samples"
+        )
+    rows_per_batch = batch_size // sampler.n_together
     n_batches = batches_per_epoch(sampler.samples_per_epoch, batch_size)
     draw, samples_per_draw = _drawing(sampler, recent, world.device)
     batches_per_draw = max(1, samples_per_draw // batch_size)
@@ -38,7 +48,8 @@ def training_batches(
         stop = last * batch_size if last < n_batches else sampler.samples_per_epoch
         drawn = draw(epoch, batch * batch_size, stop)  # in each process all of it: it takes less than a step
         for number in range(last - batch):
-            rows = slice(number * batch_size, None if batch + number + 1 == n_batches else (number + 1) * batch_size)
+            end = None if batch + number + 1 == n_batches else (number + 1) * rows_per_batch
+            rows = slice(number * rows_per_batch, end)
             own = world.share(len(drawn[-1][rows]))
             yield tuple(tensor[rows][own] for tensor in drawn)
         iteration += last - batch
@@ -58,7 +69,13 @@ def _drawing(
         else:
             samples, places = sampler.draw_with_positives(epoch, start, stop)
             users, items, labels, positives = map(torch.from_numpy, (*samples, places))
-        return (users, items, labels) if recent is None else (users, items, recent(users, positives), labels)
+        if not sampler.grouped:
+            return (users, items, labels) if recent is None else (users, items, recent(users, positives), labels)
+        users, items, labels = (tensor.view(-1, sampler.n_together) for tensor in (users, items, labels))
+        users = users[:, :1].contiguous()
+        if recent is None:
+            return users, items, labels
+        return users, items, recent(users[:, 0], positives[:: sampler.n_together]).unsqueeze(1), labels
 
     return draw, _SAMPLES_PER_DRAW if on_device is None else _SAMPLES_PER_DEVICE_DRAW
 

@@ -45,7 +45,12 @@ class DeviceSampler:
         """`draw`, and int64 (n,), as of `Sampler.draw_with_positives`."""
         self.sampler.check_range(epoch, start, stop)
         shuffle_keys, draw_key = self.sampler.keys(epoch)
-        samples = self._permuted(torch.arange(start, stop, device=self._items.device), shuffle_keys)
+        numbers = torch.arange(start, stop, device=self._items.device)
+        n_together = self.sampler.n_together
+        runs = numbers if n_together == 1 else numbers // n_together
+        samples = self._permuted(runs, shuffle_keys)
+        if n_together > 1:
+            samples = samples * n_together + numbers % n_together
         group = 1 + self.sampler.n_negatives
         positives = samples // group
         is_positive = samples == positives * group
@@ -60,16 +65,19 @@ class DeviceSampler:
         return users, items, is_positive.to(torch.float32), positives
 
     def _permuted(self, words: Tensor, keys: NDArray[np.uint64]) -> Tensor:
-        """Images of sample numbers under the epoch's permutation; those outside the range are permuted again."""
-        n_samples = self.sampler.samples_per_epoch
-        bits = int(_kernels.permutation_bits(n_samples))
+        """Images of numbers of samples, or of groups, under the epoch's permutation.
+
+        Those outside the range are permuted again.
+        """
+        n_words = self.sampler.samples_per_epoch // self.sampler.n_together
+        bits = int(_kernels.permutation_bits(n_words))
         signed_keys = [_signed(key) for key in keys]
         words = permute_words(words, bits, signed_keys)
-        outside = (words >= n_samples).nonzero().squeeze(1)
+        outside = (words >= n_words).nonzero().squeeze(1)
         while len(outside):
             again = permute_words(words.index_select(0, outside), bits, signed_keys)
             words.index_copy_(0, outside, again)
-            outside = outside[again >= n_samples]
+            outside = outside[again >= n_words]
         return words
 
     def _free_items(self, first: Tensor, degree: Tensor, ranks: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from ppt_core.layers import alpha_penalty
 def loss(model: nn.Module, batch: tuple[Tensor, ...], regularization: float = 0) -> Tensor:
     """Mean binary cross-entropy of the logits, and the penalties on a batch's vectors and, in low precision, on alpha.
 
-    The former is ``regularization`` times the sum of squares of all that `NCF.vectors` gives, divided by the samples.
+    The former is ``regularization`` times the sum of squares of all that `NCF.vectors` gives, divided by the samples; a
+    vector that several samples share counts for each of them.
     """
     *pairs, labels = batch
     if not regularization:
@@ -22,8 +23,9 @@ def loss(model: nn.Module, batch: tuple[Tensor, ...], regularization: float = 0)
     assert isinstance(model, NCF)
     vectors = model.vectors(*pairs)
     logits = model.logits(vectors, pairs[1]).float()
-    squares = torch.stack([rows.square().sum() for rows in vectors.values()]).sum()
-    penalty = regularization / len(labels) * squares
+    n = labels.numel()
+    squares = [rows.square().sum() * (n // rows.shape[:-1].numel()) for rows in vectors.values()]
+    penalty = regularization / n * torch.stack(squares).sum()
     return F.binary_cross_entropy_with_logits(logits, labels) + penalty + alpha_penalty(model)
 
 

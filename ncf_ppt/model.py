@@ -148,18 +148,23 @@ class NCF(nn.Module):
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
     def forward(self, users: Tensor, items: Tensor, recent: Tensor | None = None) -> Tensor:
-        """Return float logits (n,) of integer tensors ``users`` (n,) and ``items`` (n,).
+        """Return float logits of integer tensors ``users`` and ``items``, of the shape of ``items``.
 
-        ``recent``, integers (n, n_recent), the latest first and -1 where there is none, are the items that each pair's
-        user had taken before; by default those of ``last_items``. A network without ``n_recent`` does not look at them.
+        Users are (n,) as items are, or (n, 1) for items (n, k): what depends on a user alone is then computed once for
+        the user's k items.
+
+        ``recent``, integers (*users.shape, n_recent), the latest first and -1 where there is none, are the items that
+        each user had taken before; by default those of ``last_items``. A network without ``n_recent`` does not look at
+        them.
         """
         return self.logits(self.vectors(users, items, recent), items)
 
     def vectors(self, users: Tensor, items: Tensor, recent: Tensor | None = None) -> dict[str, Tensor]:
-        """Return what `forward` looks up, float (n, size) each, by the names of the tables."""
+        """Return what `forward` looks up by the names of the tables, float (*shape, size), of users or of items."""
         found = {}
         if self.config.n_recent:
-            found["recent"] = self.recent(self.last_items[users] if recent is None else recent)
+            recent = self.last_items[users] if recent is None else recent
+            found["recent"] = self.recent(recent.flatten(0, -2)).unflatten(0, users.shape)
         if self.config.model != "mlp":
             found |= {"gmf_user": self.gmf_user(users), "gmf_item": self.gmf_item(items)}
             if self.config.n_recent:
@@ -169,21 +174,22 @@ class NCF(nn.Module):
         return found
 
     def logits(self, vectors: dict[str, Tensor], items: Tensor) -> Tensor:
-        """Return float logits (n,) of the `vectors` of pairs."""
+        """Return float logits, of the shape of ``items``, of the `vectors` of pairs."""
         parts, has_recent = [], self.config.n_recent > 0
         if self.config.model != "mlp":
-            parts.append(vectors["gmf_user"] * vectors["gmf_item"])
+            parts.append((vectors["gmf_user"] * vectors["gmf_item"]).flatten(0, -2))
         if self.config.model != "gmf":
             user = vectors["mlp_user"]
             if has_recent:
-                user = torch.cat([user, vectors["recent"]], dim=1)
-            parts.append(self.mlp(self.first(user, vectors["mlp_item"])))
+                user = torch.cat([user, vectors["recent"]], dim=-1)
+            parts.append(self.mlp(self.first(user, vectors["mlp_item"]).flatten(0, -2)))
         if self.config.model == "gmf" and is_binary(self.gmf_user):
-            logits = F.linear(parts[0], self.last.weight.detach(), self.last.bias).squeeze(1)
+            logits = F.linear(parts[0], self.last.weight.detach(), self.last.bias)
         else:
-            logits = self.last(*parts).squeeze(1)
+            logits = self.last(*parts)
+        logits = logits.view(items.shape)
         if has_recent and self.config.model != "mlp":
-            logits = logits + (vectors["recent"] * vectors["next_item"]).sum(1) + self.item_bias(items).squeeze(1)
+            logits = logits + (vectors["recent"] * vectors["next_item"]).sum(-1) + self.item_bias(items).squeeze(-1)
         return logits
 
 

@@ -69,6 +69,9 @@ class NCFTrainingConfig(TrainingConfig):
         regularization: L2 penalty on the vectors that a batch reads: so many times their sum of squares, divided by the
             number of samples, is part of the loss. 0 is none. It covers rows of users and items and the mean of recent
             items, neither weights of layers nor biases of items.
+        batches: ``shuffled`` shuffles an epoch's samples; ``grouped`` its positives, each with its negatives in the
+            same batch, so that what depends on their user alone is computed once for all of them. A batch then has as
+            many whole groups as ``batch_size`` holds.
         warm_start: start from the factors of ALS (`ncf_ppt.als_start`); None starts from small random weights.
         arithmetic: of the matrix products of 32-bit layers: ``fp32``, or ``bf16`` by autocast. Products of 1-bit
             layers are exact in both on a CPU; elsewhere bf16 rounds them, too. ``auto`` takes the faster, as
@@ -82,6 +85,7 @@ class NCFTrainingConfig(TrainingConfig):
     n_negatives: int = 4
     optimizer: Literal["row-adam", "adam"] | None = None
     arithmetic: Wanted = "fp32"
+    batches: Literal["shuffled", "grouped"] = "shuffled"
     regularization: float = 0.0
     warm_start: ALSStart | None = None
 
@@ -89,7 +93,7 @@ class NCFTrainingConfig(TrainingConfig):
         """The attributes as JSON values; later ones only if chosen, since older runs have no such keys."""
         values = super().to_dict()
         usual = {field.name: field.default for field in fields(self)}
-        for later in ("regularization", "warm_start", "beta1", "beta2", "eps"):
+        for later in ("batches", "regularization", "warm_start", "beta1", "beta2", "eps"):
             if values[later] == usual[later]:
                 del values[later]
         if self.warm_start is not None:
@@ -101,6 +105,12 @@ class NCFTrainingConfig(TrainingConfig):
         """What the optimizer is made of."""
         return AdamSettings(learning_rate=self.learning_rate, betas=(self.beta1, self.beta2), eps=self.eps)
 
+    @property
+    def samples_per_batch(self) -> int:
+        """Samples of a batch: ``batch_size``, or the whole groups that it holds."""
+        group = 1 + self.n_negatives if self.batches == "grouped" else 1
+        return self.batch_size // group * group
+
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
             *super()._rules(),
@@ -110,6 +120,12 @@ class NCFTrainingConfig(TrainingConfig):
             ("eps", 0 < self.eps < math.inf, "above 0"),
             ("n_negatives", self.n_negatives >= 1, "at least 1"),
             ("optimizer", self.optimizer in (None, "row-adam", "adam"), "row-adam or adam"),
+            ("batches", self.batches in ("shuffled", "grouped"), "shuffled or grouped"),
+            (
+                "batch_size",
+                self.batches != "grouped" or self.batch_size > self.n_negatives,
+                f"at least {1 + self.n_negatives}, a positive and its negatives, if batches are grouped",
+            ),
             ("arithmetic", self.arithmetic in get_args(Wanted), "auto, fp32 or bf16"),
             ("regularization", 0 <= self.regularization < math.inf, "0 or above"),
             ("warm_start", isinstance(self.warm_start, ALSStart | None), "an ALSStart (als in a recipe), or None"),
@@ -196,8 +212,10 @@ def _task(
     settings: dict[str, Any],
     world: World,
 ) -> core.Task:
-    device = world.device
-    sampler = Sampler(interactions=data.train, n_negatives=config.n_negatives, seed=config.seed)
+    device, n = world.device, config.samples_per_batch
+    sampler = Sampler(
+        interactions=data.train, n_negatives=config.n_negatives, seed=config.seed, grouped=config.batches == "grouped"
+    )
     network = new_model(data, model_config, config, device=device)
     recent = RecentItems(data, model_config.n_recent, device) if model_config.n_recent else None
 
@@ -225,7 +243,7 @@ def _task(
 
     return core.Task(
         model=network,
-        batches=lambda start: training_batches(sampler, config.batch_size, start=start, recent=recent, world=world),
+        batches=lambda start: training_batches(sampler, n, start=start, recent=recent, world=world),
         loss=loss_function(config.arithmetic, device, config.regularization),
         make_optimizer=optimizer_factory(config.optimizer, config.adam, device, world=world),
         learning_rate=Constant(config.learning_rate),
@@ -235,15 +253,15 @@ def _task(
         project=partial(rotate_tables, network, seed=config.seed) if model_config.binarize_embeddings else None,
         record=True,
         metric="hit_ratio",
-        tune_threads=config.batch_size <= _FREE_OF_THREADS,
-        iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, config.batch_size),
+        tune_threads=n <= _FREE_OF_THREADS,
+        iterations_per_epoch=batches_per_epoch(sampler.samples_per_epoch, n),
         samples_per_epoch=sampler.samples_per_epoch,
         settings=settings,
         result=result_of(data, config.arithmetic, settings.get("precision_measured")),
         events={
             "submission_benchmark": "ncf",
             "seed": config.seed,
-            "global_batch_size": config.batch_size,
+            "global_batch_size": n,
             "train_samples": sampler.samples_per_epoch,
             "eval_samples": data.n_tested * (1 + data.n_negatives),
             "opt_name": "adam",

@@ -31,5 +31,11 @@ class PairLinear(nn.Linear):
         return F.linear(y, self.weight[:, self.x_features :])
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        """Map x (n, x_features) and y (n, y_features) to (n, out_features)."""
+        """Map x (n, x_features) and y (n, y_features) to (n, out_features).
+
+        Or x (n, 1, x_features) and y (n, k, y_features) to (n, k, out_features): each x meets k of y, its half computed
+        once.
+        """
+        if x.dim() > 2:
+            return self.y_half(y).add_(self.x_half(x))
         return torch.addmm(self.x_half(x), y, self.weight[:, self.x_features :].t())

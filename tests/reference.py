@@ -109,7 +109,14 @@ def permute(index: int, n: int, keys: list[int]) -> int:
 
 
 def training_sample(
-    histories: list[list[int]], n_items: int, n_negatives: int, *, seed: int, epoch: int, number: int
+    histories: list[list[int]],
+    n_items: int,
+    n_negatives: int,
+    *,
+    seed: int,
+    epoch: int,
+    number: int,
+    grouped: bool = False,
 ) -> tuple[int, int, float]:
     """Sample ``number`` of an epoch as (user, item, label), in integers without a limit."""
 
@@ -118,7 +125,11 @@ def training_sample(
         return [int(key) for key in np.random.SeedSequence(entropy).generate_state(n, np.uint64)]
 
     pairs = [(user, item) for user, history in enumerate(histories) for item in sorted(history)]
-    sample = permute(number, len(pairs) * (1 + n_negatives), keys(b"shuffle", 6))
+    if grouped:
+        group, place = divmod(number, 1 + n_negatives)
+        sample = permute(group, len(pairs), keys(b"shuffle", 6)) * (1 + n_negatives) + place
+    else:
+        sample = permute(number, len(pairs) * (1 + n_negatives), keys(b"shuffle", 6))
     user, item = pairs[sample // (1 + n_negatives)]
     if sample % (1 + n_negatives) == 0:
         return user, item, 1.0

@@ -51,10 +51,13 @@ def test_random_words_are_splitmix(key: int, counter: int) -> None:
     ("n_users", "n_items", "n", "n_negatives"),
     [(4, 3, 5, 1), (5, 12, 30, 3), (300, 200, 5000, 4), (50, 5000, 3000, 9), (3, 2, 1, 20_000)],
 )
-def test_samples_are_those_of_the_sampler_bit_for_bit(n_users: int, n_items: int, n: int, n_negatives: int) -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+def test_samples_are_those_of_the_sampler_bit_for_bit(
+    n_users: int, n_items: int, n: int, n_negatives: int, grouped: bool
+) -> None:
     train = interactions(n_users, n_items, n, seed=n)
     for seed, epoch in ((0, 0), (2**63 - 1, 10**9)):
-        sampler = Sampler(interactions=train, n_negatives=n_negatives, seed=seed)
+        sampler = Sampler(interactions=train, n_negatives=n_negatives, seed=seed, grouped=grouped)
         total = sampler.samples_per_epoch
         for start, stop in ((0, total), (total // 3, total // 2), (total, total)):
             samples, positives = sampler.draw_with_positives(epoch, start, stop)
@@ -73,11 +76,12 @@ def test_samples_outside_an_epoch_are_refused() -> None:
         sampler.draw(-1, 0, 1)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("n_recent", [0, 3])
 def test_training_batches_are_the_same_wherever_they_are_drawn(
-    tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch, n_recent: int
+    tiny_data: PreparedData, monkeypatch: pytest.MonkeyPatch, n_recent: int, grouped: bool
 ) -> None:
-    sampler = Sampler(interactions=tiny_data.train, seed=1)
+    sampler = Sampler(interactions=tiny_data.train, seed=1, grouped=grouped)
     recent = RecentItems(tiny_data, n_recent) if n_recent else None
     drawn = list(itertools.islice(batches.training_batches(sampler, 1000, start=7, recent=recent), 25))
     monkeypatch.setattr(batches, "_draws_on", lambda device: True)  # the CPU stands in for a GPU

@@ -47,7 +47,7 @@ N_STEPS = 12
 # Without BatchNorm, whose statistics are each process's own, any number of processes computes the same.
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False)
 RECENT = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False, n_recent=2)
-NCF_TRAININGS = ("row-adam", "adam", "row-adam-small", "recent-from-als")
+NCF_TRAININGS = ("row-adam", "adam", "row-adam-small", "recent-from-als", "recent-grouped-small")
 
 
 def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
@@ -63,6 +63,7 @@ def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
         eval_every=4 * batch_size / n,
         learning_rate=1e-2,
         optimizer="adam" if name == "adam" else "row-adam",
+        batches="grouped" if "grouped" in name else "shuffled",
         seed=1,
         warm_start=ALSStart(iterations=2) if name == "recent-from-als" else None,
     )
@@ -114,7 +115,7 @@ def run_steps(steps: Iterator[Progress], stop: int | None) -> None:
 
 
 def fit_ncf(data: PreparedData, path: Path, name: str, stop: int | None = None, **options: Any) -> None:
-    network = RECENT if name == "recent-from-als" else SMALL
+    network = RECENT if name.startswith("recent") else SMALL
     run_steps(ncf_ppt.training.fit_steps(data, path, network, ncf_config(data, name), **options), stop)
 
 

@@ -33,6 +33,11 @@ def test_logits_against_one_pair_at_a_time(kind: Any, batch_norm: bool, layers: 
         reference.ncf_logit(state, user, item) for user, item in zip(USERS.tolist(), ITEMS.tolist(), strict=True)
     ]
     np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-5)
+    of_groups = model(USERS[:, None], torch.stack([ITEMS, ITEMS.flip(0), (ITEMS + 1) % 9], dim=1))
+    assert of_groups.shape == (5, 3)
+    np.testing.assert_allclose(of_groups[:, 0].detach().numpy(), expected, rtol=1e-5)
+    other = reference.ncf_logit(state, int(USERS[1]), int(ITEMS[3]))
+    np.testing.assert_allclose(of_groups[1, 1].item(), other, rtol=1e-5)
 
 
 def test_the_size_is_that_of_mlperf() -> None:

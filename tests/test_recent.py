@@ -303,6 +303,51 @@ def test_the_penalty_is_on_the_rows_of_the_batch(n_recent: int) -> None:
     assert penalty == pytest.approx(0.1 * squares / 4, rel=1e-5)
 
 
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("n_recent", [0, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_users_half_computed_once_for_a_group_changes_nothing(
+    tiny_data: PreparedData, kind: Any, n_recent: int, batch_norm: bool, low: bool
+) -> None:
+    if low and kind == "gmf":
+        return  # nothing to binarize
+    config = NCFConfig(model=kind, **SMALL | {"n_recent": n_recent}, batch_norm=batch_norm)
+    sampler = Sampler(interactions=tiny_data.train, seed=1, grouped=True)
+    found = []
+    for grouped in (True, False):
+        model = randomized(new_model(tiny_data, config, NCFTrainingConfig(split=0.5 if kind != "gmf" else 1))).train()
+        if low:
+            set_precision(model, "low")
+        RowAdam(model.tables(), [])
+        recent = RecentItems(tiny_data, n_recent) if n_recent else None
+        batch = next(training_batches(sampler, 100, start=3, recent=recent))
+        assert [tensor.shape for tensor in batch] == [
+            (20, 1), (20, 5), *([(20, 1, 3)] if n_recent else []), (20, 5)
+        ]  # fmt: skip
+        if not grouped:
+            users, *middle, labels = batch
+            if n_recent:
+                middle[1] = middle[1].expand(20, 5, 3).reshape(100, 3)
+            batch = (users.expand(20, 5).reshape(100), middle[0].reshape(100), *middle[1:], labels.reshape(100))
+        value = loss(model, batch, 0.1)
+        value.backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        if grouped and kind != "mlp":
+            assert gradients["gmf_user.weight"]._nnz() == 20  # RowAdam's work
+        found.append((value, gradients, model.state_dict(), model(*batch[:-1]).reshape(100)))
+    (value, gradients, state, logits), (plain_value, plain_gradients, plain_state, plain_logits) = found
+    torch.testing.assert_close(value, plain_value, rtol=1e-5, atol=0)
+    torch.testing.assert_close(logits, plain_logits, rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == plain_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            gradient.to_dense(), plain_gradients[name].to_dense(), rtol=1e-3, atol=1e-6, msg=name
+        )
+    for name, values in state.items():
+        torch.testing.assert_close(values, plain_state[name], msg=name)
+
+
 @pytest.mark.parametrize("n_recent", [0, 3])
 def test_regularization_under_row_adam_is_that_of_dense_adam(
     tiny_data: PreparedData, tmp_path: Path, n_recent: int

@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import tracemalloc
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,12 +174,40 @@ class TestSampler:
                 expected = reference.training_sample(histories, 9, n_negatives, seed=2**62 + 1, epoch=3, number=number)
                 assert (users[0], items[0], labels[0]) == expected, number
 
+    def test_groups_are_those_of_the_documented_stream(self) -> None:
+        histories = [[0, 3], [5, 6, 8]]
+        train = interactions(histories, 9)
+        for n_negatives, numbers in ((3, range(20)), (2**31, [0, 1, 2**31, 2**31 + 1, 5 * 2**31 + 4])):
+            sampler = Sampler(interactions=train, n_negatives=n_negatives, seed=2**62 + 1, grouped=True)
+            for number in numbers:
+                users, items, labels = sampler.draw(3, number, number + 1)
+                expected = reference.training_sample(
+                    histories, 9, n_negatives, seed=2**62 + 1, epoch=3, number=number, grouped=True
+                )
+                assert (users[0], items[0], labels[0]) == expected, number
+
+    def test_grouped_or_not_an_epoch_has_the_same_samples(self, sampler: Sampler) -> None:
+        grouped = replace(sampler, grouped=True)
+        orders = []
+        for epoch in range(3):
+            (users, items, labels), positives = grouped.draw_with_positives(epoch, 0, grouped.samples_per_epoch)
+            assert sorted(zip(users, items, labels, strict=True)) == sorted(zip(*epoch_of(sampler, epoch), strict=True))
+            assert labels.reshape(-1, 4).tolist() == [[1, 0, 0, 0]] * 17
+            assert (positives.reshape(-1, 4) == positives[::4, None]).all()
+            orders.append(positives[::4].tolist())
+            assert sorted(orders[-1]) == list(range(17))
+        assert len(set(map(tuple, orders))) == 3
+        for start, stop in ((0, 7), (7, 41), (41, 68)):
+            for piece, whole in zip(grouped.draw(2, start, stop), (users, items, labels), strict=True):
+                np.testing.assert_array_equal(piece, whole[start:stop])
+
     def test_the_stream_never_changes(self, sampler: Sampler) -> None:
         users, items, labels = sampler.draw(1, 30, 42)
         assert users.tolist() == [2, 2, 0, 0, 2, 0, 2, 2, 2, 0, 2, 2]
         assert items.tolist() == [1, 1, 9, 2, 1, 1, 1, 4, 1, 6, 0, 7]
         assert labels.tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 1]
         assert digest(*epoch_of(sampler, 1)) == "9627abf5ffdd317b"
+        assert digest(*epoch_of(replace(sampler, grouped=True), 1)) == "ddc5f4c616fd7374"
 
     def test_a_sample_knows_its_positive(self, sampler: Sampler) -> None:
         train = sampler.interactions

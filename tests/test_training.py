@@ -403,6 +403,8 @@ def test_one_bit_activations_hide_no_divergence(
         {"beta1": 1.0},
         {"beta2": -0.1},
         {"eps": 0},
+        {"batches": "sorted"},
+        {"batch_size": 4, "batches": "grouped"},
     ],
 )
 def test_refuses_settings_in_one_line(bad: dict[str, Any]) -> None:
@@ -415,6 +417,39 @@ def test_a_network_without_hidden_layers_cannot_be_binarized(data: PreparedData,
     with pytest.raises(ValueError, match=r"nothing to binarize.*train this network at full precision with split 1"):
         train(data, tmp_path / "run", config(), model=NCFConfig(model="gmf"))
     train(data, tmp_path / "full", config(split=1, epochs=0.5), model=NCFConfig(model="gmf", factors=4))
+
+
+def test_grouped_batches_hold_whole_groups_and_cover_an_epoch(data: PreparedData) -> None:
+    sampler = Sampler(interactions=data.train, n_negatives=2, seed=1, grouped=True)
+    settings = config(batches="grouped", batch_size=101, n_negatives=2)
+    assert settings.samples_per_batch == 99
+    assert config(batch_size=101).samples_per_batch == 101
+    batches = training_batches(sampler, 99, start=0)
+    drawn = [next(batches) for _ in range(batches_per_epoch(sampler.samples_per_epoch, 99))]
+    assert [batch[1].shape for batch in drawn[:-1]] == [(33, 3)] * (len(drawn) - 1)
+    users, items, labels = sampler.draw(0, 0, sampler.samples_per_epoch)
+    np.testing.assert_array_equal(torch.cat([batch[0].squeeze(1) for batch in drawn]), users[::3])
+    np.testing.assert_array_equal(torch.cat([batch[1] for batch in drawn]).reshape(-1), items)
+    np.testing.assert_array_equal(torch.cat([batch[2] for batch in drawn]).reshape(-1), labels)
+    with pytest.raises(ValueError, match=r"^batch_size is 100; it must be a multiple of a group of 3 samples$"):
+        next(training_batches(sampler, 100, start=0))
+
+
+def test_grouped_batches_train_and_resume_and_say_so(data: PreparedData, tmp_path: Path) -> None:
+    settings = config(batches="grouped", epochs=1, batch_size=258)
+    whole = train(data, tmp_path / "whole", settings, checkpoint_seconds=0)
+    steps = fit_steps(data, tmp_path / "parts", SMALL, settings, checkpoint_seconds=0)
+    for step in steps:
+        if step.iteration == 9:
+            steps.close()  # type: ignore[attr-defined]
+            break
+    assert train(data, tmp_path / "parts", settings, resume=True) == whole
+    run = Run.open(tmp_path / "whole")
+    assert run.config.training["batches"] == "grouped"
+    assert "batches" not in config().to_dict()
+    n = len(data.train)
+    assert run.metrics()[-1]["iterations"] == batches_per_epoch(5 * n, 255)
+    assert '"key": "global_batch_size", "value": 255' in (tmp_path / "whole" / "mlperf.log").read_text()
 
 
 def test_batches_cover_an_epoch(data: PreparedData) -> None:

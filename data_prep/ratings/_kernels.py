@@ -212,7 +212,7 @@ def free_item(items, first, degree, rank):
 
 @njit(parallel=True, cache=True)
 def fill_samples(
-    offsets, items, user_marks, n_items, n_negatives, shuffle_keys, draw_key, start,
+    offsets, items, user_marks, n_items, n_negatives, n_together, shuffle_keys, draw_key, start,
     out_users, out_items, out_labels, out_positives,
 ):  # fmt: skip
     """Samples ``start ..`` of one shuffled epoch of (1 + n_negatives) samples for each positive.
@@ -224,7 +224,8 @@ def fill_samples(
 
     Sample n of the epoch is the n-th image of a permutation of 0 .. n_samples - 1: `permute_word` permutes a power of
     two, and an image outside the range is permuted again until it falls inside (cycle walking: Black, Rogaway 2002),
-    twice at most on average. A negative is the free item that `free_item` finds.
+    twice at most on average. A negative is the free item that `free_item` finds. With ``n_together`` above 1, which
+    divides a group, runs of so many samples are permuted and stay as they are within.
 
     A block of samples goes through each stage together, so that their loads and multiplications overlap: five times
     as fast as sample after sample. Unsigned indices spare the check for negative ones; the sign of a difference
@@ -232,9 +233,9 @@ def fill_samples(
     """
     block_size = 128
     group = n_negatives + 1
-    n_samples = len(items) * group
-    limit = np.uint64(n_samples)
-    bits = permutation_bits(n_samples)
+    n_runs = len(items) * (group // n_together)
+    limit = np.uint64(n_runs)
+    bits = permutation_bits(n_runs)
     inverse = 1.0 / group
     n_rows = len(out_users)
     for block in prange((n_rows + block_size - 1) // block_size):
@@ -250,7 +251,7 @@ def fill_samples(
 
         n_outside = 0
         for lane in range(size):
-            samples[lane] = permute_word(np.uint64(start + first_row + lane), bits, shuffle_keys)
+            samples[lane] = permute_word(np.uint64((start + first_row + lane) // n_together), bits, shuffle_keys)
         for lane in range(size):
             chosen[n_outside] = lane
             n_outside += samples[lane] >= limit
@@ -262,6 +263,10 @@ def fill_samples(
                 samples[lane] = permute_word(samples[lane], bits, shuffle_keys)
                 chosen[n_outside] = lane
                 n_outside += samples[lane] >= limit
+        if n_together > 1:
+            for lane in range(size):
+                place = np.uint64((start + first_row + lane) % n_together)
+                samples[lane] = samples[lane] * np.uint64(n_together) + place
 
         for lane in range(size):
             sample = np.int64(samples[lane])

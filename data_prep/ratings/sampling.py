@@ -36,11 +36,14 @@ class Sampler:
         interactions: the train positives. Every user with a positive needs at least one free item.
         n_negatives: negatives for each positive, at least 1.
         seed: 0 .. 2**63 - 1.
+        grouped: shuffle the positives, each followed by its negatives, in place of all samples. An epoch has the same
+            samples in another order.
     """
 
     interactions: Interactions
     n_negatives: int = 4
     seed: int = 0
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         if self.n_negatives < 1:
@@ -58,6 +61,11 @@ class Sampler:
     def samples_per_epoch(self) -> int:
         """(1 + n_negatives) samples for each positive."""
         return len(self.interactions) * (1 + self.n_negatives)
+
+    @property
+    def n_together(self) -> int:
+        """How many samples of one user follow each other: 1, or a positive and its negatives if ``grouped``."""
+        return 1 + self.n_negatives if self.grouped else 1
 
     def draw(self, epoch: int, start: int, stop: int) -> Samples:
         """Return samples ``start .. stop - 1`` of an epoch (from 0).
@@ -86,6 +94,7 @@ class Sampler:
             self._user_marks,  # type: ignore[attr-defined]
             self.interactions.n_items,
             self.n_negatives,
+            self.n_together,
             shuffle_keys,
             draw_key,
             start,

@@ -40,6 +40,14 @@ if TYPE_CHECKING:
     help="Draw so many negatives for each positive, anew in each epoch.",
 )
 @click.option(
+    "--batches",
+    type=click.Choice(["shuffled", "grouped"]),
+    default="shuffled",
+    show_default=True,
+    help="Shuffle all samples; or shuffle the positives and keep each with its negatives in one batch, which then has "
+    "as many whole groups as --batch-size holds: faster.",
+)
+@click.option(
     "--model",
     type=click.Choice(["neumf", "gmf", "mlp"]),
     default="neumf",
