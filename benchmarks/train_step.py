@@ -9,7 +9,8 @@ network (factors 64, layers 256,256,128,64, BatchNorm) on the same synthetic int
   fused    the same network and optimizer as well as they go: vectorized sampling, torch.optim.Adam(fused=True)
   stock    the best that stock PyTorch gives: vectorized sampling, sparse gradients, SparseAdam and fused Adam
   compiled stock, with its hidden layers through torch.compile; left out, with a line, where no C++ compiler is
-  ppt      this project, full and low precision, fp32 and bf16; with `recent` it reads the user's last 10 items, too
+  ppt      this project, full and low precision, fp32 and bf16; with `recent` it reads the user's last 10 items, too;
+           with `grouped` a batch keeps each positive with its 4 negatives (`--batches grouped`)
 """
 
 import os
@@ -59,6 +60,10 @@ ROWS = (
     "ppt low fp32",
     "ppt full bf16",
     "ppt low bf16",
+    "ppt full fp32 grouped",
+    "ppt low fp32 grouped",
+    "ppt full bf16 grouped",
+    "ppt low bf16 grouped",
     "ppt full fp32 recent",
 )
 
@@ -131,6 +136,18 @@ def vectorized_batches(data: PreparedData, batch_size: int) -> Iterator[Batch]:
         yield torch.from_numpy(user), torch.from_numpy(item), labels
 
 
+def config_of(row: str, batch_size: int) -> NCFTrainingConfig:
+    """How this project trains in a row of its own."""
+    _, _, arithmetic, *more = row.split()
+    batches = "grouped" if "grouped" in more else "shuffled"
+    return NCFTrainingConfig(arithmetic=arithmetic, batch_size=batch_size, batches=batches)  # type: ignore[arg-type]
+
+
+def samples_per_step(row: str, batch_size: int) -> int:
+    """How many samples a step of a row has: of groups as many as are whole."""
+    return config_of(row, batch_size).samples_per_batch if row.startswith("ppt") else batch_size
+
+
 def make_stepper(
     row: str, data: PreparedData, batch_size: int
 ) -> tuple[nn.Module, Callable[[], tuple[float, float, float]]]:
@@ -164,16 +181,16 @@ def make_stepper(
             return F.binary_cross_entropy_with_logits(model(batch[0], batch[1]), batch[2].float())
 
     else:
-        _, precision, arithmetic, *more = row.split()
-        n_recent = 10 if more == ["recent"] else 0
-        config = NCFTrainingConfig(arithmetic=arithmetic, batch_size=batch_size)  # type: ignore[arg-type]
+        config = config_of(row, batch_size)
+        n_recent = 10 if row.endswith("recent") else 0
         model = new_model(data, NCFConfig(n_recent=n_recent), config)
-        if precision == "low":
+        if "low" in row.split():
             set_precision(model, "low")
         optimizers = [optimizer_factory(config.optimizer, config.adam, "cpu")(model)]
-        loss = loss_function(arithmetic, "cpu")
+        loss = loss_function(config.arithmetic, "cpu")
         recent = RecentItems(data, n_recent) if n_recent else None
-        batches = training_batches(Sampler(interactions=data.train), batch_size, start=0, recent=recent)
+        sampler = Sampler(interactions=data.train, grouped=config.batches == "grouped")
+        batches = training_batches(sampler, config.samples_per_batch, start=0, recent=recent)
 
     def step() -> tuple[float, float, float]:
         start = time.perf_counter()
@@ -264,7 +281,8 @@ def measure(
     for name in names:
         parts = [1e3 * statistics.median(part) for part in zip(*seconds[name], strict=True)]
         total = statistics.median(sum(parts) for parts in seconds[name])
-        result = {"row": name, "batch_size": batch_size, "samples_per_second": batch_size / total}
+        samples = samples_per_step(name, batch_size)
+        result = {"row": name, "batch_size": samples, "samples_per_second": samples / total}
         result |= {f"{part} ms": value for part, value in zip(PARTS, parts, strict=True)}
         if memory:
             command = [sys.executable, "-m", "benchmarks.train_step", "--batch-size", str(batch_size)]

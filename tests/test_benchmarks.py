@@ -116,11 +116,12 @@ def test_the_compiled_network_trains_as_the_plain_one(tiny_data: PreparedData) -
 
 
 def test_train_step_prints_every_row() -> None:
-    rows = "mlperf,fused,stock,ppt full fp32,ppt low fp32,ppt full fp32 recent"
+    rows = "mlperf,fused,stock,ppt full fp32,ppt low fp32,ppt low bf16 grouped,ppt full fp32 recent"
     options = ["--scale", "0.002", "--turns", "1", "--steps", "1", "--batch-size", "64", "--no-memory", "--json"]
     results = rows_of(run(train_step.main, "--rows", rows, *options))
     assert [result["row"] for result in results] == rows.split(",")
     assert all(result["samples_per_second"] > 0 for result in results)
+    assert {result["row"]: result["batch_size"] for result in results}["ppt low bf16 grouped"] == 60
 
 
 @pytest.mark.slow

@@ -331,7 +331,7 @@ def test_a_users_half_computed_once_for_a_group_changes_nothing(
                 middle[1] = middle[1].expand(20, 5, 3).reshape(100, 3)
             batch = (users.expand(20, 5).reshape(100), middle[0].reshape(100), *middle[1:], labels.reshape(100))
         value = loss(model, batch, 0.1)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         if grouped and kind != "mlp":
             assert gradients["gmf_user.weight"]._nnz() == 20  # RowAdam's work
