@@ -1,11 +1,13 @@
-"""Preparing a ratings.csv of MovieLens-20M's size: `ppt-ncf prepare` against plain pandas and NumPy.
+"""Preparing a ratings.csv of MovieLens-20M's size: `ppt-ncf prepare` against pandas, Polars and DuckDB.
 
     python -m benchmarks.prepare
 
-Both read the same synthetic file, hold out each user's last item, draw 999 strict negatives and save arrays; each runs
-in a process of its own, whose wall time and peak memory are measured from outside.
+All read the same synthetic file, hold out each user's last item, draw 999 strict negatives and save arrays; each runs
+in a process of its own, whose wall time and peak memory are measured from outside. The rivals are those of
+`benchmarks.prepare_rivals` and, as a beginner writes it, pandas with `setdiff1d` for each user.
 """
 
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,19 +39,7 @@ negatives = [
 ]
 np.save(out + "-negatives.npy", np.stack(negatives))
 """
-MASKED = PLAIN.replace(
-    """negatives = [
-    rng.choice(np.setdiff1d(every, items.to_numpy()), 999, replace=False) for _, items in frame.groupby("user")["item"]
-]
-""",
-    """negatives, is_free = [], np.ones(n_items, bool)
-for _, items in frame.groupby("user")["item"]:
-    is_free[items.to_numpy()] = False
-    negatives.append(rng.choice(np.flatnonzero(is_free), 999, replace=False))
-    is_free[items.to_numpy()] = True
-""",
-)
-PROGRAMS = {"pandas and NumPy, setdiff1d": PLAIN, "pandas and NumPy, boolean mask": MASKED}
+RIVALS = {"pandas": "pandas and NumPy, boolean mask", "polars": "Polars and NumPy", "duckdb": "DuckDB and NumPy"}
 MEASURED = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
@@ -84,20 +74,22 @@ def measure(command: list[str]) -> tuple[float, float]:
 @click.command()
 @click.option("--scale", default=1.0, show_default=True, help="Part of MovieLens-20M's size.")
 @click.option("--repeats", default=1, show_default=True, help="Turns; the medians count.")
-@click.option("--beginner/--no-beginner", default=True, show_default=True, help="The first row, of 17 minutes.")
+@click.option("--beginner/--no-beginner", default=True, show_default=True, help="The row of setdiff1d, of 17 minutes.")
 @click.option("--json", "as_json", is_flag=True)
 def main(scale: float, repeats: int, beginner: bool, as_json: bool) -> None:
     """Measure and print the rows."""
-    programs = dict(list(PROGRAMS.items())[0 if beginner else 1 :])
+    beginners = {"pandas and NumPy, setdiff1d": [sys.executable, "-c", PLAIN]} if beginner else {}
+    rivals = {title: [sys.executable, "-m", "benchmarks.prepare_rivals", name] for name, title in RIVALS.items()}
+    programs = {"ppt-ncf prepare": [sys.executable, "-m", "ppt_commands", "prepare"], **beginners, **rivals}
     with tempfile.TemporaryDirectory() as name:
-        source, out = Path(name) / "ratings.csv", Path(name)
+        source, out = Path(name) / "ratings.csv", Path(name) / "prepared"
         n_rows = write_csv(source, scale)
-        taken: dict[str, list[tuple[float, float]]] = {row: [] for row in ("ppt-ncf prepare", *programs)}
-        for turn in range(repeats):
-            command = [sys.executable, "-m", "ppt_commands", "prepare", str(source), "--out", str(out / str(turn))]
-            taken["ppt-ncf prepare"].append(measure(command))
+        taken: dict[str, list[tuple[float, float]]] = {row: [] for row in programs}
+        for _ in range(repeats):
             for row, program in programs.items():
-                taken[row].append(measure([sys.executable, "-c", program, str(source), str(out / "plain")]))
+                place = ["--out", str(out)] if row.startswith("ppt") else [str(out)]
+                taken[row].append(measure([*program, str(source), *place]))
+                shutil.rmtree(out, ignore_errors=True)
     medians = {row: statistics.median(seconds for seconds, _ in pairs) for row, pairs in taken.items()}
     results: list[dict[str, Any]] = [
         {

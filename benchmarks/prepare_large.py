@@ -5,7 +5,8 @@
 The log is a csv of clicks in the order of time, so that each user's rows are spread over all of it, with repeated pairs
 and users of too few rows. Peaks are those that the operating system keeps of the process. ``limit`` also forbids the
 process more private memory than it was told to take (RLIMIT_DATA). Files of the smaller size are compared byte for byte
-with what is prepared in memory.
+with what is prepared in memory. DuckDB (`benchmarks.prepare_rivals`) prepares the smaller log, too, with as much memory
+by its own setting, which nobody enforces.
 """
 
 import os
@@ -79,9 +80,9 @@ def disk_bytes(folder: Path) -> int:
     return total
 
 
-def measure(source: Path, out: Path, *options: str, limit: int | None = None) -> dict[str, Any]:
-    """Prepare a set: seconds, peak memory and the most that lay beside the source in MB."""
-    command = [sys.executable, "-m", "ppt_commands", "prepare", str(source), "--out", str(out), *options]
+def measure(program: list[str], out: Path, *, limit: int | None = None) -> dict[str, Any]:
+    """Prepare a set by a module: seconds, peak memory and the most that lay beside the source in MB."""
+    command = [sys.executable, "-m", *program]
     most, ended = [0], threading.Event()
 
     def watch() -> None:
@@ -123,34 +124,54 @@ def same_bytes(one: Path, other: Path) -> bool:
 @click.option("--memory", default="4GB", show_default=True, help="What the large log is prepared within.")
 @click.option("--small-memory", default="1GB", show_default=True, help="What the small log is prepared within.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where logs are kept for a next time; else nowhere.")
+@click.option("--duckdb/--no-duckdb", "with_duckdb", default=True, show_default=True, help="Whether DuckDB takes part.")
 @click.option("--negatives", default=999, show_default=True, help="Of each user.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    rows: int, small: int, memory: str, small_memory: str, folder: Path | None, negatives: int, as_json: bool
+    rows: int,
+    small: int,
+    memory: str,
+    small_memory: str,
+    folder: Path | None,
+    with_duckdb: bool,
+    negatives: int,
+    as_json: bool,
 ) -> None:
     """Measure and print the rows."""
     from data_prep.ratings.memory_limit import bytes_of
 
     results: list[dict[str, Any]] = []
 
-    def note(source: Path, out: Path, n_rows: int, *options: str, limit: int | None = None) -> None:
-        found = measure(source, out, "--negatives", str(negatives), *options, limit=limit)
-        row = " ".join(["ppt-ncf prepare", *options])
+    def note(row: str, program: list[str], source: Path, out: Path, n_rows: int, limit: int | None = None) -> None:
+        found = measure([*program, "--negatives", str(negatives)], out, limit=limit)
         results.append({"row": row, "rows": n_rows, "csv MB": source.stat().st_size / 1e6, **found})
         if not as_json:
             click.echo(results[-1])
+
+    def ours(source: Path, out: Path, n_rows: int, memory: str | None = None) -> None:
+        options, limit = (["--memory", memory], bytes_of(memory)) if memory else ([], None)
+        program = ["ppt_commands", "prepare", str(source), "--out", str(out), *options]
+        note(" ".join(["ppt-ncf prepare", *options]), program, source, out, n_rows, limit)
+
+    def duckdb(source: Path, out: Path, n_rows: int, memory: str) -> None:
+        columns = ["--columns", "user_id", "item_id", "timestamp"]
+        program = ["benchmarks.prepare_rivals", "duckdb", str(source), str(out), *columns, "--memory", memory]
+        note(f"DuckDB and NumPy, memory_limit {memory}", program, source, out, n_rows)
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
         outputs, logs = Path(name) / "outputs", folder or Path(name)
         if small:
             source = log_of(small, logs)
-            note(source, outputs / "whole" / "set", small)
-            note(source, outputs / "parts" / "set", small, "--memory", small_memory, limit=bytes_of(small_memory))
+            ours(source, outputs / "whole" / "set", small)
+            ours(source, outputs / "parts" / "set", small, small_memory)
             if not same_bytes(outputs / "whole" / "set", outputs / "parts" / "set"):
                 raise click.ClickException("the two sets differ")
             shutil.rmtree(outputs)
+            if with_duckdb:
+                duckdb(source, outputs / "duckdb" / "set", small, small_memory)
+                shutil.rmtree(outputs)
         if rows:
-            note(log_of(rows, logs), outputs / "large" / "set", rows, "--memory", memory, limit=bytes_of(memory))
+            ours(log_of(rows, logs), outputs / "large" / "set", rows, memory)
     if as_json:
         click.echo(document(results))
 

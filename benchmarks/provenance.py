@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("ppt-ncf", "torch", "numba", "numpy", "implicit", "faiss-cpu", "onnxruntime", "uvicorn", "fastapi")
+_PACKAGES = (
+    "ppt-ncf", "torch", "numba", "numpy", "implicit", "faiss-cpu", "onnxruntime", "uvicorn", "fastapi",
+    "pandas", "polars", "duckdb",
+)  # fmt: skip
 
 
 def provenance() -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ from benchmarks import (
     packed_images,
     prepare,
     prepare_large,
+    prepare_rivals,
     quality,
     recipe,
     retrieval,
@@ -40,11 +42,13 @@ from benchmarks import (
     vision_step,
 )
 from data_prep.images.synthetic import synthesize_images
+from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.prepare import prepare as prepare_ratings
 from data_prep.ratings.synthetic import synthesize
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.evaluation import evaluate as evaluate_scorer
+from ncf_ppt.histories import histories_of
 from ppt_core.threads import usable_cores
 
 
@@ -168,16 +172,44 @@ def test_vision_step_prints_every_row() -> None:
 @pytest.mark.slow
 def test_evaluate_and_prepare_print_a_ratio() -> None:
     assert len(rows_of(run(evaluate.main, "--users", "131", "--turns", "1", "--json"))) == 4
-    assert "ratio" in run(prepare.main, "--scale", "0.002")
+    pytest.importorskip("polars")
+    pytest.importorskip("duckdb")
+    assert len(rows_of(run(prepare.main, "--scale", "0.002", "--json"))) == 5
+
+
+@pytest.mark.filterwarnings("ignore::ppt_core.errors.DataWarning")  # of ties in time
+@pytest.mark.parametrize("rival", list(prepare_rivals.RIVALS))
+def test_rivals_prepare_what_this_project_does(rival: str, tmp_path: Path) -> None:
+    pytest.importorskip(rival)
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 60, 2_000) ** 2 // 60 + 7, rng.integers(0, 300, 2_000) ** 2 // 300 * 3
+    times = rng.integers(0, 40, 2_000)  # pairs repeat, and times within a user
+    source = tmp_path / "ratings.csv"
+    lines = [f"{user},{item},3.5,{time}" for user, item, time in zip(users, items, times, strict=True)]
+    source.write_text("\n".join(["userId,movieId,rating,timestamp", *lines]))
+    run(prepare_rivals.main, rival, str(source), str(tmp_path / "rival"), "--negatives", "9")
+    expected = prepare_source(source, n_negatives=9, progress=False)
+    found = {name: np.load(tmp_path / "rival" / f"{name}.npy") for name in ("test_items", "train_items", "offsets")}
+    assert 5 < expected.n_users < 60
+    np.testing.assert_array_equal(found["offsets"], expected.train.offsets)
+    np.testing.assert_array_equal(found["test_items"], expected.test_items)
+    np.testing.assert_array_equal(found["train_items"], histories_of(expected))
+    negatives = np.load(tmp_path / "rival" / "test_negatives.npy")
+    for user, row in enumerate(negatives.tolist()):
+        own = found["train_items"][found["offsets"][user] : found["offsets"][user + 1]].tolist()
+        assert not {*own, found["test_items"][user]} & set(row)
+        assert len(set(row)) == 9
 
 
 @pytest.mark.slow
 def test_preparing_in_parts_is_measured_beside_its_limit(tmp_path: Path) -> None:
     limits = ["--memory", "500MB", "--small-memory", "500MB"]
     options = ["--rows", "40000", "--small", "30000", *limits, "--negatives", "9"]
+    found = importlib.util.find_spec("duckdb") is not None
+    options.append("--duckdb" if found else "--no-duckdb")
     rows = json.loads(run(prepare_large.main, *options, "--folder", str(tmp_path), "--json"))["rows"]
-    assert [row["rows"] for row in rows] == [30_000, 30_000, 40_000]
-    assert all(0 < row["peak MB"] < 500 for row in rows[1:])
+    assert [row["rows"] for row in rows] == [30_000] * (2 + found) + [40_000]
+    assert all(0 < row["peak MB"] < 500 for row in rows if "--memory" in row["row"])
     assert [file.name for file in tmp_path.iterdir()] == ["log-30000.csv", "log-40000.csv"]
 
 
