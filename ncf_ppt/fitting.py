@@ -30,6 +30,7 @@ def fit(
     world: "World | None" = None,
     log: Sequence[Log] = (),
     init: TrainedNCF | Path | str | None = None,
+    shard_embeddings: bool = False,
     **settings: Any,
 ) -> TrainedNCF:
     """Train to the end and return the trained network; `ncf_ppt.training.fit_steps` goes step by step.
@@ -51,6 +52,8 @@ def fit(
         init: a trained network or its run folder, made of older data say: rows of the users and items that both know
             are taken over, and layers of the same shape (`ncf_ppt.continuation.continue_from`). It takes the place of
             a warm start. What was taken stands in the result under ``init``.
+        shard_embeddings: deal the rows of the embedding tables out to the processes of ``world``, so that each holds a
+            part; no result depends on it.
         settings: what departs from the recipe, fields of its two configs by their names: ``split=0.5``, ``epochs=8``,
             ``factors=64``, ...
 
@@ -69,7 +72,14 @@ def fit(
     if isinstance(init, (str, Path)):
         init = load(init)
     steps = partial(
-        fit_steps, model_config=network, config=training, device=device, started=started, world=world, init=init
+        fit_steps,
+        model_config=network,
+        config=training,
+        device=device,
+        started=started,
+        world=world,
+        init=init,
+        shard_embeddings=shard_embeddings,
     )
     return fit_run(
         data,

@@ -12,6 +12,7 @@ from ncf_ppt.initialize import initialize
 from ncf_ppt.recent import MeanEmbedding
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowEmbedding, is_binary
 from ppt_core.batch_norm import BatchNormReLU
+from ppt_core.distributed import World
 from ppt_core.pair_linear import PairLinear
 
 
@@ -91,11 +92,21 @@ class NCF(nn.Module):
         n_items: rows of the item tables.
         config: the shape of the network.
         seed: the initial weights are a function of the other arguments and the seed alone.
+        world: processes that the rows of the tables are dealt out to, whatever the number the same rows
+            (`ncf_ppt.sharded_tables`); by default all are here.
     """
 
     last_items: Tensor
 
-    def __init__(self, n_users: int, n_items: int, config: NCFConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        config: NCFConfig,
+        *,
+        seed: int,
+        world: World | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         with torch.device("meta"):  # no draws from the global generator; real memory comes below
@@ -126,6 +137,9 @@ class NCF(nn.Module):
                 if config.model != "mlp":
                     self.next_item = RowEmbedding(n_items, config.factors)
                     self.item_bias = RowEmbedding(n_items, 1)
+        if world is not None:
+            for table in self.tables():
+                table.deal_out(world)
         initialize(self, seed=seed, draw_linear=self._draw_linear)
         if config.n_recent:
             nn.init.constant_(self.last_items, -1)

@@ -130,11 +130,17 @@ def rank_scores(
     return Ranks(above=above, equal=equal)
 
 
-def rank_test_items(score: Scorer, data: PreparedData, *, world: World = World()) -> Ranks:  # noqa: B008 (frozen)
+def rank_test_items(
+    score: Scorer,
+    data: PreparedData,
+    *,
+    world: World = World(),  # noqa: B008 (frozen)
+    finish: Callable[[], None] = lambda: None,
+) -> Ranks:
     """Rank every user's held-out item among that user's frozen test negatives.
 
     ``score`` sees blocks of about 260,000 pairs, so memory stays bounded whatever the number of users. Each process of
-    ``world`` ranks its share of the users, and all return the ranks of all.
+    ``world`` ranks its share of the users, calls ``finish``, and all return the ranks of all.
     Raises `DataError`, naming the user, if a score is NaN.
     """
     users_per_block = max(1, _PAIRS_PER_BLOCK // (1 + data.n_negatives))
@@ -149,4 +155,5 @@ def rank_test_items(score: Scorer, data: PreparedData, *, world: World = World()
         above[start - own.start : stop - own.start] = block.above
         equal[start - own.start : stop - own.start] = block.equal
         release_pages(data.test_negatives)
+    finish()
     return Ranks(above=world.join(above), equal=world.join(equal))

@@ -130,8 +130,8 @@ class MeanEmbedding(RowEmbedding):
 
         Gradients of rows are sparse once a `ncf_ppt.row_adam.RowAdam` owns the table.
         """
-        self.catch_up(input if self.training else None)
-        return weighted_means(self.weight, self.places, input, sparse=self._bring_up_to_date is not None)
+        table, numbers = self.lookup(input)
+        return weighted_means(table, self.places, numbers, sparse=self._bring_up_to_date is not None)
 
     @torch.no_grad()
     def means(self, recent: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from ncf_ppt import _kernels, row_steps
 from ppt_core.binarize import binarize_rows
+from ppt_core.distributed import World
 from ppt_core.layers import BinaryEmbedding
+from ppt_core.spread_rows import Spread
 
 
 class RowEmbedding(nn.Embedding):
@@ -25,9 +27,21 @@ class RowEmbedding(nn.Embedding):
 
     Reading through the module always gives current values: in training of the rows asked for, in evaluation of the
     whole table. Read ``weight`` itself after `catch_up` only. Gradients are sparse once a `RowAdam` owns the table.
+
+    Attributes:
+        spread: how the rows are dealt out to processes, after `deal_out`; None where all are here.
+        fetched: numbers of rows, ascending, and their values: what a table that is dealt out reads for the present.
     """
 
+    spread: Spread | None = None
+    fetched: tuple[Tensor, Tensor] | None = None
     _bring_up_to_date: Any = None
+
+    def deal_out(self, world: World) -> None:
+        """Let each process keep its share of the rows, in a table that has no memory yet; see `Spread`."""
+        self.spread = Spread(n_rows=self.num_embeddings, world=world)
+        self.num_embeddings = self.spread.n_own
+        self.weight = nn.Parameter(self.weight.new_empty(self.num_embeddings, self.embedding_dim))
 
     def catch_up(self, rows: Tensor | None = None) -> None:
         """Bring ``rows`` (any shape, repetitions allowed, below 0 is none; default: all) up to date."""
@@ -41,8 +55,22 @@ class RowEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the rows ``input`` (n,), float (n, embedding_dim)."""
-        self.catch_up(input if self.training else None)
-        return F.embedding(input, self.weight, sparse=self._bring_up_to_date is not None)
+        table, places = self.lookup(input)
+        return F.embedding(places, table, sparse=self._bring_up_to_date is not None)
+
+    def lookup(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows, up to date, and where among them ``input`` is, of any shape; what is below 0 stays so.
+
+        Raises ValueError if rows that other processes have were not fetched.
+        """
+        if self.spread is None:
+            self.catch_up(input if self.training else None)
+            return self.weight, input
+        if self.fetched is None:
+            raise ValueError("rows of this table are with other processes; train with it, or load the finished run")
+        numbers, rows = self.fetched
+        places = torch.searchsorted(numbers, input.long()).masked_fill_(input < 0, -1)
+        return rows, places.to(input.dtype)
 
     def values(self) -> Tensor:
         """All rows as the module gives them, up to date and without gradients: float (n, embedding_dim)."""

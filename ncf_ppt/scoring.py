@@ -21,7 +21,8 @@ from ppt_core.steady_products import steady_products
 
 _BLOCK = 1 << 14  # pairs at a time: fewer cost calls, more leave the second-level cache
 _DEVICE_BLOCK = 1 << 19  # on a GPU, where 16,384 pairs take no longer than to ask for them
-_ROWS = 1 << 14  # rows of a table at a time
+ROWS = 1 << 14
+"""Rows of a table at a time."""
 
 
 def scorer(model: Network, *, in_order: bool = False) -> Scorer:
@@ -34,11 +35,11 @@ def scorer(model: Network, *, in_order: bool = False) -> Scorer:
 
 def half_of_table(half: Callable[[Tensor], Tensor], table: Tensor) -> Tensor:
     """Half of the first layer for all rows of a table: always in the same blocks, since products round by them."""
-    first = half(table[:_ROWS])
+    first = half(table[:ROWS])
     halves = first.new_empty(len(table), first.shape[1])  # filled by blocks: joined, they would be there twice
-    halves[:_ROWS] = first
-    for start in range(_ROWS, len(table), _ROWS):
-        halves[start : start + _ROWS] = half(table[start : start + _ROWS])
+    halves[:ROWS] = first
+    for start in range(ROWS, len(table), ROWS):
+        halves[start : start + ROWS] = half(table[start : start + ROWS])
     return halves
 
 
@@ -50,16 +51,16 @@ class _BlocksOfHalf:
         self._number, self._block = -1, table[:0]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        numbers = torch.div(rows, _ROWS, rounding_mode="floor")
+        numbers = torch.div(rows, ROWS, rounding_mode="floor")
         found: Tensor | None = None
         for number in numbers.unique().tolist():  # type: ignore[no-untyped-call]
             if number != self._number:
                 self._number = number
-                self._block = self._half(self._table[number * _ROWS : (number + 1) * _ROWS])
+                self._block = self._half(self._table[number * ROWS : (number + 1) * ROWS])
             if found is None:
                 found = self._block.new_empty(len(rows), self._block.shape[1])
             places = numbers == number
-            found[places] = self._block[rows[places] - number * _ROWS]
+            found[places] = self._block[rows[places] - number * ROWS]
         return self._block[:0] if found is None else found
 
 

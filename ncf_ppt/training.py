@@ -26,6 +26,7 @@ from ncf_ppt.recent import RecentItems
 from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.run_record import result_of, settings_of
 from ncf_ppt.scoring import scorer
+from ncf_ppt.sharded_tables import ShardedTables, refuse_whole_tables
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig, two_tower_task
 from ncf_ppt.warm_start import ALSStart
@@ -144,6 +145,7 @@ def fit_steps(
     started: float | None = None,
     world: World | None = None,
     init: "TrainedNCF | None" = None,
+    shard_embeddings: bool = False,
 ) -> Iterator[core.Progress]:
     """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.runs.fit.fit`.
 
@@ -159,6 +161,8 @@ def fit_steps(
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
         init: a trained network to start from (`ncf_ppt.continuation.continue_from`), in the place of small random
             weights; it stands in the run's config and in its result. There is no other warm start then.
+        shard_embeddings: deal the rows of the tables out to the processes (`ncf_ppt.sharded_tables`); no result depends
+            on it, and a run may go on with it or without. A process alone has all rows either way.
 
     Raises `DataError` for an existing ``path`` without ``resume``, and ValueError for settings that do not fit
     the data or each other.
@@ -168,15 +172,18 @@ def fit_steps(
     if init is not None:
         config = replace(config, warm_start=None)
     settings = settings_of(data, model_config)
+    is_sharded = shard_embeddings and world.size > 1
+    if shard_embeddings:
+        refuse_whole_tables(model_config, config, init)
     task: core.Task
     if isinstance(model_config, TwoTowerConfig) and isinstance(config, TwoTowerTrainingConfig):
         task = two_tower_task(data, model_config, config, settings, world=world)
     elif isinstance(model_config, NCFConfig) and isinstance(config, NCFTrainingConfig):
         choose = partial(faster_arithmetic, model_config, config, device)
         choice = settle_arithmetic(config.arithmetic, Path(path), world, choose, resume=resume)
-        optimizer = config.optimizer or usual_optimizer(device)
+        optimizer = config.optimizer or ("row-adam" if is_sharded else usual_optimizer(device))
         config = replace(config, optimizer=optimizer, arithmetic=choice.arithmetic)  # one run has one for good
-        task = _task(data, model_config, config, settings | choice.record, world)
+        task = _task(data, model_config, config, settings | choice.record, world, is_sharded=is_sharded)
     else:
         raise ValueError(f"a {type(config).__name__} does not train a network of {type(model_config).__name__}")
     start = None if init is None else continue_from(init, task.model, data)
@@ -211,12 +218,15 @@ def _task(
     config: NCFTrainingConfig,
     settings: dict[str, Any],
     world: World,
+    *,
+    is_sharded: bool,
 ) -> core.Task:
     device, n = world.device, config.samples_per_batch
     sampler = Sampler(
         interactions=data.train, n_negatives=config.n_negatives, seed=config.seed, grouped=config.batches == "grouped"
     )
-    network = new_model(data, model_config, config, device=device)
+    network = new_model(data, model_config, config, device=device, world=world if is_sharded else None)
+    tables = ShardedTables(network, world) if is_sharded else None
     recent = RecentItems(data, model_config.n_recent, device) if model_config.n_recent else None
 
     warm_start = None
@@ -235,13 +245,15 @@ def _task(
 
     def rank(data: PreparedData) -> dict[str, Any]:
         ready_to_rank(network, world)
+        if tables is not None:
+            return tables.rank(data).metrics()
         return rank_test_items(scorer(network, in_order=True), data, world=world).metrics()
 
     def evaluate() -> dict[str, Any]:
         release_pages(data.train.items)  # training has read most of them
         return rank(data)
 
-    return core.Task(
+    task = core.Task(
         model=network,
         batches=lambda start: training_batches(sampler, n, start=start, recent=recent, world=world),
         loss=loss_function(config.arithmetic, device, config.regularization),
@@ -271,16 +283,24 @@ def _task(
             "opt_adam_epsilon": config.eps,
         },
     )
+    return task if tables is None else tables.carry(task)
 
 
-def new_model(data: PreparedData, model_config: NCFConfig, config: NCFTrainingConfig, *, device: str = "cpu") -> NCF:
+def new_model(
+    data: PreparedData,
+    model_config: NCFConfig,
+    config: NCFTrainingConfig,
+    *,
+    device: str = "cpu",
+    world: World | None = None,
+) -> NCF:
     """Build the network with its initial weights, switchable unless it trains at full precision throughout.
 
     What it knows of each user in evaluation are the user's last train items; the item held out for validation is not
     among them, even where the test items are ranked. Raises `DataError` if it reads recent items and the data do not
     hold the order in time.
     """
-    model = NCF(data.n_users, data.n_items, model_config, seed=config.seed)
+    model = NCF(data.n_users, data.n_items, model_config, seed=config.seed, world=world)
     if model_config.n_recent:
         model.last_items.copy_(torch.from_numpy(last_items(data, model_config.n_recent)))
     if config.split < 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -105,6 +106,55 @@ class World:
             dist.all_reduce(counts)
             parts = _gather(torch.from_numpy(own.reshape(-1)).to(self.device), counts.tolist())
         return torch.cat(parts).cpu().numpy().reshape(-1, *own.shape[1:])
+
+    def total(self, n: int) -> int:
+        """Return the sum of what the processes say."""
+        if self.size == 1:
+            return n
+        sums = torch.tensor([n], device=self.device)
+        with _talking():
+            dist.all_reduce(sums)
+        return int(sums)
+
+    def check(self, check: Callable[[], None]) -> None:
+        """Call ``check`` in every process; what it raises as ValueError in one of them is raised in all."""
+        if self.size == 1:
+            return check()
+        message = ""
+        try:
+            check()
+        except ValueError as error:
+            message = str(error)
+        messages = self.join(np.frombuffer(f"{message}\0".encode(), np.uint8).copy()).tobytes().decode().split("\0")
+        if any(messages):
+            raise DataError(next(filter(None, messages)))
+
+    def exchange(self, rows: Tensor, counts: list[int], incoming: list[int] | None = None) -> tuple[Tensor, list[int]]:
+        """Give the first ``counts[0]`` rows to process 0, the next ``counts[1]`` to process 1 and so on.
+
+        Return the rows that have come here, in the order of the processes, and how many of each: ``incoming``, which
+        need not be asked for where it is known.
+        """
+        if self.size == 1:
+            return rows, counts
+        with _talking():
+            if incoming is None:
+                asked = torch.tensor(counts, device=self.device)
+                answer = torch.empty_like(asked)
+                dist.all_to_all_single(answer, asked)
+                incoming = answer.tolist()
+            found = rows.new_empty(sum(incoming), *rows.shape[1:])
+            dist.all_to_all_single(found, rows.contiguous(), incoming, counts)
+        return found, incoming
+
+    def gather(self, own: Tensor) -> list[Tensor]:
+        """Return the tensors of all processes, of equal shapes, in the first one, and nothing in the others."""
+        if self.size == 1:
+            return [own]
+        parts = [torch.empty_like(own) for _ in range(self.size)] if self.is_first else []
+        with _talking():
+            dist.gather(own, parts or None)
+        return parts
 
     def average_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor, n_samples: int) -> Tensor:
         """Replace every gradient by that of the global batch, and return the global batch's loss, shape ``()``.

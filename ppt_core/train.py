@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -79,7 +80,7 @@ def train_steps(
             if project is not None and schedule.phases[number].precision == "low":
                 world.agree(project)
                 world.copy_from_first(model.parameters())
-            set_precision(model, schedule.phases[number].precision, scale=scale)
+            world.check(partial(set_precision, model, schedule.phases[number].precision, scale=scale))
             if phase >= 0 and at_switch == "reset":
                 optimizer = None
             phase = number

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -36,12 +35,12 @@ from ppt_core.errors import DataError
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from ppt_core.runs.fit import Progress
 from ppt_core.runs.run import Run
+from tests.several_processes import run_processes
 from tests.test_vision_training import NETWORK, colored
 from vision_ppt.batches import training_batches
 from vision_ppt.sampling import training_sampler
 from vision_ppt.training import VisionTrainingConfig
 
-ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 N_STEPS = 12
 # Without BatchNorm, whose statistics are each process's own, any number of processes computes the same.
@@ -156,6 +155,7 @@ def work(folder: Path) -> None:
         save(folder / f"samples{world.rank}.safetensors", samples(data, world))
         for name in NCF_TRAININGS:
             fit_ncf(data, folder / name, name, world=world)
+        fit_ncf(data, folder / "dealt-out", "row-adam-small", world=world, shard_embeddings=True)
         ncf_ppt.fit(data, out=folder / "undisturbed", world=world, progress=False, **RESTARTED)
         fit_vision(folder / "vision", world=world)
         save(folder / f"ranks{world.rank}.safetensors", ranks(folder / "undisturbed", world))
@@ -177,20 +177,7 @@ def folder(tiny_data: PreparedData, tmp_path_factory: pytest.TempPathFactory) ->
     """What two processes leave behind."""
     folder = tmp_path_factory.mktemp("world")
     tiny_data.save(folder / "data")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    code = "import sys; from pathlib import Path; from tests.test_distributed import work; work(Path(sys.argv[1]))"
-    processes = []
-    for rank in range(2):
-        torchrun = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        given = {name: str(value) for name, value in torchrun.items()} | {
-            "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"
-        }  # fmt: skip
-        command = [sys.executable, "-c", code, str(folder)]
-        processes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **given}, stderr=subprocess.PIPE))
-    for process in processes:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors.decode()
+    run_processes(2, "tests.test_distributed.work", folder)
     return folder
 
 
@@ -209,6 +196,11 @@ def test_both_hold_the_same_parameters(folder: Path) -> None:
     assert len(first) > 60
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def test_tables_that_are_dealt_out_end_as_whole_ones(folder: Path) -> None:
+    dealt, whole = (folder / name / "model.safetensors" for name in ("dealt-out", "row-adam-small"))
+    assert dealt.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize("name", NCF_TRAININGS)

@@ -102,6 +102,11 @@ if TYPE_CHECKING:
     type=click.Choice(["row-adam", "adam"]),
     help="row-adam equals adam and touches only the rows of a batch.  [default: row-adam on a CPU]",
 )
+@click.option(
+    "--shard-embeddings",
+    is_flag=True,
+    help="Under torchrun: deal the rows of the embedding tables out to the processes, to the same result.",
+)
 def train(
     data: Path | None,
     out: Path | None,
@@ -110,6 +115,7 @@ def train(
     as_json: bool,
     init: Path | None,
     log: tuple["Log", ...],
+    shard_embeddings: bool,
     **options: Any,
 ) -> None:
     """Train an NCF network: first at full precision, then binarized.
@@ -124,6 +130,7 @@ def train(
       ppt-ncf train --data next-week --out next-run --init run
       ppt-ncf train --data ml-1m --out run --recent 10 --regularization 1e-3
       torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run
+      torchrun --nproc-per-node 2 --no-python ppt-ncf train --data ml-1m --out run --shard-embeddings
     """
     from data_prep.ratings.any_source import load_data
     from ncf_ppt.baselines import fit_baseline
@@ -140,7 +147,10 @@ def train(
     started = time.time()
     prepared = load_data(data)
     say_what_is_trained(data, path)
+    if shard_embeddings and world.size == 1:
+        tell("--shard-embeddings deals rows out to the processes that torchrun starts; this one has them all")
     how: dict[str, Any] = {"resume": resume, "started": started, "world": world, "init": init, "log": log}
+    how["shard_embeddings"] = shard_embeddings
     trained = fit(prepared, out=path, recipe=recipe, **how, progress=True)
     if not world.is_first:
         return

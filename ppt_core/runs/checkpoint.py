@@ -8,21 +8,24 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ppt_core.damaged import understanding
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
 from ppt_core.layers import check_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs.files import NO_DIGEST, check_seal, chunks, reading, replaced_file
 from ppt_core.runs.run import Run
+from ppt_core.spread_rows import Spread, SpreadTensor
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -49,10 +52,18 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _PLACES = {dtype: place for place, dtype in enumerate(_NAMES)}
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any], *, new: bool = False) -> None:
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor | SpreadTensor],
+    metadata: dict[str, Any],
+    *,
+    new: bool = False,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> None:
     """Write tensors and JSON metadata as one sealed safetensors file, replacing ``path`` when complete.
 
-    With ``new`` nothing is replaced, see `ppt_core.runs.files.replaced_file`.
+    With ``new`` nothing is replaced, see `ppt_core.runs.files.replaced_file`. Of several processes the first writes;
+    the others call this, too, and give it their rows of every `ppt_core.spread_rows.SpreadTensor`.
 
     The bytes depend on the arguments alone, and are those of the package safetensors. Dtypes are bool, integers of any
     size, float64, float32, float16 and bfloat16.
@@ -60,31 +71,40 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     Raises `DataError` if ``path`` cannot be written, or exists and must be ``new``, and ValueError for another dtype.
     """
     names = sorted(tensors, key=lambda name: (_place(name, tensors[name]), name))
+    if not world.is_first:
+        for name in names:
+            list(_pieces(tensors[name]) if isinstance(tensors[name], SpreadTensor) else ())
+        return
     head = _head({name: tensors[name] for name in names}, metadata)
     digest = hashlib.sha256(head)
     with replaced_file(path, new=new) as partial, partial.open("wb") as file:
         file.write(head)
         for name in names:
-            octets = _octets(tensors[name].detach().cpu().contiguous())
-            digest.update(octets)
-            file.write(octets)
+            for piece in _pieces(tensors[name]):
+                octets = _octets(piece.detach().cpu().contiguous())
+                digest.update(octets)
+                file.write(octets)
         file.seek(head.index(NO_DIGEST.encode()))
         file.write(digest.hexdigest().encode())
 
 
-def _place(name: str, tensor: Tensor) -> int:
+def _pieces(tensor: Tensor | SpreadTensor) -> Iterable[Tensor]:
+    return [tensor] if isinstance(tensor, Tensor) else tensor.pieces()
+
+
+def _place(name: str, tensor: Tensor | SpreadTensor) -> int:
     if tensor.dtype not in _PLACES:
         raise ValueError(f"tensor {name} is {tensor.dtype}, which no tensor file holds; convert it to another dtype")
     return _PLACES[tensor.dtype]
 
 
-def _head(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bytes:
+def _head(tensors: dict[str, Tensor | SpreadTensor], metadata: dict[str, Any]) -> bytes:
     """What stands in front of the tensors, written in this order: the size of the header, and the header."""
     document = {"format_version": FORMAT_VERSION, "sha256": NO_DIGEST, "metadata": metadata}
     header: dict[str, Any] = {"__metadata__": {"ppt": json_text(document)}}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
+        start, end = end, end + math.prod(tensor.shape) * tensor.dtype.itemsize
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -165,8 +185,29 @@ class TensorFile(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         place = self._places[name]
-        tensor = torch.empty(place.shape, dtype=place.dtype)
-        self._file.seek(place.start)
+        return self._read(place.start, place.shape, place.dtype)
+
+    def own_rows(self, name: str, spread: Spread) -> Tensor:
+        """Read the rows of a tensor that are this process's; a single number is said of all rows.
+
+        Raises ValueError if it has another number of rows.
+        """
+        place = self._places[name]
+        if not place.shape:
+            return self[name]
+        n_rows, *others = place.shape
+        if n_rows != spread.n_rows:
+            raise ValueError(f"{name} has {n_rows} rows; it must have {spread.n_rows}")
+        row_bytes = math.prod(others) * place.dtype.itemsize
+        own = torch.empty(spread.n_own, *others, dtype=place.dtype)
+        spread.keep_own(
+            lambda start, stop: self._read(place.start + start * row_bytes, (stop - start, *others), place.dtype), own
+        )
+        return own
+
+    def _read(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        tensor = torch.empty(shape, dtype=dtype)
+        self._file.seek(start)
         self._file.readinto(_octets(tensor))  # type: ignore[attr-defined]
         return tensor
 
@@ -177,6 +218,10 @@ class TensorFile(Mapping[str, Tensor]):
         return len(self._places)
 
 
+Spreads = Mapping[str, Spread]
+"""Tensors of which each process has some rows, by their names; others are whole everywhere."""
+
+
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """All tensors that the next step depends on, under flat names: ``model.*`` and ``optimizer.<number>.*``."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -185,14 +230,52 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def restore_training_state(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put what `training_state` returned back into a model and an optimizer of the same construction."""
-    model.load_state_dict({name[6:]: tensors[name] for name in tensors if name.startswith("model.")})
+def spreads_of_state(
+    names: Iterable[str], model: nn.Module, optimizer: torch.optim.Optimizer, spreads: Spreads
+) -> dict[str, Spread]:
+    """What ``spreads`` of the model's own tensors means for tensors of `training_state` by their ``names``."""
+    if not spreads:
+        return {}
+    parameters = {parameter: name for name, parameter in model.named_parameters()}
+    numbered = [parameters[each] for group in optimizer.param_groups for each in group["params"]]
+    found = {}
+    for name in names:
+        kind, _, rest = name.partition(".")
+        owner = rest if kind == "model" else numbered[int(rest.partition(".")[0])]
+        if owner in spreads:
+            found[name] = spreads[owner]
+    return found
+
+
+def in_whole(tensors: Mapping[str, Tensor], spreads: Spreads) -> dict[str, Tensor | SpreadTensor]:
+    """Tensors as files hold them; a single number that is said of all rows is whole already."""
+    return {
+        name: SpreadTensor(tensor, spreads[name]) if name in spreads and tensor.ndim else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def restore_training_state(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    spreads: Spreads = MappingProxyType({}),
+) -> None:
+    """Put what `training_state` returned back into a model and an optimizer of the same construction.
+
+    With ``spreads``, of the model's tensors, ``tensors`` must be a `TensorFile`, of which this process's rows are read.
+    """
+    of_state = spreads_of_state(tensors, model, optimizer, spreads)
+
+    def read(name: str) -> Tensor:
+        return tensors.own_rows(name, of_state[name]) if name in of_state else tensors[name]  # type: ignore[attr-defined]
+
+    model.load_state_dict({name[6:]: read(name) for name in tensors if name.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name in tensors:
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = tensors[name]
+            state.setdefault(int(number), {})[key] = read(name)
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     for place, values in state.items():
         for kind, value in values.items():  # fused kernels check no shapes

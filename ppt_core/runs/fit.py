@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from ppt_core.damaged import checked, understanding
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.layers import find_not_finite, set_precision
-from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.checkpoint import (
+    Spreads,
+    in_whole,
+    open_tensors,
+    restore_training_state,
+    save_tensors,
+    spreads_of_state,
+    training_state,
+)
 from ppt_core.runs.clock import PhaseClock
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.locks import sole_writer
@@ -67,6 +76,7 @@ class Task:
         project: makes the model ready for low precision, see `ppt_core.train.train_steps`.
         tune_threads: whether the number of threads must change no bit of the training, so that it may be tried out.
         record: let a GPU repeat a recorded step, see `ppt_core.train.train_steps`.
+        spreads: parameters of which each process has some rows; files hold them whole.
     """
 
     model: nn.Module
@@ -86,6 +96,7 @@ class Task:
     project: Callable[[], None] | None = None
     tune_threads: bool = False
     record: bool = False
+    spreads: Spreads = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -219,6 +230,8 @@ def _train(
         is_evaluated = done % eval_every == 0 or done == iterations
         # What was evaluated is saved, so that an interruption repeats no evaluation.
         is_due = is_evaluated or time.perf_counter() - saved_at >= checkpoint_seconds
+        if task.spreads and not is_evaluated:  # a checkpoint needs the rows of all, who go by one clock
+            is_due = world.agree(partial(bool, is_due))
         if is_due or (done < iterations and schedule.at(done)[0] != step.phase):
             step.loss.item()  # waits for a GPU, which may be many steps behind, and whose work counts here
         if is_evaluated:
@@ -242,9 +255,10 @@ def _train(
             stalled = config.patience is not None and world.agree(lambda: stopping.stalled(run.metrics()))
         is_last = reached or stalled or done == iterations
         if is_due and not is_last:
-            if world.is_first:
-                _refuse_diverged(task.model, step.loss, done)
-                _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer, log.size)
+            if world.is_first or task.spreads:
+                look = partial(_refuse_diverged, task.model, step.loss, done)
+                world.check(look) if task.spreads else look()
+                _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer, log.size, world)
             saved_at = time.perf_counter()
         del step  # or the optimizer of this phase would be in memory beside that of the next
         yield Progress(done, iterations, phase, metrics)
@@ -255,8 +269,8 @@ def _train(
         clock.start()
     if done % per_epoch and done < iterations:
         log.end("epoch_stop", metadata={"epoch_num": math.ceil(done / per_epoch)})
-    if world.is_first:
-        save_tensors(run.model_path, task.model.state_dict(), {"precision": phase.precision})
+    tensors = in_whole(task.model.state_dict(), task.spreads)
+    save_tensors(run.model_path, tensors, {"precision": phase.precision}, world=world)
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
 
 
@@ -287,11 +301,14 @@ def _save_checkpoint(
     start_seconds: float,
     optimizer: torch.optim.Optimizer,
     logged: int,
+    world: World,
 ) -> None:
     state = {"iteration": done, "seconds": clock.seconds, "logged": logged}
     if task.warm_start is not None:
         state["start_seconds"] = start_seconds
-    save_tensors(run.checkpoint_path, training_state(task.model, optimizer), state)
+    tensors = training_state(task.model, optimizer)
+    spreads = spreads_of_state(tensors, task.model, optimizer, task.spreads)
+    save_tensors(run.checkpoint_path, in_whole(tensors, spreads), state, world=world)
 
 
 def _start(task: Task, warm_start: WarmStart, world: World) -> float:
@@ -320,7 +337,7 @@ def _restore(
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")
         optimizer = task.make_optimizer(task.model)
-        restore_training_state(file, task.model, optimizer)
+        restore_training_state(file, task.model, optimizer, task.spreads)
         logged = int(about.get("logged", sys.maxsize))  # older checkpoints do not say
         return start, PhaseClock(seconds), float(about.get("start_seconds", 0.0)), optimizer, logged
 
@@ -333,7 +350,7 @@ def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:
 
 
 def _evaluate(task: Task, log: EventLog, loss: Tensor, done: int, world: World) -> dict[str, Any]:
-    world.agree(lambda: _refuse_diverged(task.model, loss, done))
+    world.check(lambda: _refuse_diverged(task.model, loss, done))
     whole, rest = divmod(done, task.iterations_per_epoch)
     epoch = {"epoch_num": done / task.iterations_per_epoch if rest else whole}
     log.start("eval_start", metadata=epoch)
