@@ -3,6 +3,7 @@
     python -m benchmarks.scaling quality --data ml-1m    HR@10 by 1, 2 and 3 processes of one global batch
     python -m benchmarks.scaling bytes                   bytes that a process sends in a step
     python -m benchmarks.scaling sizes                   1, 4 and 16 times the data, by 1 and 2 processes
+    python -m benchmarks.scaling shards                  tables whole and dealt out, by 1, 2 and 3 processes
 
 Trainings run under torchrun. Bytes are those of a process's TCP connections, counted by the operating system (Linux).
 Seconds are processor time of a process, which other work on the machine lengthens less than the time of a clock.
@@ -30,6 +31,7 @@ Row = dict[str, Any]
 _WARM_UP = 10  # steps that are not counted
 _STEPS = 30
 _BASE = {"users": 2_000, "items": 500, "interactions": 50_000}
+_LARGE = {"users": 400_000, "items": 100_000, "interactions": 4_000_000}  # 500,000 rows of 192 numbers
 
 
 def tcp_bytes() -> int:
@@ -61,7 +63,8 @@ def _train(settings: Row, path: Path, world: Any) -> Row:
     chosen = recipe("paper").with_settings(**settings["recipe"])
     training = replace(chosen.training, eval_every=0)
     marks: list[tuple[int, float]] = []
-    for progress in fit_steps(load_data(settings["data"]), path, chosen.network, training, world=world):
+    how = {"world": world, "shard_embeddings": settings.get("shard_embeddings", False)}
+    for progress in fit_steps(load_data(settings["data"]), path, chosen.network, training, **how):
         if progress.iteration in (_WARM_UP, _WARM_UP + _STEPS):
             marks.append((tcp_bytes(), time.process_time()))
     sent, seconds = ((last - first) / _STEPS for first, last in zip(*marks, strict=True))
@@ -86,19 +89,24 @@ def trained(n_processes: int, trainings: list[Row]) -> list[Row]:
     rows = []
     for settings, *found in zip(trainings, *ranks, strict=True):
         lists = {key: [row[key] for row in found] for key in found[0] if key.endswith(("_step", "_mb"))}
-        rows.append({"processes": n_processes, **settings["recipe"], **found[0], **lists})
+        said = {key: value for key, value in settings.items() if key == "shard_embeddings"}
+        rows.append({"processes": n_processes, **said, **settings["recipe"], **found[0], **lists})
     return rows
 
 
 def synthetic(folder: Path, scale: int) -> tuple[Path, Row]:
     """Prepare ``scale`` times the users, items and interactions."""
-    counts = {name: n * scale for name, n in _BASE.items()}
-    path = folder / str(scale)
+    path, about = prepared(folder / str(scale), {name: n * scale for name, n in _BASE.items()}, negatives=99)
+    return path, {"scale": scale, **about}
+
+
+def prepared(path: Path, counts: dict[str, int], *, negatives: int) -> tuple[Path, Row]:
+    """Prepare synthetic data."""
     options = [text for name, n in counts.items() for text in (f"--{name}", str(n))]
-    command = [sys.executable, "-m", "ppt_commands", "prepare", "synthetic", *options, "--negatives", "99"]
+    command = [sys.executable, "-m", "ppt_commands", "prepare", "synthetic", *options, "--negatives", str(negatives)]
     start = time.perf_counter()
     subprocess.run([*command, "--out", str(path)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return path, {"scale": scale, **counts, "prepare_seconds": time.perf_counter() - start}
+    return path, {**counts, "prepare_seconds": time.perf_counter() - start}
 
 
 @click.group()
@@ -152,6 +160,19 @@ def sizes(as_json: bool) -> None:
         rows = [
             {**about, **row} for n in (1, 2) for (_, about), row in zip(prepared, trained(n, trainings), strict=True)
         ]
+    show(rows, as_json)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+def shards(as_json: bool) -> None:
+    """Tables of 384 MB, 1.15 GB with the moments of Adam: whole in each process, and dealt out."""
+    rows = []
+    with TemporaryDirectory() as temporary:
+        data, about = prepared(Path(temporary) / "data", _LARGE, negatives=9)
+        for n, is_dealt in ((1, False), (2, False), (2, True), (3, False), (3, True)):
+            settings = {"data": str(data), "recipe": {"iterations": _WARM_UP + _STEPS}, "shard_embeddings": is_dealt}
+            rows += [{**about, **row} for row in trained(n, [settings])]
     show(rows, as_json)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from benchmarks.result_files import Row, measured, table
 
-MEASURED_SCALING = ("scaling-bytes", "scaling-sizes", "scaling-quality")
+MEASURED_SCALING = ("scaling-bytes", "scaling-sizes", "scaling-quality", "scaling-shards")
 _FLOATS = 64 + 128  # of a user or an item: a GMF vector of 64 factors and half of the MLP's input of 256
 _STATE_OF_A_ROW = 4 * _FLOATS * 3 + 2 * 8  # weights and two moments in float32; the last step of each table's row
 _SENT_OF_A_SAMPLE = 2 * 4 * _FLOATS + 4 * 8  # float32 gradients and int64 numbers of the rows of four tables
@@ -34,6 +34,24 @@ def sizes() -> str:
         figures = [f"{milliseconds:.0f}", f"{max(row['bytes_per_step']) / 1e6:.2f}", f"{peak:,.0f}"]
         body.append([*counts, str(row["processes"]), *figures])
     head = ["users", "items", "interactions", "processes", "processor ms a step", "MB sent a step", "peak MB"]
+    return table(head, body)
+
+
+def shards() -> str:
+    """Whole and dealt out tables by 1, 2 and 3 processes."""
+    body = []
+    for row in measured("scaling-shards"):
+        milliseconds, sent = 1e3 * max(row["processor_seconds_per_step"]), max(row["bytes_per_step"]) / 1e6
+        figures = [f"{max(row['peak_mb']):,.0f}", f"{sent:.2f}", f"{milliseconds:.0f}", f"{row['loss']:.7f}"]
+        body.append([str(row["processes"]), "dealt out" if row["shard_embeddings"] else "whole", *figures])
+    head = [
+        "processes",
+        "tables",
+        "peak MB of a process",
+        "MB sent a step",
+        "processor ms a step",
+        "loss of the last step",
+    ]
     return table(head, body)
 
 
@@ -99,5 +117,6 @@ SCALING_TABLES: dict[str, Callable[[], str]] = {
     "scaling-bytes": sent,
     "scaling-sizes": sizes,
     "scaling-quality": by_processes,
+    "scaling-shards": shards,
     "scaling-on-paper": on_paper,
 }
