@@ -273,10 +273,13 @@ def test_a_process_alone_needs_no_torchrun(monkeypatch: pytest.MonkeyPatch) -> N
         assert (world, world.agree(lambda: 7)) == (World(), 7)
 
 
-def test_a_killed_process_is_started_anew_and_ends_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tables", [(), pytest.param(("--shard-embeddings",), marks=pytest.mark.slow)])
+def test_a_killed_process_is_started_anew_and_ends_with_the_same_bytes(
+    folder: Path, tmp_path: Path, tables: tuple[str, ...]
+) -> None:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in RESTARTED.items() if name != "layers"]
     run = tmp_path / "run"
-    options += ["--layers=8,8,8,4", "--data", str(folder / "data"), "--out", str(run)]
+    options += [*tables, "--layers=8,8,8,4", "--data", str(folder / "data"), "--out", str(run)]
     command = [*TORCHRUN, "--max-restarts=1", "--no-python", "ppt-ncf", "train", *options]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as torchrun:
         while not (run / "checkpoint.safetensors").exists():
