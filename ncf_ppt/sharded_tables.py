@@ -87,7 +87,7 @@ class ShardedTables:
             if isinstance(module, RowEmbedding):
                 found.setdefault(_kind_of(name, module), {})[name] = module
         self._kinds = {kind: _Kind(tables, _spread(next(iter(tables.values())))) for kind, tables in found.items()}
-        self._share = 0.0
+        self._share: float | None = None  # of this process in the batch whose rows are here
 
     def carry(self, task: Task) -> Task:
         """Return a task whose batches come when their rows are here, and whose optimizer steps with all gradients."""
@@ -148,8 +148,11 @@ class ShardedTables:
             yield batch
 
     def _send_gradients(self) -> None:
+        if self._share is None:  # PyTorch calls a hook twice where it knows the optimizer and the class behind it
+            return
         for kind in self._kinds.values():
             kind.send_gradients(self._share)
+        self._share = None
 
 
 class _ShardedScorer(NetworkScorer):
