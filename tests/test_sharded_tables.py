@@ -42,7 +42,7 @@ class Training:
 NEUMF = NCFConfig(factors=4, layers=(8, 8, 8, 4))
 TRAININGS = {
     "neumf": Training(NEUMF),
-    "recent": Training(replace(NEUMF, n_recent=3), {"regularization": 1e-2}),
+    "recent": Training(replace(NEUMF, n_recent=3), {"regularization": 1e-2, "batches": "grouped"}),
     "gmf": Training(NCFConfig(model="gmf", factors=5), {"split": 1.0}),
     "mlp": Training(NCFConfig(model="mlp", layers=(6, 8, 8, 4), n_recent=2), {"arithmetic": "bf16"}),
     "two-users": Training(NEUMF, {"batch_size": 5}, "two-users"),
