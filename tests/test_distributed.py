@@ -155,7 +155,6 @@ def work(folder: Path) -> None:
         save(folder / f"samples{world.rank}.safetensors", samples(data, world))
         for name in NCF_TRAININGS:
             fit_ncf(data, folder / name, name, world=world)
-        fit_ncf(data, folder / "dealt-out", "row-adam-small", world=world, shard_embeddings=True)
         ncf_ppt.fit(data, out=folder / "undisturbed", world=world, progress=False, **RESTARTED)
         fit_vision(folder / "vision", world=world)
         save(folder / f"ranks{world.rank}.safetensors", ranks(folder / "undisturbed", world))
@@ -163,6 +162,7 @@ def work(folder: Path) -> None:
             f"{n} {name}": p for n, net in enumerate(networks) for name, p in net.named_parameters()
         }
         save(folder / f"parameters{world.rank}.safetensors", parameters)
+        fit_ncf(data, folder / "dealt-out", "row-adam-small", world=world, shard_embeddings=True)
         with_checkpoints = {"checkpoint_seconds": 0.0, "world": world}
         fit_ncf(data, folder / "row-adam-part", "row-adam", stop=7, **with_checkpoints)
         fit_vision(folder / "vision-part", stop=2, **with_checkpoints)
