@@ -103,7 +103,8 @@ def synthetic(folder: Path, scale: int) -> tuple[Path, Row]:
 def prepared(path: Path, counts: dict[str, int], *, negatives: int) -> tuple[Path, Row]:
     """Prepare synthetic data."""
     options = [text for name, n in counts.items() for text in (f"--{name}", str(n))]
-    command = [sys.executable, "-m", "ppt_commands", "prepare", "synthetic", *options, "--negatives", str(negatives)]
+    options += ["--negatives", str(negatives), "--min-ratings", "2"]
+    command = [sys.executable, "-m", "ppt_commands", "prepare", "synthetic", *options]
     start = time.perf_counter()
     subprocess.run([*command, "--out", str(path)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return path, {**counts, "prepare_seconds": time.perf_counter() - start}
