@@ -32,6 +32,11 @@ STUDIES = {
     "ml-1m": "MovieLens-1M, the NCF authors' 99 negatives, 1 to 8 epochs",
 }
 
+IMAGE_STUDIES = {
+    "cifar10-resnet20": "CIFAR-10, ResNet-20",
+    "imagenette-resnet34": "Imagenette at 64x64, ResNet-34",
+}
+
 _MARKED = re.compile(r"(<!-- result: ([\w-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -287,9 +292,9 @@ def best_splits() -> str:
 def steps() -> str:
     """Iterations per second of both precisions in every study: the paper's Table 2."""
     body = []
-    for study in (*STUDIES, "cifar10-resnet20"):
+    titles = {study: title.rsplit(",", 1)[0] for study, title in STUDIES.items()}
+    for study, title in {**titles, **IMAGE_STUDIES}.items():
         speed = report(study)["speed"]
-        title = STUDIES[study].rsplit(",", 1)[0] if study in STUDIES else "CIFAR-10, ResNet-20"
         digits = 2 if speed["full"] < 10 else 1
         cells = [f"{each[key]:.{digits}f}" for each in (speed, speed["plain"]) for key in ("full", "low")]
         ratios = [f"{each['slowdown']:.2f}" for each in (speed, speed["plain"])]
@@ -298,17 +303,24 @@ def steps() -> str:
     return table(["iterations/s", "full", "low", "slowdown", f"{plain}full", f"{plain}low", f"{plain}slowdown"], body)
 
 
-def images(network: str, learning_rate: float) -> str:
-    """Trainings of larger image networks, one seed."""
-    found = [row for row in rows("images") if (row["network"], row["learning_rate"]) == (network, learning_rate)]
+def images(learning_rate: float) -> str:
+    """Trainings of VGG-16, over their seeds."""
+    found = [row for row in rows("vgg16") if row["learning_rate"] == learning_rate]
     body = []
-    for row in sorted(found, key=lambda row: -row["split"]):
-        size = row["samples_per_second"] * row["seconds"] / row["iterations"]
-        rates = {phase["precision"]: phase["iterations"] * size / phase["seconds"] for phase in row["phases"]}
-        form = ".0f" if network == "vgg16" else ".1f"
-        speed = [f"{rates[name]:{form}}" if name in rates else "" for name in ("full", "low")]
-        body.append([TECHNIQUES[row["split"]], share(row["accuracy"]), f"{row['seconds']:,.0f}", *speed])
-    return table(["", "accuracy", "seconds", "images/s, full", "images/s, low"], body)
+    for split in TECHNIQUES:
+        seeds = [row for row in found if row["split"] == split]
+        if not seeds:
+            continue
+        rates: dict[str, list[float]] = {"full": [], "low": []}
+        for row in seeds:
+            size = row["samples_per_second"] * row["seconds"] / row["iterations"]
+            for phase in row["phases"]:
+                rates[phase["precision"]].append(phase["iterations"] * size / phase["seconds"])
+        speeds = [f"{statistics.median(each):.0f}" if each else "" for each in rates.values()]
+        accuracy = spread(row["accuracy"] for row in seeds)
+        taken = f"{statistics.median(row['seconds'] for row in seeds):,.0f}"
+        body.append([TECHNIQUES[split], ", ".join(str(row["seed"]) for row in seeds), accuracy, taken, *speeds])
+    return table(["", "seeds", "accuracy", "seconds", "images/s, full", "images/s, low"], body)
 
 
 def range_of_speed_ups() -> str:
@@ -357,9 +369,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "study-cifar10": lambda: accuracies("cifar10-resnet20", (1, 2, 4)),
     "study-cifar10-seconds": lambda: seconds("cifar10-resnet20", (1, 2, 4)),
     "study-cifar10-speed-up": speed_up_of_images,
-    "vgg16": lambda: images("vgg16", 0.02),
-    "vgg16-recipe": lambda: images("vgg16", 0.1),
-    "resnet34": lambda: images("resnet34", 0.0125),
+    "study-imagenette": lambda: accuracies("imagenette-resnet34", (3, 6)),
+    "study-imagenette-seconds": lambda: seconds("imagenette-resnet34", (3, 6)),
+    "vgg16": lambda: images(0.02),
+    "vgg16-recipe": lambda: images(0.1),
 }
 
 
