@@ -81,17 +81,20 @@ def main(data: Path, epochs: float, seeds: str, products: str, threads: int | No
     click.echo(document(found) if as_json else comparison(found).strip())
 
 
-def comparison(lines: Iterable[Row]) -> str:
-    """Markdown: both formats at each split, and the mean of the differences seed by seed."""
-    found = {(line["split"], line["seed"], line["arithmetic"]): line["hit_ratio"] for line in lines}
+def comparison(lines: Iterable[Row], setting: str = "arithmetic", values: tuple[str, str] = FORMATS) -> str:
+    """Markdown: both values of a setting at each split, and the mean of the differences seed by seed."""
+    found = {(line["split"], line["seed"], line[setting]): line["hit_ratio"] for line in lines}
     seeds = sorted({seed for _, seed, _ in found})
     body = []
-    for split in SPLITS:
-        fp32, bf16 = ([found[split, seed, arithmetic] for seed in seeds] for arithmetic in FORMATS)
-        differences = [b - a for a, b in zip(fp32, bf16, strict=True)]
+    for split in sorted({split for split, _, _ in found}, reverse=True):
+        usual, other = ([found[split, seed, value] for seed in seeds] for value in values)
+        differences = [b - a for a, b in zip(usual, other, strict=True)]
         each = ", ".join(f"{difference:+.4f}" for difference in differences)
-        body.append([f"{split:g}", spread(fp32), spread(bf16), f"{statistics.mean(differences):+.4f}", each])
-    return table(["split", "HR@10, fp32", "bf16", "bf16 less fp32, mean", "seed by seed"], body)
+        body.append([f"{split:g}", spread(usual), spread(other), f"{statistics.mean(differences):+.4f}", each])
+    usual_name, other_name = values
+    return table(
+        ["split", f"HR@10, {usual_name}", other_name, f"{other_name} less {usual_name}, mean", "seed by seed"], body
+    )
 
 
 if __name__ == "__main__":

@@ -147,6 +147,13 @@ def bf16() -> str:
     return comparison(measured("bf16-quality"))
 
 
+def grouped_quality() -> str:
+    """What grouped batches cost NeuMF on MovieLens-1M."""
+    names = ("shuffled", "grouped")
+    lines = [{**row, "batches": name} for name in names for row in rows(f"quality-batches-{name}")]
+    return comparison(lines, "batches", names)
+
+
 def gpu_neumf() -> str:
     """Samples a second of NeuMF on a GPU."""
     found: Row = json.loads((RESULTS / "gpu-h100.json").read_text())
@@ -344,6 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED_SCALING},
     **{f"{name}-machine": functools.partial(machine, name) for name in MEASURED},
     "bf16-quality": bf16,
+    "grouped-quality": grouped_quality,
     "bf16-quality-machine": functools.partial(machine, "bf16-quality"),
     "gpu-neumf": gpu_neumf,
     "gpu-resnet": gpu_resnet,

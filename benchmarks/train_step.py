@@ -65,6 +65,7 @@ ROWS = (
     "ppt full bf16 grouped",
     "ppt low bf16 grouped",
     "ppt full fp32 recent",
+    "ppt full fp32 grouped recent",
 )
 
 
