@@ -431,6 +431,21 @@ def test_a_soak_tells_memory() -> None:
     assert all(row["pss_mb"] > 0 and row["answers"] > 0 for row in rows)
 
 
+@pytest.mark.slow
+def test_tables_whole_and_dealt_out_are_trained_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "_LARGE", {"users": 300, "items": 90, "interactions": 5_000})
+    rows = rows_of(run(scaling.main, "shards", "--json"))
+    assert [(row["processes"], row["shard_embeddings"]) for row in rows] == [
+        (1, False),
+        (2, False),
+        (2, True),
+        (3, True),
+    ]
+    assert rows[1]["loss"] == rows[2]["loss"]
+    assert all(len(row["peak_mb"]) == row["processes"] for row in rows)
+    assert all(sent > 0 for row in rows for sent in row["bytes_per_step"])
+
+
 def test_bytes_are_those_that_arrived_over_tcp() -> None:
     before = scaling.tcp_bytes()
     with socket.create_server(("127.0.0.1", 0)) as server:
