@@ -8,6 +8,8 @@ MEASURED_SCALING = ("scaling-bytes", "scaling-sizes", "scaling-quality", "scalin
 _FLOATS = 64 + 128  # of a user or an item: a GMF vector of 64 factors and half of the MLP's input of 256
 _STATE_OF_A_ROW = 4 * _FLOATS * 3 + 2 * 8  # weights and two moments in float32; the last step of each table's row
 _SENT_OF_A_SAMPLE = 2 * 4 * _FLOATS + 4 * 8  # float32 gradients and int64 numbers of the rows of four tables
+_SENT_OF_A_PAIR = 4 * (64 + 256)  # in an evaluation: an item's GMF vector and what the first layer makes of the item
+_DEALT_TO = 8  # processes
 _SAMPLES = 5  # of a train positive: itself and four negatives
 _NETWORK = 10e9 / 8  # bytes a second
 _EXPANDED = {"users": 2_200_000, "items": 860_000, "interactions": 1_200_000_000}
@@ -38,21 +40,12 @@ def sizes() -> str:
 
 
 def shards() -> str:
-    """Whole and dealt out tables by 1, 2 and 3 processes."""
+    """Whole and dealt out tables by as many processes."""
     body = []
     for row in measured("scaling-shards"):
-        milliseconds, sent = 1e3 * max(row["processor_seconds_per_step"]), max(row["bytes_per_step"]) / 1e6
-        figures = [f"{max(row['peak_mb']):,.0f}", f"{sent:.2f}", f"{milliseconds:.0f}", f"{row['loss']:.7f}"]
-        body.append([str(row["processes"]), "dealt out" if row["shard_embeddings"] else "whole", *figures])
-    head = [
-        "processes",
-        "tables",
-        "peak MB of a process",
-        "MB sent a step",
-        "processor ms a step",
-        "loss of the last step",
-    ]
-    return table(head, body)
+        tables = "dealt out" if row["shard_embeddings"] else "whole"
+        body.append([str(row["processes"]), tables, f"{max(row['peak_mb']):,.0f}", f"{row['loss']:.9f}"])
+    return table(["processes", "tables", "peak MB of a process", "loss at the end"], body)
 
 
 def by_processes() -> str:
@@ -88,6 +81,9 @@ def on_paper() -> str:
             f"{steps * step_bytes / _NETWORK / 3600:.1f} h",
             f"{_NETWORK / _SENT_OF_A_SAMPLE:,.0f}",
             f"{_NETWORK / _SENT_OF_A_SAMPLE / speed:.0f}",
+            _bytes(rows * _STATE_OF_A_ROW / _DEALT_TO),
+            f"{_NETWORK * _DEALT_TO / _sent_of_a_dealt_sample():,.0f}",
+            _bytes(1000 * size["users"] * _SENT_OF_A_PAIR * (_DEALT_TO - 1) / _DEALT_TO),
         ]
 
     names = [
@@ -104,9 +100,18 @@ def on_paper() -> str:
         "network of an epoch, two machines at 10 Gbit/s: steps x touched rows / 1.25 GB/s",
         f"samples a second that 10 Gbit/s let through, however many machines: 1.25 GB/s / {_SENT_OF_A_SAMPLE:,} B",
         f"machines of two cores that compute as many: that / {speed:,.0f}",
+        f"dealt out: state of each of {_DEALT_TO} processes",
+        f"dealt out: samples a second that 10 Gbit/s let through to {_DEALT_TO} machines, "
+        f"{_DEALT_TO} x 1.25 GB/s / {_sent_of_a_dealt_sample():,.0f} B",
+        f"dealt out: sent by all {_DEALT_TO} in an evaluation, at most: users x 1,000 x {_SENT_OF_A_PAIR:,} B x 7 / 8",
     ]
     columns = [of(size) for size in _SIZES.values()]
     return table(["", *_SIZES], [list(line) for line in zip(names, *columns, strict=True)])
+
+
+def _sent_of_a_dealt_sample() -> float:
+    """Its rows and then their gradients, but for those of the process itself."""
+    return 2 * _SENT_OF_A_SAMPLE * (_DEALT_TO - 1) / _DEALT_TO
 
 
 def _bytes(n: float) -> str:
