@@ -64,18 +64,25 @@ def _train(settings: Row, path: Path, world: Any) -> Row:
     chosen = recipe("paper").with_settings(**settings["recipe"])
     training = replace(chosen.training, eval_every=0)
     marks: list[tuple[int, float]] = []
+    steps_peak = 0.0
     how = {"world": world, "shard_embeddings": settings.get("shard_embeddings", False)}
     for progress in fit_steps(load_data(settings["data"]), path, chosen.network, training, **how):
         if progress.iteration in (_WARM_UP, _WARM_UP + _STEPS):
             marks.append((tcp_bytes(), time.process_time()))
+            steps_peak = _peak_mb()
     sent, seconds = ((last - first) / _STEPS for first, last in zip(*marks, strict=True))
     reached = Run.open(path).metrics()[-1]
     return {
         "bytes_per_step": sent,
         "processor_seconds_per_step": seconds,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "steps_peak_mb": steps_peak,
+        "peak_mb": _peak_mb(),
         **{key: reached[key] for key in ("hit_ratio", "ndcg", "loss", "iterations")},
     }
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def trained(n_processes: int, trainings: list[Row]) -> list[Row]:

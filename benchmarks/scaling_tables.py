@@ -43,9 +43,11 @@ def shards() -> str:
     """Whole and dealt out tables by as many processes."""
     body = []
     for row in measured("scaling-shards"):
-        tables = "dealt out" if row["shard_embeddings"] else "whole"
-        body.append([str(row["processes"]), tables, f"{max(row['peak_mb']):,.0f}", f"{row['loss']:.9f}"])
-    return table(["processes", "tables", "peak MB of a process", "loss at the end"], body)
+        milliseconds, sent = 1e3 * max(row["processor_seconds_per_step"]), max(row["bytes_per_step"]) / 1e6
+        figures = [f"{max(row['peak_mb']):,.0f}", f"{sent:.2f}", f"{milliseconds:.0f}", f"{row['loss']:.9f}"]
+        body.append([str(row["processes"]), "dealt out" if row["shard_embeddings"] else "whole", *figures])
+    head = ["processes", "tables", "peak MB of a process", "MB sent a step", "processor ms a step", "loss at the end"]
+    return table(head, body)
 
 
 def by_processes() -> str:
