@@ -44,9 +44,11 @@ def shards() -> str:
     body = []
     for row in measured("scaling-shards"):
         milliseconds, sent = 1e3 * max(row["processor_seconds_per_step"]), max(row["bytes_per_step"]) / 1e6
-        figures = [f"{max(row['peak_mb']):,.0f}", f"{sent:.2f}", f"{milliseconds:.0f}", f"{row['loss']:.9f}"]
+        peaks = [f"{max(row[name]):,.0f}" for name in ("steps_peak_mb", "peak_mb")]
+        figures = [*peaks, f"{sent:.2f}", f"{milliseconds:.0f}", f"{row['loss']:.9f}"]
         body.append([str(row["processes"]), "dealt out" if row["shard_embeddings"] else "whole", *figures])
-    head = ["processes", "tables", "peak MB of a process", "MB sent a step", "processor ms a step", "loss at the end"]
+    peaks = ["peak MB in steps", "peak MB with evaluation"]
+    head = ["processes", "tables", *peaks, "MB sent a step", "processor ms a step", "loss at the end"]
     return table(head, body)
 
 
