@@ -10,7 +10,7 @@ from torch import Tensor
 from ppt_core.distributed import World
 
 _PIECE = 1 << 14  # rows of a table that are in the memory of one process for a moment
-_LEAST = 16  # PyTorch draws normal numbers by 16
+_LEAST = 16  # PyTorch draws normal numbers by 16, so that a piece must have as many, and pieces a multiple of it
 
 
 @dataclass(frozen=True, kw_only=True)

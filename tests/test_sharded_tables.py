@@ -98,7 +98,7 @@ def work(folder: Path) -> None:
             (folder / f"refusal{world.rank}").write_text(str(error))
 
 
-SMALLER = ((scoring, "ROWS", 16), (sharded_tables, "ROWS", 16), (scoring, "_BLOCK", 64), (spread_rows, "_PIECE", 24))
+SMALLER = ((scoring, "ROWS", 16), (sharded_tables, "ROWS", 16), (scoring, "_BLOCK", 64), (spread_rows, "_PIECE", 32))
 THOROUGH = [pytest.param((n, tuple(TRAININGS)), marks=pytest.mark.slow) for n in (2, 3)]
 
 
