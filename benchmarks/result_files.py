@@ -51,5 +51,8 @@ def measured(name: str) -> Any:
 def machine(name: str) -> str:
     """Where a benchmark's rows come from."""
     about = json.loads((RESULTS / f"{name}.json").read_text())["about"]
-    command, cores = about["command"].replace(" --json", ""), f"{about['cores']} cores of an {about['processor']}"
+    command, cores = (
+        about["command"].replace(" --json", ""),
+        f"{about['cores']} core{'s' * (about['cores'] > 1)} of an {about['processor']}",
+    )
     return f"`{command}`, {cores}, torch {about['versions']['torch']}, commit {about['commit']}"

@@ -253,6 +253,21 @@ def kills() -> str:
     return table(head, body) + f"{machine('kills')}.\n"
 
 
+def fuzzed() -> str:
+    """Mutated files of each kind: read, refused, failed."""
+    found = measured("fuzz")
+    body = []
+    for row in found:
+        by = row["readers"], row["commands"]
+        counts = [f"{sum(each[key] for each in by):,}" for key in ("accepted", "refused", "failed")]
+        body.append([row["files"], f"{by[0]['n']:,}", f"{by[1]['n']:,}", *counts])
+    sums = [f"**{sum(row[who]['n'] for row in found):,}**" for who in ("readers", "commands")]
+    keys = ("accepted", "refused", "failed")
+    sums += [f"{sum(row[who][key] for row in found for who in ('readers', 'commands')):,}" for key in keys]
+    head = ["files", "by a reader", "by a command", "read", "refused", "failed"]
+    return table(head, [*body, ["all", *sums]]) + f"{machine('fuzz')}.\n"
+
+
 def noise_by_layer(network: str) -> str:
     """How alike an image and its noisy copy are at places of an untrained network."""
     shown = {"vgg16": (1, 2, 4, 7, 10, 13), "resnet20": (1, 3, 5, 7, 9)}[network]
@@ -329,6 +344,7 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "serve-sizes": lambda: over_http("serve-sizes"),
     "endurance": endurance,
     "kills": kills,
+    "fuzz": fuzzed,
     "two-stage-candidates": two_stage_candidates,
     "noise-vgg16": lambda: noise_by_layer("vgg16"),
     "noise-resnet20": lambda: noise_by_layer("resnet20"),
