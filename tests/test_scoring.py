@@ -83,7 +83,7 @@ def test_scores_do_not_depend_on_threads_or_company() -> None:
 
 @pytest.mark.parametrize("config", SHAPES, ids=str)
 def test_users_in_order_have_the_same_scores_in_less_memory(monkeypatch: pytest.MonkeyPatch, config: NCFConfig) -> None:
-    monkeypatch.setattr("ncf_ppt.scoring._ROWS", 8)
+    monkeypatch.setattr("ncf_ppt.scoring.ROWS", 8)
     model = network(config, "full")
     n_rows: list[int] = []
     if config.model != "gmf":
