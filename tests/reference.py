@@ -145,6 +145,21 @@ def ranks_in_all_orders(positive_score: float, negative_scores: Iterable[float])
     return [above + order.index(0) for order in itertools.permutations(range(len(tied)))]
 
 
+def split_rows(users: Any, items: Any, times: Any, ties: Any) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """Of each user: items but the last one, ascending; the same in the order of time; the last one."""
+    ascending, histories, last = [], [], []
+    for user in range(max(users) + 1):
+        rows = [row for row in range(len(users)) if users[row] == user]
+        rows.sort(key=lambda row: (times[row], 0 if ties is None else ties[row], row))
+        kept = [
+            row for place, row in enumerate(rows) if items[row] not in [items[other] for other in rows[place + 1 :]]
+        ]
+        histories.append([int(items[row]) for row in kept[:-1]])
+        ascending.append(sorted(histories[-1]))
+        last.append(int(items[kept[-1]]))
+    return ascending, histories, last
+
+
 def leave_one_out(table: pd.DataFrame, min_ratings: int) -> dict[Any, tuple[list[Any], Any, bool]]:
     """Map each user that is kept to (train items by time, held-out item, whether the last two are tied in time).
 

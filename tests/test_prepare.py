@@ -17,6 +17,7 @@ from data_prep.ratings import sources
 from data_prep.ratings.any_source import prepare_source, sample
 from data_prep.ratings.download import KnownDataset
 from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.leave_one_out import leave_one_out
 from data_prep.ratings.prepare import TIE_RULE, prepare
 from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.readers import read_ratings
@@ -394,3 +395,25 @@ class TestRealData:
         np.testing.assert_array_equal(np.column_stack([data.train.users(), data.train.items]), expected)
         sources = json.loads((tmp_path / "out" / "manifest.json").read_text())["source"]["files"]
         assert sources["negatives"]["sha256"] == file_sha256(folder / "ml-1m.test.negative.gz")
+
+
+@pytest.mark.parametrize("has_ties", [False, True])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_rows_are_split_as_one_user_after_the_other_is(dtype: Any, has_ties: bool) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        users = random.permutation(np.concatenate([np.repeat(np.arange(9), 2), random.integers(0, 9, 120)])).astype(
+            np.int32
+        )
+        items = random.integers(0, 12, len(users), np.int32)
+        for user in range(9):  # two items at least
+            items[np.flatnonzero(users == user)[:2]] = 3, 4
+        times = (random.integers(0, 6, len(users)) - 3).astype(dtype)
+        ties = random.integers(0, 3, len(users)) if has_ties else None
+        found = leave_one_out(users, items, times, n_users=9, tie_order=ties)
+        ascending, histories, last = reference.split_rows(users, items, times, ties)
+        assert found.items.tolist() == [item for own in ascending for item in own]
+        assert found.history.tolist() == [item for own in histories for item in own]
+        assert found.test_items.tolist() == last
+        assert found.n_duplicates == len(users) - len(found.items) - 9
+        assert np.diff(found.offsets).tolist() == list(map(len, histories))

@@ -382,3 +382,65 @@ def fill_distinct_negatives(offsets, items, held_out, n_items, key, first_user, 
                     n_written += 1
                 bits >>= np.uint64(1)
                 rank += 1
+
+
+@njit(cache=True)
+def group_rows(users, ends, out_rows):
+    """List the rows of each user in the order of the file; ``ends`` (n_users,) holds where a user's begin, then end."""
+    for row in range(len(users)):
+        user = users[row]
+        out_rows[ends[user]] = row
+        ends[user] += 1
+
+
+@njit(parallel=True, cache=True)
+def order_rows(starts, rows, times, ties, items, n_distinct, is_latest, ascending):
+    """Bring each user's ``rows``, in the order of the file, into that of time, and find its distinct items.
+
+    Rows of equal time keep their order, or come in that of ``ties``, (n,) or None. User u has the places
+    ``starts[u]`` up to ``starts[u + 1]`` of all that follows: ``is_latest`` says which rows are the last of their
+    item, and ``ascending`` holds the ``n_distinct[u]`` items first.
+    """
+    for user in prange(len(starts) - 1):
+        first = starts[user]
+        own = rows[first : starts[user + 1]]
+        if ties is not None:
+            own[:] = own[np.argsort(ties[own], kind="mergesort")]
+        own[:] = own[np.argsort(times[own], kind="mergesort")]
+        keys = np.empty(len(own), np.int64)  # by item, then by time: each once
+        for place in range(len(own)):
+            keys[place] = (np.int64(items[own[place]]) << 32) | place
+        keys.sort()
+        n = 0
+        for place in range(len(keys)):
+            item = keys[place] >> 32
+            last = place + 1 == len(keys) or keys[place + 1] >> 32 != item
+            is_latest[first + (keys[place] & 0xFFFFFFFF)] = last
+            if last:
+                ascending[first + n] = item
+                n += 1
+        n_distinct[user] = n
+
+
+@njit(parallel=True, cache=True)
+def split_last(starts, rows, times, items, n_distinct, is_latest, ascending, offsets, out_items, out_history, out_tied):
+    """Leave each user's last row out of what `order_rows` found, and write the rest from ``offsets[user]`` on.
+
+    ``out_tied`` (n_users,) says whether the row kept before the last one has its time.
+    """
+    for user in prange(len(starts) - 1):
+        first, last = starts[user], starts[user + 1] - 1
+        held_out = items[rows[last]]
+        at = offsets[user]
+        for place in range(first, first + n_distinct[user]):
+            if ascending[place] != held_out:
+                out_items[at] = ascending[place]
+                at += 1
+        at = offsets[user]
+        before = last
+        for place in range(first, last):
+            if is_latest[place]:
+                out_history[at] = items[rows[place]]
+                at += 1
+                before = place
+        out_tied[user] = times[rows[before]] == times[rows[last]]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.ratings import _kernels
 from data_prep.ratings.interactions import Interactions
 
 
@@ -62,36 +63,26 @@ def leave_one_out(
     times: NDArray[np.int64] | NDArray[np.float64],
     *,
     n_users: int,
-    n_items: int,
     tie_order: NDArray[np.int64] | None = None,
 ) -> LeaveOneOut:
     """Split rows in file order, each user with two items at least; a pair counts once, at its latest row.
 
     Rows of equal time keep their order in the file, or come in that of ``tie_order``, (n,).
     """
-    order = np.lexsort((times, users) if tie_order is None else (tie_order, times, users))  # stable
-    pairs = users[order].astype(np.int64) * n_items + items[order]
-    by_pair = np.argsort(pairs, kind="stable")  # positions in time order, grouped by pair: the latest comes last
-    pairs = pairs[by_pair]
-    is_latest = np.append(pairs[1:] != pairs[:-1], True)
-    latest = by_pair[is_latest]
-    pairs = pairs[is_latest]
-    del by_pair
+    starts = np.zeros(n_users + 1, np.int64)
+    np.cumsum(np.bincount(users, minlength=n_users), out=starts[1:])
+    rows = np.empty(len(users), np.int64)
+    _kernels.group_rows(users, starts[:-1].copy(), rows)
+    lengths, ascending = np.empty(n_users, np.int64), np.empty(len(users), np.int32)
+    is_latest = np.empty(len(users), np.bool_)
+    _kernels.order_rows(starts, rows, times, tie_order, items, lengths, is_latest, ascending)
 
-    lengths = np.bincount(pairs // n_items, minlength=n_users)
-    ends = np.cumsum(np.bincount(users, minlength=n_users))  # of each user's rows in time order
-    test_items = items[order[ends - 1]]
-    is_held_out = np.zeros(len(order), np.bool_)
-    is_held_out[ends - 1] = True  # the very last row of a user is the latest of its pair
-    train_items = (pairs[~is_held_out[latest]] % n_items).astype(np.int32)
     offsets = np.zeros(n_users + 1, np.int64)
     np.cumsum(lengths - 1, out=offsets[1:])
-
-    is_kept = np.zeros(len(order), np.bool_)
-    is_kept[latest] = True
-    kept = order[is_kept]
-    kept_times = times[kept]
-    kept_ends = np.cumsum(lengths)
-    history = np.delete(items[kept], kept_ends - 1)
-    n_tied = int((kept_times[kept_ends - 1] == kept_times[kept_ends - 2]).sum())
-    return LeaveOneOut(offsets, train_items, history, test_items, len(order) - len(latest), n_tied)
+    train_items, history = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int32)
+    is_tied = np.empty(n_users, np.bool_)
+    _kernels.split_last(
+        starts, rows, times, items, lengths, is_latest, ascending, offsets, train_items, history, is_tied
+    )
+    n_duplicates = len(rows) - int(lengths.sum())
+    return LeaveOneOut(offsets, train_items, history, items[rows[starts[1:] - 1]], n_duplicates, int(is_tied.sum()))

@@ -189,7 +189,7 @@ class Settings:
             n_items: items of the catalogue.
             first_user: the number of the first of these users in the whole set, which decides their draws.
         """
-        split = leave_one_out(users, items, times, n_users=n_users, n_items=n_items, tie_order=tie_order)
+        split = leave_one_out(users, items, times, n_users=n_users, tie_order=tie_order)
         known = Interactions(offsets=split.offsets, items=split.items, n_items=n_items)
         last = split.offsets[1:] - 1
         items_before = split.history[last]
