@@ -5,6 +5,7 @@ Sample n of step s is the same for any number of processes, since each takes a s
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ppt_core.device import check_device
 from ppt_core.errors import DataError
 
 _TIMEOUT = timedelta(days=1)  # an evaluation by the first process may take long, and the others wait
+_LETTING_GO = 0.05  # seconds
 _NO_GRADIENT, _DENSE = -2, -1  # in the place of a number of rows
 
 
@@ -209,6 +211,9 @@ def join_world(device: str) -> Iterator[World]:
         yield World(rank=rank, size=size, device=device)
     finally:
         dist.destroy_process_group()
+        # PyTorch keeps gloo's threads, and one that lets go of the last message's tensors while Python ends would abort
+        # the process, as was seen once ("terminate called without an active exception").
+        time.sleep(_LETTING_GO)
 
 
 def n_restarts() -> tuple[int, int]:
