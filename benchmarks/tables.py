@@ -377,6 +377,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "study-cifar10": lambda: accuracies("cifar10-resnet20", (1, 2, 4)),
     "study-cifar10-seconds": lambda: seconds("cifar10-resnet20", (1, 2, 4)),
     "study-cifar10-speed-up": speed_up_of_images,
+    "study-cifar10-binary": lambda: accuracies("cifar10-resnet20-binary", (1,)),
     "study-imagenette": lambda: accuracies("imagenette-resnet34", (3, 6)),
     "study-imagenette-seconds": lambda: seconds("imagenette-resnet34", (3, 6)),
     "vgg16": lambda: images(0.02),
