@@ -42,7 +42,8 @@ def train(
     from data_prep.ratings.prepare import prepare
     from data_prep.ratings.synthetic import synthesize
     from ncf_ppt.model import NCFConfig
-    from ncf_ppt.training import NCFTrainingConfig, fit_steps
+    from ncf_ppt.training import fit_steps
+    from ncf_ppt.training_config import NCFTrainingConfig
 
     if threads is not None:
         set_threads(threads)

@@ -31,6 +31,7 @@ from ncf_ppt.packed.packing import pack
 from ncf_ppt.packed.verification import verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core import step_graph
 from ppt_core.distributed import World
 from ppt_core.runs.run import Run
@@ -53,7 +54,7 @@ NETWORK = NCFConfig(factors=16, layers=(32, 64, 32, 16))
 def losses_of(device: str, optimizer: Any, split: float, n_steps: int) -> tuple[Tensor, NCF]:
     """Losses of the first steps, and the network after them."""
     data = tiny()
-    config = ncf.NCFTrainingConfig(batch_size=512, split=split, optimizer=optimizer, learning_rate=1e-3)
+    config = NCFTrainingConfig(batch_size=512, split=split, optimizer=optimizer, learning_rate=1e-3)
     model = ncf.new_model(data, NETWORK, config, device=device)
     sampler = Sampler(interactions=data.train)
     steps = train_steps(
@@ -92,7 +93,7 @@ def resumed(scale: Scale) -> Iterator[Check]:
     n = 12 if scale.quick else 40
     for optimizer, arithmetic in (("adam", "fp32"), ("adam", "bf16"), ("row-adam", "fp32"), ("row-adam", "bf16")):
         options: Any = {"optimizer": optimizer, "arithmetic": arithmetic, "eval_every": 0.2}
-        config = ncf.NCFTrainingConfig(iterations=n, batch_size=700, **options)
+        config = NCFTrainingConfig(iterations=n, batch_size=700, **options)
         fit = partial(ncf.fit_steps, data, model_config=NETWORK, config=config)
         yield from _resumed(f"{optimizer} {arithmetic}", fit, n, scale)
     images = synthesize_images(64, 32)
@@ -127,7 +128,7 @@ def evaluated_and_packed(scale: Scale) -> Iterator[Check]:
     """A network trained on a device ranks the same on both, and packs to the bits it has."""
     data = tiny()
     for model, split in (("neumf", 1.0), ("neumf", 0.5), ("mlp", 0.5), ("gmf", 1.0)):
-        config = ncf.NCFTrainingConfig(iterations=60, batch_size=512, split=split, learning_rate=5e-3)
+        config = NCFTrainingConfig(iterations=60, batch_size=512, split=split, learning_rate=5e-3)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "run"
             for _ in ncf.fit_steps(data, path, replace(NETWORK, model=model), config, device=scale.device):  # type: ignore[arg-type]

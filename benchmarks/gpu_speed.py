@@ -23,7 +23,8 @@ from ncf_ppt.device_sampler import DeviceSampler
 from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.optimizers import optimizer_factory
-from ncf_ppt.training import NCFTrainingConfig, new_model
+from ncf_ppt.training import new_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.device import plain_operations
 from ppt_core.distributed import World
 from ppt_core.runs.run import Run

@@ -27,7 +27,7 @@ import click
 from benchmarks.provenance import document
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
-from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.device import usual_simulation
 from ppt_core.runs.run import Run
 from ppt_core.study.running import step_seconds, trial_config

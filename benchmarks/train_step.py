@@ -46,7 +46,8 @@ from ncf_ppt.losses import loss_function
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.optimizers import optimizer_factory
 from ncf_ppt.recent import RecentItems
-from ncf_ppt.training import NCFTrainingConfig, new_model
+from ncf_ppt.training import new_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.layers import clamp_alphas, set_precision
 
 Batch = tuple[Tensor, ...]

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ncf_ppt.similar_items import SimilarItems as SimilarItems
     from ncf_ppt.trained import TrainedNCF as TrainedNCF
     from ncf_ppt.trained import load as load
-    from ncf_ppt.training import NCFTrainingConfig as NCFTrainingConfig
     from ncf_ppt.training import fit_steps as fit_steps
+    from ncf_ppt.training_config import NCFTrainingConfig as NCFTrainingConfig
     from ncf_ppt.two_tower import TwoTowerConfig as TwoTowerConfig
     from ncf_ppt.two_tower_training import TwoTowerTrainingConfig as TwoTowerTrainingConfig
     from ncf_ppt.warm_start import ALSStart as ALSStart
@@ -57,7 +57,7 @@ _HOMES = {
     "MarkovConfig": "ncf_ppt.sequence_baselines",
     "RecentItemKNNConfig": "ncf_ppt.sequence_baselines",
     "NCFConfig": "ncf_ppt.model",
-    "NCFTrainingConfig": "ncf_ppt.training",
+    "NCFTrainingConfig": "ncf_ppt.training_config",
     "PopularConfig": "ncf_ppt.baselines",
     "PreparedData": "data_prep.ratings.interactions",
     "PairScores": "ncf_ppt.pair_scores",

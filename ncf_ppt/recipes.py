@@ -5,7 +5,7 @@ from typing import Any
 
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.networks import NetworkConfig
-from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.training_config import NCFTrainingConfig
 from ncf_ppt.two_tower import TwoTowerConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig
 from ncf_ppt.warm_start import ALSStart

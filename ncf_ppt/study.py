@@ -5,7 +5,8 @@ from pathlib import Path
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.networks import NetworkConfig
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig
 from ppt_core.runs.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress

@@ -18,7 +18,8 @@ from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recipes import recipe
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ncf_ppt.training import fit_steps, load_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ncf_ppt.warm_start import ALSStart, balanced_factors
 from ppt_core.runs.run import Run
 

@@ -13,7 +13,8 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt import training
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.plan import convert

@@ -12,7 +12,8 @@ from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.row_adam import BinaryRowEmbedding, RowAdam
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, new_model
+from ncf_ppt.training import fit_steps, load_model, new_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.binarize import binarize_rows
 from ppt_core.layers import set_precision
 from ppt_core.plan import BinarizationPlan, convert, plan_binarization

@@ -9,7 +9,8 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.binary_tables import rotate_tables
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowAdam, is_binary
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ncf_ppt.training import fit_steps, load_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_commands.ncf.train import train
 from ppt_commands.programs import main
 from ppt_core.binarize import binarize_rows

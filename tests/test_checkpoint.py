@@ -245,7 +245,8 @@ def test_restored_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> Non
 
     restored = new_model()
     restored_optimizer = OPTIMIZERS[name](restored)
-    restore_training_state(load_tensors(tmp_path / "a")[0], restored, restored_optimizer)
+    with open_tensors(tmp_path / "a") as file:
+        restore_training_state(file, restored, restored_optimizer)
     train(restored, restored_optimizer, seed=2)
     expected = training_state(model, optimizer)
     found = training_state(restored, restored_optimizer)

@@ -208,7 +208,8 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 
 def test_an_unfinished_run_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
     from ncf_ppt.model import NCFConfig
-    from ncf_ppt.training import NCFTrainingConfig, fit_steps
+    from ncf_ppt.training import fit_steps
+    from ncf_ppt.training_config import NCFTrainingConfig
 
     steps = fit_steps(
         PreparedData.load(folder / "data"), tmp_path / "run", NCFConfig(layers=(8, 8, 8, 4)), NCFTrainingConfig()

@@ -19,7 +19,8 @@ from ncf_ppt.contenders import Contender, Kind, per_user
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.paired_tests import holm, paired_difference
 from ncf_ppt.ranking import Ranks
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from tests import reference
 
 TINY = ["--factors", "4", "--layers", "8,8,8,4", "--batch-size", "512", "--epochs", "0.5", "--json"]

@@ -14,7 +14,7 @@ from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.evaluation import evaluate
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.trained import TrainedNCF
-from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_commands.programs import main, vision
 from ppt_core.study.plan import StudyPlan
 from vision_ppt.networks import NetworkConfig

@@ -27,7 +27,7 @@ from data_prep.ratings.sampling import Sampler
 from ncf_ppt.evaluation import Ranking
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.trained import Engine
-from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.training_config import NCFTrainingConfig
 from ncf_ppt.warm_start import ALSStart
 from ppt_commands.training import run_folder
 from ppt_core.distributed import World, join_world

@@ -24,7 +24,8 @@ from data_prep.ratings.raw_ratings import Ratings
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
 from ncf_ppt.trained import TrainedNCF
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ncf_ppt.training import fit_steps, load_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_commands.group import RENAMED
 from ppt_commands.programs import main, vision
 from ppt_core.errors import DataError

@@ -13,7 +13,8 @@ from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.trained import load
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.identity import content_identity, differences, same_data
 from ppt_core.runs.files import read_json, write_json

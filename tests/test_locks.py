@@ -13,7 +13,8 @@ import pytest
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.run import Run

@@ -11,7 +11,8 @@ from mlperf_logging.compliance_checker import mlp_compliance, mlp_parser
 
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.runs.run import Run
 
 RULESET = "0.7.0"

@@ -26,7 +26,8 @@ from ncf_ppt.packed.verification import verify
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.recommendation import recommend
 from ncf_ppt.scoring import NetworkScorer, scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ncf_ppt.training import fit_steps, load_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.batch_norm import BatchNormReLU
 from ppt_core.bits.pack import unpack_signs
 from ppt_core.errors import DataError

@@ -8,7 +8,7 @@ from ncf_ppt.fitting import fit
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.optimizers import AdamSettings
 from ncf_ppt.recipes import RECIPES, recipe
-from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.training_config import NCFTrainingConfig
 from ncf_ppt.two_tower import TwoTowerConfig
 
 

@@ -20,7 +20,8 @@ from ncf_ppt.packed.table import PackedTable
 from ncf_ppt.packed.verification import verify, verify_on_test_items
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ncf_ppt.training import fit_steps, load_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert

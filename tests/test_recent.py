@@ -28,7 +28,8 @@ from ncf_ppt.recent import MeanEmbedding, RecentItems, means_by_operations, weig
 from ncf_ppt.row_adam import RowAdam
 from ncf_ppt.scoring import scorer
 from ncf_ppt.serving import served
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model, new_model
+from ncf_ppt.training import fit_steps, load_model, new_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert

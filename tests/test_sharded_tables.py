@@ -18,7 +18,8 @@ from data_prep.ratings.synthetic import synthesize
 from ncf_ppt import scoring, sharded_tables
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowEmbedding
-from ncf_ppt.training import NCFTrainingConfig, fit_steps
+from ncf_ppt.training import fit_steps
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core import spread_rows
 from ppt_core.distributed import World, join_world
 from ppt_core.runs.checkpoint import load_tensors

@@ -18,7 +18,7 @@ from cli import main
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
-from ncf_ppt.training import NCFTrainingConfig
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.drawings import COLORS, NARROW, to_svg
 from ppt_core.errors import DataError
 from ppt_core.runs.files import write_json

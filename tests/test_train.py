@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ppt_core.layers import BinaryActivation, BinaryLinear, alpha_penalty, set_precision
 from ppt_core.plan import convert
-from ppt_core.runs.checkpoint import load_tensors, restore_training_state, save_tensors, training_state
+from ppt_core.runs.checkpoint import open_tensors, restore_training_state, save_tensors, training_state
 from ppt_core.schedule import Constant, LearningRate, PhaseSchedule, Step
 from ppt_core.train import AtSwitch, TrainStep, train_steps
 from tests import reference
@@ -226,7 +226,6 @@ def test_training_resumed_anywhere_equals_uninterrupted(tmp_path: Path, at_switc
         step = next(steps)
     save_tensors(tmp_path / "checkpoint", training_state(interrupted, step.optimizer), {"iteration": done})
 
-    tensors, metadata = load_tensors(tmp_path / "checkpoint")
     resumed = new_model()
     with torch.no_grad():
         for parameter in resumed.parameters():
@@ -234,8 +233,10 @@ def test_training_resumed_anywhere_equals_uninterrupted(tmp_path: Path, at_switc
     if done > 3:
         set_precision(resumed, "low")
     optimizer = adam(resumed)
-    restore_training_state(tensors, resumed, optimizer)
-    found = [(state(resumed, step), step.loss.item()) for step in train(resumed, metadata["iteration"], optimizer)]
+    with open_tensors(tmp_path / "checkpoint") as file:
+        restore_training_state(file, resumed, optimizer)
+    start = file.metadata["iteration"]
+    found = [(state(resumed, step), step.loss.item()) for step in train(resumed, start, optimizer)]
     assert [value for _, value in found] == [value for _, value in expected[done:]]
     for (tensors, _), (expected_tensors, _) in zip(found, expected[done:], strict=True):
         assert tensors.keys() == expected_tensors.keys()

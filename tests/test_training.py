@@ -25,7 +25,8 @@ from ncf_ppt.model import NCFConfig
 from ncf_ppt.optimizers import optimizer_factory
 from ncf_ppt.ranking import rank_test_items
 from ncf_ppt.scoring import scorer
-from ncf_ppt.training import NCFTrainingConfig, fit_steps, load_model
+from ncf_ppt.training import fit_steps, load_model
+from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.errors import DataError
 from ppt_core.runs import fit as core_fit
 from ppt_core.runs.checkpoint import load_tensors

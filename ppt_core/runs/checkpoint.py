@@ -256,19 +256,19 @@ def in_whole(tensors: Mapping[str, Tensor], spreads: Spreads) -> dict[str, Tenso
 
 
 def restore_training_state(
-    tensors: Mapping[str, Tensor],
+    tensors: TensorFile,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     spreads: Spreads = MappingProxyType({}),
 ) -> None:
     """Put what `training_state` returned back into a model and an optimizer of the same construction.
 
-    With ``spreads``, of the model's tensors, ``tensors`` must be a `TensorFile`, of which this process's rows are read.
+    Of ``spreads``, tables of the model, this process's rows are read.
     """
     of_state = spreads_of_state(tensors, model, optimizer, spreads)
 
     def read(name: str) -> Tensor:
-        return tensors.own_rows(name, of_state[name]) if name in of_state else tensors[name]  # type: ignore[attr-defined]
+        return tensors.own_rows(name, of_state[name]) if name in of_state else tensors[name]
 
     model.load_state_dict({name[6:]: read(name) for name in tensors if name.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
