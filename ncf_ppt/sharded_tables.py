@@ -21,7 +21,7 @@ from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.scoring import ROWS, NetworkScorer
 from ncf_ppt.two_tower import TwoTowerConfig
 from ppt_core.distributed import World
-from ppt_core.runs.fit import Task
+from ppt_core.runs.task import Task
 from ppt_core.spread_rows import Spread
 
 Batch = tuple[Tensor, ...]

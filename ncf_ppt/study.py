@@ -10,6 +10,7 @@ from ncf_ppt.training_config import NCFTrainingConfig
 from ncf_ppt.two_tower_training import TwoTowerTrainingConfig
 from ppt_core.runs.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress
+from ppt_core.runs.run import Run
 
 
 def train(
@@ -21,6 +22,7 @@ def train(
     *,
     resume: bool = False,
     checkpoint_seconds: float = 60,
+    first_phase: Run | None = None,
 ) -> Iterator[Progress]:
     """Train on the set at ``data`` into ``path``; see `ncf_ppt.training.fit_steps`. All arguments are plain values."""
     refuse_auto(getattr(config, "arithmetic", "fp32"))
@@ -32,4 +34,5 @@ def train(
         resume=resume,
         device=device,
         checkpoint_seconds=checkpoint_seconds,
+        first_phase=first_phase,
     )

@@ -41,6 +41,7 @@ from ppt_core.runs.arithmetic import (
 )
 from ppt_core.runs.checkpoint import load_trained
 from ppt_core.runs.run import Run
+from ppt_core.runs.task import Task, WarmStart
 from ppt_core.schedule import Constant, batches_per_epoch
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def fit_steps(
     world: World | None = None,
     init: "TrainedNCF | None" = None,
     shard_embeddings: bool = False,
+    first_phase: Run | None = None,
 ) -> Iterator[core.Progress]:
     """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.runs.fit.fit`.
 
@@ -79,6 +81,7 @@ def fit_steps(
             weights; it stands in the run's config and in its result. There is no other warm start then.
         shard_embeddings: deal the rows of the tables out to the processes (`ncf_ppt.sharded_tables`); no result depends
             on it, and a run may go on with it or without. A process alone has all rows either way.
+        first_phase: a finished run to take the first phase from, see `ppt_core.runs.fit.fit`.
 
     Raises `DataError` for an existing ``path`` without ``resume``, and ValueError for settings that do not fit
     the data or each other.
@@ -91,7 +94,7 @@ def fit_steps(
     is_sharded = shard_embeddings and world.size > 1
     if shard_embeddings:
         refuse_whole_tables(model_config, config, init)
-    task: core.Task
+    task: Task
     if isinstance(model_config, TwoTowerConfig) and isinstance(config, TwoTowerTrainingConfig):
         task = two_tower_task(data, model_config, config, settings, world=world)
     elif isinstance(model_config, NCFConfig) and isinstance(config, NCFTrainingConfig):
@@ -116,6 +119,7 @@ def fit_steps(
         checkpoint_seconds=checkpoint_seconds,
         started=started,
         world=world,
+        first_phase=first_phase,
     )
     return _settled(steps, task.model)
 
@@ -136,7 +140,7 @@ def _task(
     world: World,
     *,
     is_sharded: bool,
-) -> core.Task:
+) -> Task:
     device, n = world.device, config.samples_per_batch
     sampler = Sampler(
         interactions=data.train, n_negatives=config.n_negatives, seed=config.seed, grouped=config.batches == "grouped"
@@ -149,7 +153,7 @@ def _task(
     if config.warm_start is not None:
         if model_config.model == "mlp":
             raise ValueError("an mlp network multiplies no factors, so it cannot start from ALS; choose neumf or gmf")
-        warm_start = core.WarmStart(
+        warm_start = WarmStart(
             name="als", run=partial(start_from_als, network, data, sampler, config.warm_start, seed=config.seed)
         )
 
@@ -169,7 +173,7 @@ def _task(
         release_pages(data.train.items)  # training has read most of them
         return rank(data)
 
-    task = core.Task(
+    task = Task(
         model=network,
         batches=lambda start: training_batches(sampler, n, start=start, recent=recent, world=world),
         loss=loss_function(config.arithmetic, device, config.regularization),

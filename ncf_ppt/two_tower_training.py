@@ -21,8 +21,8 @@ from ncf_ppt.warm_start import ALSStart, balanced_factors
 from ppt_core.distributed import World
 from ppt_core.layers import alpha_penalty
 from ppt_core.plan import convert
-from ppt_core.runs import fit as core
 from ppt_core.runs.config import TrainingConfig
+from ppt_core.runs.task import Task, WarmStart
 from ppt_core.schedule import Linear, batches_per_epoch
 
 _ITEM_SCALE = 3.0
@@ -128,7 +128,7 @@ def two_tower_task(
     settings: dict[str, Any],
     *,
     world: World,
-) -> core.Task:
+) -> Task:
     """What `ppt_core.runs.fit.fit` needs to train a two-tower network.
 
     What it knows of each user in evaluation are the user's last train items; the item held out for validation is not
@@ -160,8 +160,8 @@ def two_tower_task(
     warm_start = None
     if config.warm_start is not None:
         run = partial(start_from_als, network, data, config.warm_start, seed=config.seed)
-        warm_start = core.WarmStart(name="als", run=run)
-    return core.Task(
+        warm_start = WarmStart(name="als", run=run)
+    return Task(
         model=network,
         batches=lambda start: softmax_batches(sampler, start=start, world=world),
         loss=partial(softmax_loss, regularization=config.regularization),

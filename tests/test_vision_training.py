@@ -33,8 +33,7 @@ def colored(n: int, seed: int) -> ImageArray:
     return ImageArray(images=images, labels=labels)
 
 
-@pytest.fixture(scope="module")
-def data() -> PreparedImages:
+def prepared() -> PreparedImages:
     train = colored(50, 0)
     return PreparedImages(
         train=train,
@@ -43,6 +42,11 @@ def data() -> PreparedImages:
         normalization=Normalization.of(train.images),
         manifest={"sha256": "0" * 64},
     )
+
+
+@pytest.fixture(scope="module")
+def data() -> PreparedImages:
+    return prepared()
 
 
 def config(**changes: Any) -> VisionTrainingConfig:

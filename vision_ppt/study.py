@@ -6,6 +6,7 @@ from pathlib import Path
 from data_prep.images.prepared import load_prepared
 from ppt_core.runs.arithmetic import refuse_auto
 from ppt_core.runs.fit import Progress
+from ppt_core.runs.run import Run
 from vision_ppt.networks import NetworkConfig
 from vision_ppt.training import VisionTrainingConfig, fit_steps
 
@@ -21,6 +22,7 @@ def train(
     *,
     resume: bool = False,
     checkpoint_seconds: float = 60,
+    first_phase: Run | None = None,
 ) -> Iterator[Progress]:
     """Train on the images at ``data`` into ``path``: `vision_ppt.training.fit_steps`. All arguments are plain values.
 
@@ -36,4 +38,5 @@ def train(
         device=device,
         workers=workers,
         checkpoint_seconds=checkpoint_seconds,
+        first_phase=first_phase,
     )

@@ -29,6 +29,7 @@ from ppt_core.runs.arithmetic import (
 from ppt_core.runs.checkpoint import load_trained
 from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.run import Run
+from ppt_core.runs.task import Task
 from ppt_core.schedule import batches_per_epoch
 from vision_ppt.accuracy import measure_accuracy
 from vision_ppt.batches import evaluation_batches, training_batches
@@ -99,6 +100,7 @@ def fit_steps(
     workers: int = 0,
     checkpoint_seconds: float = 60,
     world: World | None = None,
+    first_phase: Run | None = None,
 ) -> Iterator[core.Progress]:
     """Train into the run folder ``path``, yielding after every iteration; see `ppt_core.runs.fit.fit`.
 
@@ -114,6 +116,7 @@ def fit_steps(
         workers: processes that draw batches ahead, see `vision_ppt.batches.draw_blocks`.
         checkpoint_seconds: least time between two checkpoints.
         world: the processes that train together (`ppt_core.distributed.join_world`); it then says the device.
+        first_phase: a finished run to take the first phase from, see `ppt_core.runs.fit.fit`.
 
     Raises `DataError` for an existing ``path`` without ``resume`` and for an image that cannot be read, and
     ValueError for settings that do not fit the data or each other.
@@ -132,7 +135,7 @@ def fit_steps(
         )
 
     recipe = config.compressible_recipe()
-    task = core.Task(
+    task = Task(
         model=network,
         batches=lambda start: training_batches(sampler, config.batch_size, start=start, workers=workers, world=world),
         loss=loss_function(data.normalization, config.arithmetic, device),
@@ -168,7 +171,15 @@ def fit_steps(
             "sgd_opt_weight_decay": recipe.weight_decay,
         },
     )
-    return core.fit(task, Path(path), config, resume=resume, checkpoint_seconds=checkpoint_seconds, world=world)
+    return core.fit(
+        task,
+        Path(path),
+        config,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        world=world,
+        first_phase=first_phase,
+    )
 
 
 def faster_arithmetic(

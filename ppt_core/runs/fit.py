@@ -1,11 +1,10 @@
 """Train one model into a run folder: evaluations, checkpoints, exact resume. The same for users and for images."""
 
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppt_core.damaged import checked, understanding
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
-from ppt_core.layers import find_not_finite, set_precision
+from ppt_core.layers import find_not_finite
+from ppt_core.runs.beginning import begin, refuse_other_first_phase
 from ppt_core.runs.checkpoint import (
-    Spreads,
     in_whole,
-    open_tensors,
-    restore_training_state,
     save_tensors,
     spreads_of_state,
     training_state,
@@ -31,72 +27,15 @@ from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.locks import sole_writer
 from ppt_core.runs.machine import cpu_name
 from ppt_core.runs.provenance import provenance, warn_of_other_code
-from ppt_core.runs.record import PROVENANCE
+from ppt_core.runs.record import FIRST_PHASE, PROVENANCE
 from ppt_core.runs.run import EventLog, Run
 from ppt_core.runs.stopping import Stopping
-from ppt_core.schedule import LearningRate, Phase, PhaseSchedule
+from ppt_core.runs.task import Task, WarmStart
+from ppt_core.schedule import Phase, PhaseSchedule
 from ppt_core.steady_products import steady
 from ppt_core.thread_tuner import ThreadTuner, tuned
 from ppt_core.threads import all_threads, are_chosen, usable_cores
 from ppt_core.train import TrainStep, train_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmStart:
-    """What happens before the first iteration of a training, in the place of small random weights.
-
-    Attributes:
-        name: under which it stands among the phases of a result, with 0 iterations and its seconds.
-        run: changes the model; called in the first process, whose weights all others then take.
-    """
-
-    name: str
-    run: Callable[[], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is trained on what and how it is measured: all that `fit` does not know.
-
-    Attributes:
-        model: converted if a phase is of low precision; trained in place.
-        batches: endless batches from a given iteration on; of several processes, this one's share of each.
-        loss: scalar loss of (model, batch).
-        make_optimizer: builds the optimizer of a phase.
-        learning_rate: the schedule that each phase goes through.
-        evaluate: measures the model; called between two steps, in every process and with one result for all.
-        metric: the key of ``evaluate``'s result that a threshold is compared with.
-        iterations_per_epoch: optimizer steps in a pass over the samples.
-        samples_per_epoch: samples in a pass.
-        settings: the groups of ``config.json`` that a resumed training must share, as JSON values.
-        result: further keys of the result, as JSON values.
-        events: keys and values logged at the start, by MLPerf's names.
-        validate: measures the model on a validation set, as ``evaluate`` does on the test set; None if there is none.
-        warm_start: what a new training starts with; its seconds are part of the training's.
-        project: makes the model ready for low precision, see `ppt_core.train.train_steps`.
-        tune_threads: whether the number of threads must change no bit of the training, so that it may be tried out.
-        record: let a GPU repeat a recorded step, see `ppt_core.train.train_steps`.
-        spreads: parameters of which each process has some rows; files hold them whole.
-    """
-
-    model: nn.Module
-    batches: Callable[[int], Iterator[Any]]
-    loss: Callable[[nn.Module, Any], Tensor]
-    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
-    learning_rate: LearningRate
-    evaluate: Callable[[], dict[str, Any]]
-    metric: str
-    iterations_per_epoch: int
-    samples_per_epoch: int
-    settings: dict[str, Any]
-    result: dict[str, Any]
-    events: dict[str, Any]
-    validate: Callable[[], dict[str, Any]] | None = None
-    warm_start: WarmStart | None = None
-    project: Callable[[], None] | None = None
-    tune_threads: bool = False
-    record: bool = False
-    spreads: Spreads = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +64,7 @@ def fit(
     checkpoint_seconds: float = 60,
     started: float | None = None,
     world: World = World(),  # noqa: B008 (frozen)
+    first_phase: Run | None = None,
 ) -> Iterator[Progress]:
     """Train into the run folder ``path``, yielding after every iteration; the run's `result` is there at the end.
 
@@ -144,6 +84,9 @@ def fit(
         world: the processes that train together, each in this function. The first evaluates, with its own running
             statistics of BatchNorm, and writes; ``path`` must be a folder that all see. A run may go on with
             another number of them.
+        first_phase: a finished run at full precision, of the same settings and as many iterations as the first phase
+            has. Its network and its seconds are taken over, which ends with the bytes of a training that does not:
+            the learning-rate schedule is compressed into each phase, and the second begins with a fresh optimizer.
 
     Raises `DataError` for an existing ``path`` without ``resume``, for other settings with it, while another process
     trains into it, and if training diverges.
@@ -153,21 +96,24 @@ def fit(
             f"patience is {config.patience}, but the data hold no validation set; prepare one or leave it out"
         )
     settings = {**task.settings, "training": config.to_dict()}
+    if first_phase is not None:
+        refuse_other_first_phase(first_phase, settings, config.schedule(task.iterations_per_epoch, task.learning_rate))
     with ExitStack() as stack:
-        if world.agree(lambda: _open(path, settings, stack, resume=resume)):
+        if world.agree(lambda: _open(path, settings, stack, resume=resume, first_phase=first_phase)):
             return
         run = Run.open(path)
-        yield from _train(run, task, config, checkpoint_seconds, started or time.time(), stack, world)
+        yield from _train(run, task, config, checkpoint_seconds, started or time.time(), stack, world, first_phase)
     world.barrier()  # no process goes on before the first has written
 
 
-def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool) -> bool:
+def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool, first_phase: Run | None) -> bool:
     """Make the run folder, or check that it can be resumed; return whether its training has finished.
 
     If it has not, ``stack`` keeps other processes out of the folder.
     """
     if not resume:
-        Run.create(path, {**settings, PROVENANCE: provenance()})
+        taken = {} if first_phase is None else {FIRST_PHASE: first_phase.path.name}
+        Run.create(path, {**settings, PROVENANCE: provenance(), **taken})
     run = Run.open(path)
     run.refuse_other_settings(settings)
     if not run.finished:
@@ -185,18 +131,20 @@ def _train(
     started: float,
     stack: ExitStack,
     world: World,
+    first_phase: Run | None,
 ) -> Iterator[Progress]:
     schedule, per_epoch = config.schedule(task.iterations_per_epoch, task.learning_rate), task.iterations_per_epoch
     iterations = schedule.iterations
     eval_every = max(1, round(config.eval_every * per_epoch)) if config.eval_every else iterations
     stopping = Stopping(metric=task.metric, threshold=config.threshold, patience=config.patience, schedule=schedule)
-    start, clock, start_seconds, optimizer, logged = _restore(run, task, schedule)
+    begun = begin(run, task, schedule, first_phase)
+    start, clock, start_seconds, optimizer = begun.iteration, begun.clock, begun.start_seconds, begun.optimizer
     world.agree(lambda: run.rewind_metrics(start))
-    log = EventLog(run.path / "mlperf.log" if world.is_first else None, keep=logged)
+    log = EventLog(run.path / "mlperf.log" if world.is_first else None, keep=begun.logged)
     stack.callback(log.close)
-    if start == 0:
+    if begun.logged == 0:
         _log_start(log, task, config, started)
-    else:
+    if start > 0:
         log.event("resumed", metadata={"iteration": start})
     if start == 0 and task.warm_start is not None:
         start_seconds = _start(task, task.warm_start, world)
@@ -215,7 +163,7 @@ def _train(
         world=world,
         record=task.record,
     )
-    del optimizer  # `steps` replaces it at the switch
+    del optimizer, begun  # `steps` replaces it at the switch
     if task.tune_threads:
         steps = steady(steps, task.model)
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
@@ -317,29 +265,6 @@ def _start(task: Task, warm_start: WarmStart, world: World) -> float:
     world.agree(warm_start.run)
     world.copy_from_first(task.model.parameters())
     return time.perf_counter() - clock
-
-
-def _restore(
-    run: Run, task: Task, schedule: PhaseSchedule
-) -> tuple[int, PhaseClock, float, torch.optim.Optimizer | None, int]:
-    """Put the last checkpoint, if any, into the model.
-
-    Returns the next iteration, a clock with the seconds of the phases, those of the warm start, the optimizer, and the
-    bytes of the log that were written by then.
-    """
-    if not run.checkpoint_path.exists():
-        return 0, PhaseClock([0.0] * len(schedule.phases)), 0.0, None, 0
-    with open_tensors(run.checkpoint_path) as file, understanding(run.checkpoint_path, RuntimeError):
-        about = checked(file.metadata, {"iteration": int, "seconds": list}, run.checkpoint_path)
-        start, seconds = about["iteration"], [float(each) for each in about["seconds"]]
-        if not 0 < start <= schedule.iterations or len(seconds) != len(schedule.phases):
-            raise ValueError(f"iteration {start} with the seconds of {len(seconds)} phases")
-        if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
-            set_precision(task.model, "low")
-        optimizer = task.make_optimizer(task.model)
-        restore_training_state(file, task.model, optimizer, task.spreads)
-        logged = int(about.get("logged", sys.maxsize))  # older checkpoints do not say
-        return start, PhaseClock(seconds), float(about.get("start_seconds", 0.0)), optimizer, logged
 
 
 def _refuse_diverged(model: nn.Module, loss: Tensor, done: int) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 from ppt_core.damaged import checked
 from ppt_core.identity import copied_record
 
-PROVENANCE, RESUMED_BY = "provenance", "resumed_by"
-"""The groups of ``config.json`` that say by what a training was started, and by what other code it was gone on with."""
+PROVENANCE, RESUMED_BY, FIRST_PHASE = "provenance", "resumed_by", "first_phase"
+"""The groups of ``config.json`` that no other training must share: by what a training was started, by what other code
+it was gone on with, and the name of the run whose network it took over in place of a first phase of its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,14 @@ class RunConfig:
         found: Mapping[str, Any] = self.groups.get(PROVENANCE, {})
         return found
 
+    @property
+    def first_phase(self) -> str | None:
+        """The name of the run that its first phase was taken from; None if it was trained."""
+        return self.groups.get(FIRST_PHASE)
+
     def settings(self) -> dict[str, Any]:
-        """The groups but those that say by what the training was done: what another training must share."""
-        return {key: value for key, value in self.groups.items() if key not in (PROVENANCE, RESUMED_BY)}
+        """The groups but those that say how the training was done: what another training must share."""
+        return {key: value for key, value in self.groups.items() if key not in (PROVENANCE, RESUMED_BY, FIRST_PHASE)}
 
     def to_dict(self) -> dict[str, Any]:
         """The groups."""

@@ -260,5 +260,10 @@ def _origin(report: StudyReport) -> Iterator[str]:
         yield "<li><strong>The trials ran on different machines or threads: their seconds do not compare.</strong></li>"
     if report.n_resumed:
         yield f"<li>{report.n_resumed} trials were interrupted and resumed.</li>"
+    if report.n_shared:
+        yield (
+            f"<li>{report.n_shared} trials began with the network of the full-precision trial that is their first "
+            "phase, bit for bit; its seconds are among theirs.</li>"
+        )
     yield "</ul>"
     yield details("Every setting", preformatted(json_text(dict(report.settings), indent=1)))

@@ -101,7 +101,7 @@ class StudyCost:
     Attributes:
         n_trials: trials of the plan.
         missing: those that have not finished.
-        full_iterations: at full precision, of all missing trials.
+        full_iterations: at full precision, of all missing trials; first phases that are trials themselves count once.
         low_iterations: at low precision, likewise.
         full_speed: iterations per second at full precision.
         low_speed: iterations per second at low precision.
@@ -175,7 +175,9 @@ class PlannedStudy:
         study, found, per_epoch = self._open(), self.experiment, self.iterations_per_epoch
         missing = study.missing(self.trials)
         speed = study.speed() or measure_speed(found.train, found.config, per_epoch, places.threads, epochs=1)
-        full, low = (sum(getattr(trial, phase) for trial in missing) * per_epoch for phase in ("full", "low"))
+        shared = study.first_phases(self.trials, found.config, per_epoch)
+        full = sum(trial.full for trial in missing if trial.name not in shared) * per_epoch
+        low = sum(trial.low for trial in missing) * per_epoch
         return StudyCost(
             n_trials=len(in_order(self.trials)),
             missing=tuple(missing),

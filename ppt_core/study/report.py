@@ -163,6 +163,7 @@ class StudyReport:
         wall_clock: what the seconds hold.
         provenance: the machines and versions that trials ran on, with ``n_trials`` each, as JSON values.
         n_resumed: trials that were interrupted.
+        n_shared: trials that began with the network of another, the one that is their first phase.
     """
 
     metric: Mapping[str, str]
@@ -178,6 +179,7 @@ class StudyReport:
     wall_clock: str
     provenance: tuple[Mapping[str, Any], ...]
     n_resumed: int
+    n_shared: int
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``report.json``."""
@@ -195,6 +197,7 @@ class StudyReport:
             "wall_clock": self.wall_clock,
             "provenance": [dict(each) for each in self.provenance],
             "n_resumed": self.n_resumed,
+            "n_shared": self.n_shared,
         }
 
     def to_pandas(self) -> "pd.DataFrame":

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppt_core.errors import DataError
 from ppt_core.runs.config import TrainingConfig
-from ppt_core.runs.files import write_json
+from ppt_core.runs.files import read_json, write_json
 from ppt_core.runs.fit import Progress
 from ppt_core.runs.provenance import provenance
 from ppt_core.runs.run import Run
@@ -23,7 +23,8 @@ WALL_CLOCK = (
     "switch count; loading, compilation, evaluations and checkpoints do not"
 )
 Train = Callable[..., Iterator[Progress]]
-"""``train(config, path, resume=False, checkpoint_seconds=60)`` trains into a run folder: `ppt_core.runs.fit.fit`.
+"""``train(config, path, resume=False, checkpoint_seconds=60, first_phase=None)`` trains into a run folder, as
+`ppt_core.runs.fit.fit` does.
 
 It must be importable by name in another process: a function at the top of a module, or a `functools.partial` of one
 with plain values.
@@ -32,7 +33,9 @@ with plain values.
 _WARM_UP = 4
 
 
-def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, threads: int) -> dict[str, Any]:
+def run_trial(
+    train: Train, config: TrainingConfig, trial: Trial, path: Path, threads: int, first_phase: Path | None = None
+) -> dict[str, Any]:
     """Train into the run folder ``path``, or the rest of it, and write ``trial.json`` there: what it returns.
 
     Args:
@@ -41,6 +44,8 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
         trial: what to train.
         path: a new run folder, or one that an interrupted trial left.
         threads: of PyTorch and Numba.
+        first_phase: where the trial is that is the first phase of this one. If it has finished by now, by this code, on
+            this machine and with as many threads, its network and its seconds are taken over: the bytes are the same.
 
     Raises `DataError`, naming the trial, for what goes wrong with the data or in training.
     """
@@ -48,10 +53,14 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
     resume = (path / "config.json").exists()
     try:
         with limited_threads(threads):
+            here = {**provenance(), "threads": threads}
+            takes = Run.open(path).config.first_phase is not None if resume else _has_finished(first_phase, here)
+            first = Run.open(first_phase) if first_phase is not None and takes else None
             _warm_up(train, config)
-            for _ in train(config, path, resume=resume):
+            for _ in train(config, path, resume=resume, first_phase=first):
                 pass
-        result = Run.open(path).result().to_dict()
+        run = Run.open(path)
+        result = run.result().to_dict()
     except (DataError, ValueError) as error:  # some of them do not survive the way back from another process
         raise DataError(f"trial {trial.name}: {error}") from None
     record = {
@@ -62,8 +71,8 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
         **result,
         "wall_clock": WALL_CLOCK,
         "resumed": resume,
-        **provenance(),
-        "threads": threads,
+        "first_phase": run.config.first_phase,
+        **here,
     }
     write_json(path / "trial.json", record)
     return record
@@ -72,6 +81,29 @@ def run_trial(train: Train, config: TrainingConfig, trial: Trial, path: Path, th
 def trial_config(config: TrainingConfig, trial: Trial) -> TrainingConfig:
     """The recipe of one trial: evaluated at the end, and never stopped early."""
     return replace(config, split=trial.split, epochs=trial.epochs, iterations=None, seed=trial.seed, **TO_THE_END)
+
+
+def _has_finished(trial: Path | None, here: dict[str, Any]) -> bool:
+    """Whether there is a trial that has finished, by the code and on the machine that ``here`` describes."""
+    if trial is None or not (trial / "trial.json").exists():
+        return False
+    record = read_json(trial / "trial.json", format_version=FORMAT_VERSION)
+    return all(record.get(key) == value for key, value in here.items())
+
+
+def first_phase_of(config: TrainingConfig, trial: Trial, iterations_per_epoch: int) -> Trial | None:
+    """The trial that is the first phase of this one, bit for bit; None if there can be none.
+
+    Each phase goes through the whole learning-rate schedule, and the second begins with a fresh optimizer: so split
+    0.5 of 4 epochs begins as split 1 of 2 epochs does, where rounding makes them as many iterations.
+    """
+    if config.at_switch != "reset" or not (trial.full and trial.low):
+        return None
+    first = Trial(full=trial.full, low=0, seed=trial.seed)
+    own, taken = (
+        trial_config(config, each).schedule(iterations_per_epoch, Constant(0)).phases[0] for each in (trial, first)
+    )
+    return first if own == taken else None
 
 
 def refuse_empty_phases(config: TrainingConfig, trials: Iterable[Trial], iterations_per_epoch: int) -> None:

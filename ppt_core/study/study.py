@@ -23,7 +23,7 @@ from ppt_core.runs.config import TrainingConfig
 from ppt_core.runs.files import new_directory, read_json, replaced_file, write_json
 from ppt_core.study.jobs import run_jobs
 from ppt_core.study.rates import Speed
-from ppt_core.study.running import FORMAT_VERSION, Train, run_trial
+from ppt_core.study.running import FORMAT_VERSION, Train, first_phase_of, run_trial
 from ppt_core.study.speed import measure_speed
 from ppt_core.study.trials import Trial, in_order
 
@@ -86,6 +86,18 @@ class Study:
         every = sorted({*old["splits"], *splits}, reverse=True)
         write_json(self.path / "plan.json", {"format_version": FORMAT_VERSION, "trials": names, "splits": every})
 
+    def first_phases(
+        self, trials: Sequence[Trial], config: TrainingConfig, iterations_per_epoch: int
+    ) -> dict[str, Path]:
+        """Of each trial, by its name, where its first phase is: a trial of its own among these, or finished."""
+        found = {}
+        there = {trial.name for trial in trials}
+        for trial in trials:
+            first = first_phase_of(config, trial, iterations_per_epoch)
+            if first is not None and (first.name in there or not self.missing([first])):
+                found[trial.name] = self.trial_path(first)
+        return found
+
     def missing(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that have not finished, in the order that they run in."""
         return [trial for trial in in_order(trials) if not (self.trial_path(trial) / "trial.json").exists()]
@@ -144,7 +156,8 @@ def run_study(
     """Run the trials that have not finished, yielding after each; then ``results.jsonl`` holds all that have.
 
     Killed at any moment and run again, it ends with the same results, up to seconds. The speed of both precisions is
-    measured first, while nothing else runs.
+    measured first, while nothing else runs. A trial begins with the network of the trial that is its first phase
+    (`ppt_core.study.running.first_phase_of`), if that one has finished by then.
 
     Args:
         study: where to.
@@ -165,8 +178,9 @@ def run_study(
     if speed is None:
         (speed,) = run_jobs(measure_speed, [(train, config, iterations_per_epoch, threads)], **where | {"workers": 1})
         write_json(study.path / "speed.json", {"format_version": FORMAT_VERSION, **speed.to_dict()})
-    jobs = [(train, config, trial, study.trial_path(trial), threads) for trial in missing]
-    cost = {trial.name: trial.full + trial.low * speed.slowdown for trial in missing}
+    shared = study.first_phases(trials, config, iterations_per_epoch)
+    jobs = [(train, config, trial, study.trial_path(trial), threads, shared.get(trial.name)) for trial in missing]
+    cost = {trial.name: (0 if trial.name in shared else trial.full) + trial.low * speed.slowdown for trial in missing}
     start, finished = time.monotonic(), 0.0
     n_all = len(in_order(trials))
     for number, record in enumerate(run_jobs(run_trial, jobs, **where), n_all - len(missing) + 1):

@@ -66,6 +66,7 @@ def _summarize(study: Study) -> StudyReport:
         wall_clock=records[0]["wall_clock"],
         provenance=_distinct(records),
         n_resumed=sum(record["resumed"] for record in records),
+        n_shared=sum(record.get("first_phase") is not None for record in records),  # older ones do not say
     )
 
 
