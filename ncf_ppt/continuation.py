@@ -15,6 +15,7 @@ from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.original_ids import numbers_of
 from ncf_ppt.row_adam import RowEmbedding
 from ppt_core.errors import DataError
+from ppt_core.layers import BinaryActivation, BinaryLinear
 from ppt_core.runs.run import Run
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Continuation:
         path: of the run.
         model_sha256: of its tensors, which says what it had learned.
         users: how many users' rows are ``taken`` over, start ``fresh``, and are ``left`` behind since the data do not
-            hold them any more.
+            hold them any more; None where no table of users is taken over.
         items: the same of items.
         tables: whose rows are taken over.
         layers: other tensors that are taken over whole.
@@ -38,8 +39,8 @@ class Continuation:
 
     path: str
     model_sha256: str
-    users: dict[str, int]
-    items: dict[str, int]
+    users: dict[str, int] | None
+    items: dict[str, int] | None
     tables: tuple[str, ...]
     layers: tuple[str, ...]
     fresh: dict[str, str]
@@ -56,6 +57,8 @@ class Continuation:
     def lines(self) -> Iterator[str]:
         """What was taken and what was not, for people."""
         for kind, counts in (("users", self.users), ("items", self.items)):
+            if counts is None:
+                continue
             yield (
                 f"{kind}: {counts['taken']:,} taken from {self.path}, {counts['fresh']:,} start fresh, "
                 f"{counts['left']:,} of {self.path} are not in these data"
@@ -71,21 +74,21 @@ def continue_from(source: "TrainedNCF", model: nn.Module, data: PreparedData) ->
 
     In every embedding table that both networks have, with rows of one size, the row of an id that both data hold is
     copied; other rows keep their initial values. Every other tensor of one name and shape is copied whole, running
-    statistics of BatchNorm included, and what is known of a user's last items is not, since these data say it. Latent
-    weights are copied: a network that ended in low precision goes on in full precision with what its signs were
-    taken of. Ids are compared as `ncf_ppt.original_ids.numbers_of` says.
+    statistics of BatchNorm included, but for two: what is known of a user's last items, since these data say it,
+    and the levels and scales of 1-bit layers, which are set where the network becomes 1-bit. Latent weights are
+    copied: a network that ended in low precision goes on with what its signs were taken of. Ids are compared as
+    `ncf_ppt.original_ids.numbers_of` says.
 
     Raises `DataError` if the data of ``source`` are gone, or if no table of the two fits, and ValueError for a packed
     file.
     """
     tensors, old = source.network.state_dict(), source.data
-    for table in (module for module in source.network.modules() if isinstance(module, RowEmbedding)):
-        table.catch_up()
     matches = {
         "users": numbers_of(data.user_ids, old.user_ids),
         "items": numbers_of(data.item_ids, old.item_ids),
     }
-    tables = {name for name, module in model.named_modules() if isinstance(module, RowEmbedding)}
+    modules = dict(model.named_modules())
+    tables = {name for name, module in modules.items() if isinstance(module, RowEmbedding)}
     taken: list[str] = []
     whole: list[str] = []
     fresh: dict[str, str] = {}
@@ -95,12 +98,14 @@ def continue_from(source: "TrainedNCF", model: nn.Module, data: PreparedData) ->
             continue
         is_table = owner in tables and kind == "weight"
         label, learned = owner if is_table else name, tensors.get(name)
-        if learned is None:
+        if isinstance(modules[owner], BinaryActivation | BinaryLinear) and kind in ("alpha", "scale"):
+            fresh[label] = "it is set where the network becomes 1-bit"
+        elif learned is None:
             fresh[label] = "the run has none"
         elif learned.shape[is_table:] != own.shape[is_table:]:
             fresh[label] = f"its shape is {_shape(own, is_table)}, and {_shape(learned, is_table)} in the run"
         elif is_table:
-            _copy_rows(own, learned, matches["users" if "user" in owner else "items"])
+            _copy_rows(own, learned, matches[_kind(owner)])
             taken.append(owner)
         else:
             own.copy_(learned)
@@ -108,13 +113,16 @@ def continue_from(source: "TrainedNCF", model: nn.Module, data: PreparedData) ->
     if not taken:
         reasons = "; ".join(f"{name}: {fresh[name]}" for name in sorted(tables & set(fresh)))
         raise DataError(f"no row of {source.name} fits this network ({reasons}); train one of the same sizes")
-    counts = {
-        kind: _counts(found, n) for (kind, found), n in zip(matches.items(), (old.n_users, old.n_items), strict=True)
-    }
+    has_rows = {_kind(table) for table in taken}
+    users, items = (
+        _counts(matches[kind], n) if kind in has_rows else None
+        for kind, n in (("users", old.n_users), ("items", old.n_items))
+    )
     return Continuation(
         path=source.name,
         model_sha256=_sha256(tensors),
-        **counts,
+        users=users,
+        items=items,
         tables=tuple(taken),
         layers=tuple(whole),
         fresh=fresh,
@@ -128,6 +136,11 @@ def refuse_other_start(path: Path | str, start: Continuation | None) -> None:
         was = f"from {recorded['path']}" if recorded else "anew"
         given = f"from {start.path} as it is now" if start else "without it"
         raise DataError(f"{path} was started {was}, and not {given}; to resume it, give init= as it was")
+
+
+def _kind(table: str) -> str:
+    """Whose rows a table has."""
+    return "users" if "user" in table else "items"
 
 
 def _copy_rows(own: Tensor, learned: Tensor, matches: NDArray[np.int64]) -> None:

@@ -10,7 +10,7 @@ from ncf_ppt.recipes import Recipe
 from ncf_ppt.recipes import recipe as find_recipe
 from ncf_ppt.trained import METRICS, TrainedNCF, load, of_run
 from ncf_ppt.training import fit_steps
-from ppt_core.runs.door import fit_run
+from ppt_core.runs.fitting import fit_run
 from ppt_core.runs.trackers import Log
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ class RowEmbedding(nn.Embedding):
         self._bring_up_to_date = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the rows ``input`` (n,), float (n, embedding_dim)."""
+        """Return the rows ``input`` (...,), float (..., embedding_dim)."""
         table, places = self.lookup(input)
         return F.embedding(places, table, sparse=self._bring_up_to_date is not None)
 
@@ -92,6 +92,9 @@ def is_binary(table: RowEmbedding) -> bool:
     return isinstance(table, BinaryRowEmbedding) and table.precision == "low"
 
 
+_LARGEST_BETA2 = 0.9999
+
+
 class RowAdam(torch.optim.Adam):
     """Adam whose steps cost the rows that a batch touched, for the embedding tables of a model.
 
@@ -109,7 +112,7 @@ class RowAdam(torch.optim.Adam):
             all rows up to date.
         parameters: all other parameters, updated by fused `torch.optim.Adam`.
         lr: learning rate of both. A change brings all rows up to date first, at the cost of a dense step.
-        betas: decay rates, beta1 < beta2**1.5 < 1.
+        betas: decay rates, beta1 < beta2**1.5 and beta2 <= 0.9999: the tables of its sums are as long as v remembers.
         eps: above 0.
     """
 
@@ -124,7 +127,8 @@ class RowAdam(torch.optim.Adam):
     ) -> None:
         if not self.takes(betas, eps):
             raise ValueError(
-                f"betas are {betas} and eps is {eps}; RowAdam needs 0 < beta1 < beta2**1.5 < 1 and eps > 0"
+                f"betas are {betas} and eps is {eps}; RowAdam needs 0 < beta1 < beta2**1.5, beta2 <= {_LARGEST_BETA2} "
+                "and eps > 0"
             )
         self._embeddings = list(embeddings)
         groups: list[dict[str, Any]] = [{"params": [e.weight for e in self._embeddings]}, {"params": list(parameters)}]
@@ -147,8 +151,8 @@ class RowAdam(torch.optim.Adam):
 
     @staticmethod
     def takes(betas: tuple[float, float], eps: float) -> bool:
-        """Whether its sums converge and its quotients are finite: ``0 < beta1 < beta2**1.5 < 1`` and ``eps > 0``."""
-        return 0 < betas[0] < betas[1] ** 1.5 < 1 and eps > 0
+        """Whether its sums converge, soon enough, and its quotients are finite; see `RowAdam`."""
+        return 0 < betas[0] < betas[1] ** 1.5 and betas[1] <= _LARGEST_BETA2 and eps > 0
 
     def catch_up(self) -> None:
         """Bring every row of every table up to date."""

@@ -1,7 +1,7 @@
 """Batches for a sampled softmax: shuffled positives, each with what its user did before, and negatives for all of them.
 
-Batch b of epoch e is a function of (seed, e, b) and the batch size alone. Threads, interruptions and the number of
-processes cannot change it.
+Batch b of epoch e is a function of (seed, e, b), the batch size and the number of negatives alone. Threads,
+interruptions and the number of processes cannot change it.
 """
 
 from dataclasses import dataclass

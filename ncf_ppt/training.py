@@ -47,6 +47,7 @@ from ppt_core.schedule import Constant, batches_per_epoch
 if TYPE_CHECKING:
     from ncf_ppt.trained import TrainedNCF
 
+_ROWS_TO_TRY = 1 << 14  # of a product that is timed: more take memory and seconds, and tell no more
 _FREE_OF_THREADS = 1 << 15  # samples; PyTorch adds up a larger batch in an order that depends on threads
 
 
@@ -153,6 +154,7 @@ def _task(
     if config.warm_start is not None:
         if model_config.model == "mlp":
             raise ValueError("an mlp network multiplies no factors, so it cannot start from ALS; choose neumf or gmf")
+        config.warm_start.n_fitted(model_config.factors)  # refused before the run folder is made
         warm_start = WarmStart(
             name="als", run=partial(start_from_als, network, data, sampler, config.warm_start, seed=config.seed)
         )
@@ -243,4 +245,5 @@ def _built(groups: Mapping[str, Any]) -> Network:
 def faster_arithmetic(model_config: NCFConfig, config: NCFTrainingConfig, device: str) -> ArithmeticChoice:
     """What ``config`` asks for, or for ``auto`` the faster by a product of the first layer, see `choose_arithmetic`."""
     n_in, n_out = (model_config.factors, 1) if model_config.model == "gmf" else model_config.layers[:2]
-    return choose_arithmetic(config.arithmetic, device, linear_product(config.batch_size, n_in, n_out, device))
+    n_rows = min(config.batch_size, _ROWS_TO_TRY)
+    return choose_arithmetic(config.arithmetic, device, linear_product(n_rows, n_in, n_out, device))

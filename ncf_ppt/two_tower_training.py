@@ -109,7 +109,7 @@ def softmax_loss(model: nn.Module, batch: Batch, regularization: float) -> Tenso
 
 
 @torch.no_grad()
-def start_from_als(model: TwoTower, data: PreparedData, start: ALSStart, *, seed: int) -> None:
+def start_towers_from_als(model: TwoTower, data: PreparedData, start: ALSStart, *, seed: int) -> None:
     """Put ALS's item factors into both towers, the items' ones three times as long.
 
     A user is then the mean of the factors of what the user did last, without any training of ours. The length only sets
@@ -159,7 +159,8 @@ def two_tower_task(
 
     warm_start = None
     if config.warm_start is not None:
-        run = partial(start_from_als, network, data, config.warm_start, seed=config.seed)
+        config.warm_start.n_fitted(model_config.factors)  # refused before the run folder is made
+        run = partial(start_towers_from_als, network, data, config.warm_start, seed=config.seed)
         warm_start = WarmStart(name="als", run=run)
     return Task(
         model=network,

@@ -38,6 +38,14 @@ class ALSStart:
             del values["factors"]
         return values
 
+    def n_fitted(self, factors: int) -> int:
+        """How many factors ALS has for a network of ``factors``. Raises ValueError if it has more."""
+        if self.factors is not None and self.factors > factors:
+            raise ValueError(
+                f"ALS is to start with {self.factors} factors, and the network has {factors}; give ALS no more"
+            )
+        return factors if self.factors is None else self.factors
+
     def als(self, factors: int) -> ALSConfig:
         """The baseline of this start."""
         return ALSConfig(
@@ -53,9 +61,7 @@ def balanced_factors(start: ALSStart, data: PreparedData, factors: int, *, seed:
 
     Raises ValueError if the start has more factors.
     """
-    n_fitted = factors if start.factors is None else start.factors
-    if n_fitted > factors:
-        raise ValueError(f"ALS is to start with {n_fitted} factors, and the network has {factors}; give ALS no more")
+    n_fitted = start.n_fitted(factors)
     fitted = fit_baseline(start.als(n_fitted), data, seed=seed)
     assert isinstance(fitted, MatrixFactorization)
     users, items = _mean_length(fitted.user_vectors), _mean_length(fitted.item_vectors)

@@ -22,9 +22,6 @@ class BatchNormReLU(nn.BatchNorm1d):
     Source of the formulas: Ioffe and Szegedy 2015, algorithm 1 and section 3.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(num_features, eps, momentum)
-
     def forward(self, input: Tensor) -> Tensor:
         """Normalize with the batch's statistics in training and the running ones in evaluation, then activate.
 

@@ -149,7 +149,7 @@ def binarize_weight(weight: Tensor) -> Tensor:
 class _BinarizeRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        scales = rows.abs().mean(1, keepdim=True).half().to(rows.dtype)
+        scales = rows.abs().mean(-1, keepdim=True).half().to(rows.dtype)
         return torch.where(rows > 0, scales, -scales)
 
     @staticmethod
@@ -166,7 +166,7 @@ def binarize_rows(rows: Tensor) -> Tensor:
     ==============  ==========================================================================
 
     Args:
-        rows: float (n, size), latent. A row's result does not depend on the other rows.
+        rows: float (..., size), latent. A row's result does not depend on the other rows.
 
     The scale is rounded to float16, so that what is trained is what two bytes hold. It is taken anew from the latent
     row each time, never frozen: an embedding starts near 0 and grows by training, and its size is how popular an item

@@ -16,10 +16,10 @@ def check_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise ValueError(f"device is {name!r}; it must be cpu, cuda or cuda:N")
-    n_devices = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.index or 0) >= n_devices:
+    n_devices = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_devices:
         found = f"there are {n_devices} CUDA devices" if n_devices else "PyTorch finds no CUDA device"
         raise ValueError(f"device is {name!r}, but {found} here; use cpu")
     return name

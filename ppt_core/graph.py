@@ -95,8 +95,8 @@ def _operation(node: fx.Node) -> str:
 def _forked(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | None:
     """The `ForkedReLU` that ``node`` is one output of, or None."""
     if node.op == "call_function" and node.target is operator.getitem:
-        (source,) = node.all_input_nodes
-        return source if isinstance(modules.get(source), ForkedReLU) else None
+        source = node.args[0]
+        return source if isinstance(source, fx.Node) and isinstance(modules.get(source), ForkedReLU) else None
     return None
 
 

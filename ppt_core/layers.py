@@ -160,7 +160,7 @@ class BinaryEmbedding(nn.Embedding):
     precision: Precision = "full"
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the rows ``input`` (n,), float (n, embedding_dim)."""
+        """Return the rows ``input`` (...,), float (..., embedding_dim)."""
         rows = super().forward(input)
         return rows if self.precision == "full" else binarize_rows(rows)
 

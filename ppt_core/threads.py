@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _chosen: int | None = None  # a process has one number of threads, as PyTorch and Numba do
+_exported = False  # whether OMP_NUM_THREADS was set here, and not by who started this process
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -70,7 +71,7 @@ def set_threads(threads: int | None = None) -> int:
 
     Raises ValueError for fewer than one.
     """
-    global _chosen
+    global _chosen, _exported
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; it must be at least 1")
     count = default_threads() if threads is None else min(threads, usable_cores())
@@ -78,6 +79,7 @@ def set_threads(threads: int | None = None) -> int:
         return count  # the libraries take as many by themselves
     from threadpoolctl import threadpool_limits
 
+    _exported = _exported or "OMP_NUM_THREADS" not in os.environ
     os.environ["OMP_NUM_THREADS"] = str(count)  # for what is not imported yet
     use_threads(count)
     # BLAS's, and OpenMP's once more: Numba, as it starts, sets those of the process to all its own, and PyTorch takes
@@ -95,7 +97,7 @@ def threads_in_use() -> int:
 
 def are_chosen() -> bool:
     """Whether somebody said how many threads compute, so that nothing may try other numbers."""
-    return _chosen is not None or "OMP_NUM_THREADS" in os.environ
+    return _chosen is not None or ("OMP_NUM_THREADS" in os.environ and not _exported)
 
 
 def all_threads() -> int:

@@ -76,17 +76,18 @@ def train_steps(
     phase = schedule.at(start - 1)[0] if start else -1
     for iteration in range(start, schedule.iterations):
         number, learning_rate = schedule.at(iteration)
-        if number != phase:
+        switches = number != phase
+        if switches and phase >= 0 and at_switch == "reset":
+            optimizer = None
+        if optimizer is None:  # before `project`: it may bring rows up to date that the last one had left behind
+            optimizer = make_optimizer(model)
+        if switches:
             if project is not None and schedule.phases[number].precision == "low":
                 world.agree(project)
                 world.copy_from_first(model.parameters())
             world.check(partial(set_precision, model, schedule.phases[number].precision, scale=scale))
-            if phase >= 0 and at_switch == "reset":
-                optimizer = None
             phase = number
             take_step = None
-        if optimizer is None:
-            optimizer = make_optimizer(model)
         if take_step is None:
             precision = schedule.phases[number].precision
             take_step = _step_function(model, loss_fn, optimizer, precision, world, record=record)

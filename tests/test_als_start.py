@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import ncf_ppt
 from data_prep.ratings.interactions import PreparedData
 from data_prep.ratings.sampling import Sampler
 from ncf_ppt.als_start import logistic_fit, start_from_als
@@ -128,7 +129,7 @@ def test_an_mlp_has_no_factors(tiny_data: PreparedData, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_factors_of_als_are_the_first_ones_and_become_more_bits(tiny_data: PreparedData) -> None:
+def test_fewer_factors_of_als_are_the_first_ones_and_become_more_bits(tiny_data: PreparedData, tmp_path: Path) -> None:
     few = balanced_factors(replace(START, factors=3), tiny_data, 8, seed=1)
     alone = balanced_factors(START, tiny_data, 3, seed=1)
     np.testing.assert_array_equal(few.item_vectors[:, :3], alone.item_vectors)
@@ -142,6 +143,10 @@ def test_fewer_factors_of_als_are_the_first_ones_and_become_more_bits(tiny_data:
     torch.testing.assert_close(model(torch.arange(9), torch.arange(9)), before, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="ALS is to start with 9 factors, and the network has 8; give ALS no more"):
         balanced_factors(replace(START, factors=9), tiny_data, 8, seed=1)
+    for name in ("paper", "warm"):
+        with pytest.raises(ValueError, match="ALS is to start with 9 factors, and the network has 8"):
+            ncf_ppt.fit(tiny_data, out=tmp_path / "run", recipe=name, factors=8, warm_start=ALSStart(factors=9))
+        assert list(tmp_path.iterdir()) == []
     assert ALSStart(**replace(START, factors=3).to_dict()) == replace(START, factors=3)
     assert "factors" not in START.to_dict()
 

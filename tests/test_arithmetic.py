@@ -115,6 +115,13 @@ def test_a_run_records_what_was_measured_and_a_resumed_one_keeps_the_choice(
         next(fit_steps(tiny_data, tmp_path / "run", SMALL, replace(config, arithmetic="fp32"), resume=True))
 
 
+def test_a_run_without_the_choice_is_of_another_kind(tmp_path: Path) -> None:
+    """Two towers have none; what differs is said later."""
+    Run.create(tmp_path / "run", {"training": {"learning_rate": 1}})
+    choice = settle_arithmetic("auto", tmp_path / "run", World(), lambda: ArithmeticChoice("bf16", {}), resume=True)
+    assert choice == ArithmeticChoice("fp32", {})
+
+
 def test_a_run_that_was_told_keeps_that_too(tmp_path: Path) -> None:
     Run.create(tmp_path / "run", {"training": {"arithmetic": "bf16"}})
     choice = settle_arithmetic("auto", tmp_path / "run", World(), lambda: ArithmeticChoice("fp32", {}), resume=True)

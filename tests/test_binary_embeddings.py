@@ -30,6 +30,17 @@ def test_a_row_is_its_signs_times_its_mean_size() -> None:
     assert binarize_rows(torch.tensor([[0.1, 0.3]])).tolist() == [[float(np.float16(0.2))] * 2]
 
 
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (2, 3), (1, 6)])
+def test_rows_are_read_in_any_shape(shape: tuple[int, ...]) -> None:
+    """As grouped batches read them: a user for a group, and the items of a group side by side."""
+    model = NCF(5, 6, CONFIG, seed=0)
+    table = model.gmf_item
+    set_precision(model, "low")
+    for _ in range(2):
+        assert torch.equal(table(torch.arange(6).reshape(shape)), table.values().reshape(*shape, -1))
+        set_precision(model, "full")
+
+
 def test_the_gradient_passes_straight_through() -> None:
     rows = torch.randn(5, 3, requires_grad=True)
     weights = torch.randn(5, 3)

@@ -90,7 +90,13 @@ def test_two_towers(checkerboard: PreparedData) -> None:
     source = ncf_ppt.fit(checkerboard, **settings)
     again = ncf_ppt.fit(checkerboard, init=source, **settings)
     assert isinstance(again.network, TwoTower)
-    assert again.result.metrics["init"]["tables"] == ["recent", "item", "item_bias"]
+    init = again.result.metrics["init"]
+    assert init["tables"] == ["recent", "item", "item_bias"]
+    assert (init["users"], init["items"]["fresh"]) == (None, 0)  # a user has no row
+    levels = [name for name, reason in init["fresh"].items() if reason == "it is set where the network becomes 1-bit"]
+    assert sorted(levels) == [name for name in sorted(again.network.state_dict()) if name.endswith(("alpha", "scale"))]
+    assert levels
+    assert not any(line.startswith("users") for line in Continuation.from_dict(init).lines())
     assert [phase.precision for phase in source.result.training.phases] == ["als", "low"]
     assert [phase.precision for phase in again.result.training.phases] == ["low"]
     assert len([each for each in again.network.modules() if isinstance(each, RowEmbedding)]) == 3

@@ -45,8 +45,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 N_STEPS = 12
 # Without BatchNorm, whose statistics are each process's own, any number of processes computes the same.
 SMALL = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False)
+BINARY = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False, binarize_embeddings=True)
 RECENT = NCFConfig(factors=4, layers=(8, 8, 8, 4), batch_norm=False, n_recent=2)
-NCF_TRAININGS = ("row-adam", "adam", "row-adam-small", "recent-from-als", "recent-grouped-small")
+NCF_TRAININGS = ("row-adam", "adam", "row-adam-small", "recent-from-als", "recent-grouped-small", "binary-small")
 
 
 def ncf_config(data: PreparedData, name: str) -> NCFTrainingConfig:
@@ -114,7 +115,7 @@ def run_steps(steps: Iterator[Progress], stop: int | None) -> None:
 
 
 def fit_ncf(data: PreparedData, path: Path, name: str, stop: int | None = None, **options: Any) -> None:
-    network = RECENT if name.startswith("recent") else SMALL
+    network = {"recent": RECENT, "binary": BINARY}.get(name.partition("-")[0], SMALL)
     run_steps(ncf_ppt.training.fit_steps(data, path, network, ncf_config(data, name), **options), stop)
 
 

@@ -76,6 +76,8 @@ def test_ends_with_the_same_bytes(
     assert Run.open(tmp_path / "whole").config.settings() == run.config.settings()
     log = (run.path / "mlperf.log").read_text()
     assert log.count('"run_start"') == log.count('"run_stop"') == 1
+    assert log.count('"epoch_start"') == log.count('"epoch_stop"') == 1
+    assert '"resumed"' not in log
 
 
 def test_images_end_with_the_same_bytes(tmp_path: Path) -> None:
@@ -112,7 +114,9 @@ def test_refuses_what_is_no_first_phase(tiny_data: PreparedData, tmp_path: Path)
 
     fails(DataError, "was trained with seed = 0, not 1", seed=1)
     fails(DataError, "ends with 4 iterations of full precision; the first phase has 5 of full", iterations=10)
-    fails(DataError, "the first phase has 8 of low", split=0.0)
+    fails(ValueError, "would be the whole of a training of one phase", split=0.0)
+    fails(ValueError, "would be the whole of a training of one phase", split=1.0, iterations=4)
+    fails(DataError, "was trained with eval_every = 0, not 1", eval_every=1)
     fails(ValueError, "at_switch is keep; a first phase that was trained before leaves no moments", at_switch="keep")
     assert not (tmp_path / "run").exists()
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ from ncf_ppt.training import fit_steps, load_model
 from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_commands.group import RENAMED
 from ppt_commands.programs import main, vision
+from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.runs.run import Run
 from tests.command_line import CommandLine
@@ -114,6 +116,25 @@ def test_data_that_were_never_saved_are_kept_beside_the_run(run: Path, tiny_data
     with pytest.raises(ValueError, match="resume needs the data that the run saved: load_data"):
         ncf_ppt.fit(tiny_data, out=run, resume=True, **SMALL)
     assert ncf_ppt.fit(kept, out=run, resume=True, split=0.5, **SMALL).result == ncf_ppt.load(run).result
+
+
+def test_what_is_refused_leaves_nothing(tiny_data: PreparedData, tmp_path: Path) -> None:
+    """Neither the run folder, nor the data beside it."""
+    without_order = replace(tiny_data, history=None)
+    with pytest.raises(DataError, match="order"):
+        ncf_ppt.fit(without_order, out=tmp_path / "run", n_recent=2, **SMALL)
+    wrong: list[dict[str, Any]] = [{"scale": "statik"}, {"at_switch": "sometimes"}]
+    for setting in wrong:
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} is .*; it must be"):
+            ncf_ppt.fit(tiny_data, out=tmp_path / "run", **setting, **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_processes_need_what_all_of_them_see(run: Path, tiny_data: PreparedData, tmp_path: Path) -> None:
+    world = World(rank=1, size=2)
+    for data, out in ((ncf_ppt.load_data(f"{run}.data"), None), (tiny_data, tmp_path / "run")):
+        with pytest.raises(ValueError, match="several processes need a run folder and data that all of them see"):
+            ncf_ppt.fit(data, out=out, world=world, **SMALL)
 
 
 def test_packed_files_answer_as_the_packed_engine(run: Path, tmp_path: Path) -> None:

@@ -150,6 +150,27 @@ class ForkedResidual(Residual):
         return self.classify(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
 
 
+class Permuted(nn.Module):
+    """Its columns change places by a buffer, which a graph has as an indexing by two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.hidden, self.hidden2, self.last = (nn.Linear(6, n) for n in (6, 6, 6, 1))
+        self.relu, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.register_buffer("order", torch.randperm(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.relu(self.first(x))[:, self.order]
+        hidden = self.relu2(self.hidden(hidden))
+        return self.last(self.relu3(self.hidden2(hidden)))  # type: ignore[no-any-return]
+
+
+def test_an_index_that_is_a_tensor_is_no_fork() -> None:
+    plan = plan_binarization(Permuted())
+    assert reason(plan, "hidden") == "its input is real-valued: not the output of a ReLU module"
+    assert reason(plan, "hidden2") == "its input is relu2, 1 bit"
+
+
 def test_shortcuts_read_real_numbers() -> None:
     images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     model, forked = Residual(), ForkedResidual()

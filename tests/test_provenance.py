@@ -16,7 +16,7 @@ from data_prep.images.synthetic import synthesize_images
 from data_prep.ratings.interactions import PreparedData
 from ppt_core.errors import DataWarning
 from ppt_core.runs import provenance as module
-from ppt_core.runs.provenance import commit, in_words, provenance, source_identity
+from ppt_core.runs.provenance import commit, in_words, provenance, source_identity, warn_of_other_code
 from ppt_core.runs.run import Run
 from tests.command_line import CommandLine
 
@@ -98,6 +98,17 @@ def test_a_run_names_its_code_and_goes_on_with_other_code(
     assert found.groups["resumed_by"] == [other]
     for _ in steps(resume=True):  # it has finished: no word
         pass
+
+
+def test_other_threads_are_other_circumstances_where_they_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In image networks PyTorch adds in an order that depends on them."""
+    here = provenance()
+    there = here | {"threads": here["threads"] + 1}
+    assert not warn_of_other_code("run", here, there)
+    with pytest.warns(DataWarning, match=rf"run was started .* \(threads {here['threads']}, now {there['threads']}\)"):
+        assert warn_of_other_code("run", here, there, threads_matter=True)
 
 
 def test_the_command_prints_the_remark_as_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

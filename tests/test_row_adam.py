@@ -188,7 +188,14 @@ def test_does_not_depend_on_threads(one_and_two_threads: Iterable[int]) -> None:
 
 @pytest.mark.parametrize(
     ("betas", "eps"),
-    [((0.9, 0.9), 1e-8), ((0.9, 1.0), 1e-8), ((-0.1, 0.9), 1e-8), ((0.0, 0.9), 1e-8), ((0.9, 0.999), 0)],
+    [
+        ((0.9, 0.9), 1e-8),
+        ((0.9, 1.0), 1e-8),
+        ((-0.1, 0.9), 1e-8),
+        ((0.0, 0.9), 1e-8),
+        ((0.9, 0.999), 0),
+        ((0.9, 0.99999), 1e-8),
+    ],
 )
 def test_refuses_what_its_sums_cannot_do(betas: tuple[float, float], eps: float) -> None:
     with pytest.raises(ValueError, match="RowAdam needs 0 < beta1"):

@@ -109,6 +109,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(threads, "affinity", lambda: 4)
     monkeypatch.setattr(threads, "quotas", lambda root: [])
     monkeypatch.setattr(threads, "_chosen", None)
+    monkeypatch.setattr(threads, "_exported", False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("OMP_NUM_THREADS")
     before = torch.get_num_threads(), numba.get_num_threads()
@@ -153,8 +154,10 @@ def test_no_more_threads_than_cores(here: pytest.MonkeyPatch) -> None:
 def test_a_quota_is_the_default(here: pytest.MonkeyPatch) -> None:
     here.setattr(threads, "quotas", lambda root: [0.5])
     torch.set_num_threads(2)
-    assert set_threads() == 1
+    assert set_threads() == set_threads() == 1
     assert torch.get_num_threads() == numba.get_num_threads() == 1
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert not are_chosen()  # by anybody: a training may try other numbers
 
 
 def test_a_block_gives_its_threads_back(here: pytest.MonkeyPatch) -> None:

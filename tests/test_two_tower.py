@@ -10,7 +10,7 @@ import torch
 from ncf_ppt.baselines import fit_baseline
 from ncf_ppt.shared_negatives import SharedNegativesSampler
 from ncf_ppt.two_tower import TwoTower, TwoTowerConfig
-from ncf_ppt.two_tower_training import softmax_batches, softmax_loss, start_from_als
+from ncf_ppt.two_tower_training import softmax_batches, softmax_loss, start_towers_from_als
 from ncf_ppt.warm_start import ALSStart, balanced_factors
 from ppt_core.layers import set_precision
 from ppt_core.plan import convert
@@ -101,7 +101,7 @@ def test_starting_from_als_a_user_is_a_mean_of_its_factors() -> None:
     data = data_of(HISTORIES)
     model = TwoTower(6, 9, CONFIG, seed=0)
     start = ALSStart(regularization=1.0)
-    start_from_als(model, data, start, seed=0)
+    start_towers_from_als(model, data, start, seed=0)
     factors = balanced_factors(start, data, 6, seed=0)
     np.testing.assert_array_equal(model.recent.weight.detach().numpy(), factors.item_vectors)
     np.testing.assert_array_equal(model.item.weight.detach().numpy(), np.float32(3) * factors.item_vectors)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.images.prepared import refuse_for_arrays
-from ppt_core.runs.door import fit_run
+from ppt_core.runs.fitting import fit_run
 from ppt_core.runs.run import Run
 from ppt_core.runs.settings import with_settings
 from ppt_core.runs.trackers import Log

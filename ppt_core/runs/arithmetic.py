@@ -123,7 +123,7 @@ def settle_arithmetic(
     def decide() -> list[Any]:
         if resume and (path / "config.json").exists():
             config = Run.open(path).config
-            return [config.training["arithmetic"], config.groups.get("precision_measured", {})]
+            return [config.training.get("arithmetic", "fp32"), config.groups.get("precision_measured", {})]
         choice = choose()
         return [choice.arithmetic, choice.measured]
 

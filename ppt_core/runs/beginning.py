@@ -16,7 +16,7 @@ from ppt_core.runs.run import Run
 from ppt_core.runs.task import Task
 from ppt_core.schedule import PhaseSchedule
 
-_OF_THE_LENGTH = ("split", "epochs", "iterations", "eval_every", "threshold", "patience")
+_OF_THE_LENGTH = ("split", "epochs", "iterations", "threshold", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ def begin(run: Run, task: Task, schedule: PhaseSchedule, first_phase: Run | None
 
 def refuse_other_first_phase(first: Run, settings: dict[str, Any], schedule: PhaseSchedule) -> None:
     """Raise unless a training of these settings would begin with the steps of ``first``, and needs no more of it."""
+    if len(schedule.phases) < 2:
+        raise ValueError(f"{first.path} would be the whole of a training of one phase; give a split between 0 and 1")
     if settings["training"]["at_switch"] != "reset":
         raise ValueError("at_switch is keep; a first phase that was trained before leaves no moments, so use reset")
     for name, old, new in differences(first.config.settings(), settings):
@@ -82,7 +84,7 @@ def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> Beginning:
     with open_tensors(run.checkpoint_path) as file, understanding(run.checkpoint_path, RuntimeError):
         about = checked(file.metadata, {"iteration": int, "seconds": list}, run.checkpoint_path)
         start, seconds = about["iteration"], [float(each) for each in about["seconds"]]
-        if not 0 < start <= schedule.iterations or len(seconds) != len(schedule.phases):
+        if not 0 < start < schedule.iterations or len(seconds) != len(schedule.phases):
             raise ValueError(f"iteration {start} with the seconds of {len(seconds)} phases")
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")

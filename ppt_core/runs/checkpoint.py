@@ -21,7 +21,7 @@ from ppt_core.damaged import understanding
 from ppt_core.distributed import World
 from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
-from ppt_core.layers import check_finite, set_precision
+from ppt_core.layers import find_not_finite, set_precision
 from ppt_core.plan import convert
 from ppt_core.runs.files import NO_DIGEST, check_seal, chunks, reading, replaced_file
 from ppt_core.runs.run import Run
@@ -307,5 +307,6 @@ def load_trained(run: Run, kind: str, build: Callable[[Mapping[str, Any]], Netwo
         if metadata["precision"] == "low":
             set_precision(network, "low")
         network.load_state_dict(tensors)
-    check_finite(network)
+    if found := find_not_finite(network):
+        raise DataError(f"{run.model_path}: {found} holds values that are not finite; train again into a new folder")
     return network.to(device).eval()

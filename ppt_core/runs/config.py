@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ppt_core.schedule import LearningRate, PhaseSchedule
 from ppt_core.train import AtSwitch, Scale
@@ -55,6 +55,8 @@ class TrainingConfig:
             ("eval_every", 0 <= self.eval_every < math.inf, "0 (only at the end) or above"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1"),
             ("eval_every", self.patience is None or self.eval_every > 0, "above 0 where patience counts evaluations"),
+            ("at_switch", self.at_switch in get_args(AtSwitch), "reset or keep"),
+            ("scale", self.scale in get_args(Scale), "static or none"),
             ("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1"),
         ]
 

@@ -99,14 +99,25 @@ def fit(
     if first_phase is not None:
         refuse_other_first_phase(first_phase, settings, config.schedule(task.iterations_per_epoch, task.learning_rate))
     with ExitStack() as stack:
-        if world.agree(lambda: _open(path, settings, stack, resume=resume, first_phase=first_phase)):
+        matter = not task.tune_threads and world.device == "cpu"
+        if world.agree(
+            lambda: _open(path, settings, stack, resume=resume, threads_matter=matter, first_phase=first_phase)
+        ):
             return
         run = Run.open(path)
         yield from _train(run, task, config, checkpoint_seconds, started or time.time(), stack, world, first_phase)
     world.barrier()  # no process goes on before the first has written
 
 
-def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool, first_phase: Run | None) -> bool:
+def _open(
+    path: Path,
+    settings: dict[str, Any],
+    stack: ExitStack,
+    *,
+    resume: bool,
+    threads_matter: bool,
+    first_phase: Run | None,
+) -> bool:
     """Make the run folder, or check that it can be resumed; return whether its training has finished.
 
     If it has not, ``stack`` keeps other processes out of the folder.
@@ -118,7 +129,9 @@ def _open(path: Path, settings: dict[str, Any], stack: ExitStack, *, resume: boo
     run.refuse_other_settings(settings)
     if not run.finished:
         stack.enter_context(sole_writer(path))
-        if resume and warn_of_other_code(str(path), run.config.provenance, now := provenance()):
+        if resume and warn_of_other_code(
+            str(path), run.config.provenance, now := provenance(), threads_matter=threads_matter
+        ):
             run.note_resumed_by(now)
     return run.finished  # by now: it may have ended between the two
 
@@ -142,9 +155,10 @@ def _train(
     world.agree(lambda: run.rewind_metrics(start))
     log = EventLog(run.path / "mlperf.log" if world.is_first else None, keep=begun.logged)
     stack.callback(log.close)
-    if begun.logged == 0:
+    begun_here = begun.logged == 0
+    if begun_here:
         _log_start(log, task, config, started)
-    if start > 0:
+    else:
         log.event("resumed", metadata={"iteration": start})
     if start == 0 and task.warm_start is not None:
         start_seconds = _start(task, task.warm_start, world)
@@ -168,7 +182,7 @@ def _train(
         steps = steady(steps, task.model)
     if task.tune_threads and tuner.most > 1 and world == World(device="cpu") and not are_chosen():
         steps = tuned(steps, tuner)
-    if start % per_epoch == 0:
+    if start % per_epoch == 0 or begun_here:
         log.start("epoch_start", metadata={"epoch_num": start // per_epoch + 1})
     reached = stalled = False
     saved_at = time.perf_counter()

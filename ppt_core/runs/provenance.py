@@ -18,7 +18,7 @@ from ppt_core.threads import threads_in_use, usable_cores
 
 DISTRIBUTION = "ppt-ncf"
 _ROOT = Path(__file__).parents[2]
-_ON_WHICH_BYTES_DEPEND = ("source", "torch", "numba", "numpy", "cpu", "gpu")
+_ON_WHICH_BYTES_DEPEND = ("source", "torch", "numba", "numpy", "cpu", "gpu", "mkl_cbwr")
 
 
 def provenance() -> dict[str, Any]:
@@ -74,16 +74,20 @@ def commit(root: Path = _ROOT) -> str | None:
     return found or None
 
 
-def warn_of_other_code(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def warn_of_other_code(
+    name: str, before: Mapping[str, Any], now: Mapping[str, Any], *, threads_matter: bool = False
+) -> bool:
     """Warn (`DataWarning`) if what went on as ``before`` goes on as ``now``, by other code or elsewhere.
 
     It may, but the promise of the same bytes is for one version of the code and its libraries on one kind of
-    processor. Nothing is said of what ``before`` does not name, as runs that are older than this record.
+    processor; with ``threads_matter`` it is for one number of threads, too. Nothing is said of what ``before`` does not
+    name, as runs that are older than this record.
 
     Returns:
         whether they differ in what the bytes depend on.
     """
-    changed = [key for key in _ON_WHICH_BYTES_DEPEND if key in before and before[key] != now[key]]
+    keys = (*_ON_WHICH_BYTES_DEPEND, "threads") if threads_matter else _ON_WHICH_BYTES_DEPEND
+    changed = [key for key in keys if key in before and before[key] != now[key]]
     if not changed:
         return False
     how = "; ".join(f"{key} {_short(key, before[key])}, now {_short(key, now[key])}" for key in changed)

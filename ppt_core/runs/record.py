@@ -28,7 +28,7 @@ class RunConfig:
 
     @property
     def kind(self) -> str | None:
-        """What is trained: the middle of a program's name."""
+        """What is trained: the end of a program's name, as ``ncf`` of ``ppt-ncf``."""
         return self.groups.get("kind")
 
     @property

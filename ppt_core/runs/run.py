@@ -7,6 +7,8 @@
     mlperf.log              ``:::MLLOG`` events (package mlperf-logging)
     checkpoint.safetensors  the last complete training state; ``--resume`` goes on from it
     model.safetensors       the trained model; present once training has finished
+    lock                    what keeps a second process from training into it
+    tensorboard/, mlflow-run  what the trackers of `train --log` keep
 """
 
 import atexit
@@ -55,7 +57,7 @@ class Run:
         return cls(path, RunConfig(groups, path / "config.json"))
 
     def refuse_other_kind(self, kind: str) -> None:
-        """Raise `DataError` unless this is a run of that kind, the middle of a program's name."""
+        """Raise `DataError` unless this is a run of that kind, see `RunConfig.kind`."""
         found = self.config.kind
         if found != kind:
             raise DataError(f"{self.path} is a run of kind {found}, not {kind}; use the commands of `ppt-{found}`")

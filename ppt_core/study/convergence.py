@@ -112,7 +112,6 @@ def run_attempts(
     n_trials: int,
     threads: int,
     metric: tuple[str, str],
-    progress: bool | None = None,
 ) -> Iterator[Convergence]:
     """Train with seeds 0, 1, ... until the target, yielding what is known after each.
 
@@ -124,7 +123,6 @@ def run_attempts(
         n_trials: number of trainings.
         threads: of each.
         metric: the key of a run's result that is compared with the target, and its title.
-        progress: see `ppt_core.runs.progress.follow`.
 
     Raises ValueError without a threshold, and `DataError`, naming the training, for other settings than a run in
     ``path`` has and for one that diverges.
@@ -141,7 +139,7 @@ def run_attempts(
         resume = (folder / "config.json").exists()
         try:
             with limited_threads(threads):
-                follow(train(replace(config, seed=seed), folder, resume=resume), {title: key}, shown=progress)
+                follow(train(replace(config, seed=seed), folder, resume=resume), {title: key}, shown=None)
         except (DataError, ValueError) as error:
             raise DataError(f"seed {seed}: {error}") from None
         result = Run.open(folder).result()

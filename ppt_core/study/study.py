@@ -27,7 +27,7 @@ from ppt_core.study.running import FORMAT_VERSION, Train, first_phase_of, run_tr
 from ppt_core.study.speed import measure_speed
 from ppt_core.study.trials import Trial, in_order
 
-_OF_A_TRIAL: dict[str, type | tuple[type, ...]] = {
+_NEEDED_KEYS: dict[str, type | tuple[type, ...]] = {
     **{"name": str, "full": (int, float), "low": (int, float), "seed": int, "iterations": int},
     **{"seconds": (int, float), "phases": list},
 }
@@ -105,7 +105,7 @@ class Study:
     def records(self) -> list[dict[str, Any]]:
         """The finished trials, short ones first. Raises `DataError` if one was changed since."""
         found = [
-            read_json(path, format_version=FORMAT_VERSION, needed=_OF_A_TRIAL)
+            read_json(path, format_version=FORMAT_VERSION, needed=_NEEDED_KEYS)
             for path in self.path.glob("trials/*/trial.json")
         ]
         return sorted(found, key=lambda record: (record["full"] + record["low"], record["full"], record["seed"]))

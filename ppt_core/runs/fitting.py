@@ -1,5 +1,6 @@
 """Training to the end in one call: with a run folder that stays, or without any."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,8 +60,13 @@ def fit_run(
         world: the processes that train together.
         logs: trackers that get the numbers, too, from the first process: see `ppt_core.runs.trackers.logged`.
 
-    Raises ValueError for a ``resume`` that has no run or no data to go on with, and `DataError` if ``out`` exists.
+    Raises ValueError for a ``resume`` that has no run or no data to go on with, and for several processes without what
+    all of them see, and `DataError` if ``out`` exists.
     """
+    if world is not None and world.size > 1 and (out is None or (data.path is None and not data.is_sample)):
+        raise ValueError(
+            "several processes need a run folder and data that all of them see; give out=, and save the data first"
+        )
     if out is None:
         if resume:
             raise ValueError("resume needs out=, the run folder to go on with")
@@ -73,13 +79,19 @@ def fit_run(
             _ = result.network  # before the folder goes
         return result
     check_logs(logs)
-    out = Path(out)
+    out, saved = Path(out), None
     if data.path is None and not data.is_sample:
         if resume:
             raise ValueError(f"resume needs the data that the run saved: load_data({f'{out}.data'!r})")
         refuse_existing(out)
         data = data.save(f"{out}.data")
+        saved = data.path
     is_first = world is None or world.is_first
-    training = steps(data, out, resume=resume, checkpoint_seconds=checkpoint_seconds)
-    follow(logged(training, logs if is_first else (), out), metrics, shown=progress if is_first else False)
+    try:
+        training = steps(data, out, resume=resume, checkpoint_seconds=checkpoint_seconds)
+        follow(logged(training, logs if is_first else (), out), metrics, shown=progress if is_first else False)
+    except BaseException:
+        if saved is not None and not out.exists():  # what was refused leaves nothing
+            shutil.rmtree(saved)
+        raise
     return trained(Run.open(out), str(out), data)
