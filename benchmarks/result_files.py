@@ -23,6 +23,17 @@ def report(study: str) -> Row:
     return found
 
 
+def pooled(studies: Sequence[str]) -> dict[float, dict[float, list[float]]]:
+    """The accuracies of every trial of several studies of one thing, by split and by iterations, short ones first."""
+    found: dict[float, dict[float, list[float]]] = {}
+    for study in studies:
+        for curve in report(study)["curves"]:
+            points = found.setdefault(curve["split"], {})
+            for point in curve["points"]:
+                points.setdefault(point["iterations"], []).extend(point["accuracies"])
+    return {split: dict(sorted(points.items())) for split, points in found.items()}
+
+
 def share(value: float) -> str:
     """Write a share to three places: .725."""
     return f"{value:.3f}".removeprefix("0")

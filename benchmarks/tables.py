@@ -14,10 +14,11 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from benchmarks.bf16_quality import comparison
-from benchmarks.result_files import RESULTS, Row, machine, measured, report, rows, share, spread, table
+from benchmarks.result_files import RESULTS, Row, machine, measured, pooled, report, rows, share, spread, table
 from benchmarks.scaling_tables import MEASURED_SCALING, SCALING_TABLES
 from benchmarks.speed_tables import MEASURED, SPEED_TABLES
 from benchmarks.warm_tables import WARM_TABLES
@@ -33,7 +34,7 @@ STUDIES = {
 }
 
 IMAGE_STUDIES = {
-    "cifar10-resnet20": "CIFAR-10, ResNet-20",
+    "cifar10-resnet20-more": "CIFAR-10, ResNet-20",
     "imagenette-resnet34": "Imagenette at 64x64, ResNet-34",
 }
 
@@ -178,15 +179,15 @@ def gpu_resnet() -> str:
     return table(["batch", "full, fp32", "full, bf16", "low, fp32", "low, bf16"], body)
 
 
-def accuracies(study: str, budgets: Sequence[float]) -> str:
-    """What the curves of a study reach at some budgets."""
-    document = report(study)
+def accuracies(budgets: Sequence[float], *studies: str) -> str:
+    """What the curves of a study, or of several of one thing, reach at some budgets."""
+    document = report(studies[0])
     an_epoch = document["speed"]["iterations_per_epoch"]
-    body = []
-    for curve in document["curves"]:
-        if curve["split"] in TECHNIQUES:
-            points = {point["iterations"]: point["accuracies"] for point in curve["points"]}
-            body.append([curve["name"], *(spread(points[epochs * an_epoch]) for epochs in budgets)])
+    body = [
+        [TECHNIQUES[split], *(spread(points[round(epochs * an_epoch)]) for epochs in budgets)]
+        for split, points in pooled(studies).items()
+        if split in TECHNIQUES
+    ]
     return table([document["metric"]["title"], *_epochs(budgets)], body)
 
 
@@ -202,7 +203,7 @@ def seconds(study: str, budgets: Sequence[float]) -> str:
 
 
 def _epochs(budgets: Sequence[float]) -> list[str]:
-    return [f"{epochs:g} epoch{'s' * (epochs != 1)}" for epochs in budgets]
+    return [f"{Fraction(epochs)} epoch{'s' * (epochs > 1)}" for epochs in budgets]
 
 
 def _factor(speed_up: Row) -> str:
@@ -212,6 +213,11 @@ def _factor(speed_up: Row) -> str:
 
 def _speed_ups(study: str, split: float) -> dict[str, Row]:
     return {each["cost"]: each for each in report(study)["speed_ups"] if each["split"] == split}
+
+
+def _simulated(study: str) -> Row:
+    """The rates of simulated steps on the data of a study, and its speed-ups at them."""
+    return next(row for row in measured("simulated-rates") if row["study"] == study)
 
 
 def _covered(study: str, lowest: float, highest: float) -> str:
@@ -227,9 +233,9 @@ def speed_ups() -> str:
         found = _speed_ups(study, 0.5)
         compared = f"{share(found['iterations']['lowest'])} to {share(found['iterations']['highest'])}"
         covered = _covered(study, found["iterations"]["lowest"], found["iterations"]["highest"])
-        factors = [_factor(found[cost]) for cost in ("iterations", "seconds", "plain_seconds")]
-        body.append([title, compared, covered, *factors])
-    whole = measured("whole-range")
+        computed = _factor(_simulated(study)["speed_ups"]["0.5"])
+        body.append([title, compared, covered, _factor(found["iterations"]), _factor(found["seconds"]), computed])
+    whole = measured("whole-range")["ml-1m"]
     compared = f"{share(whole['lowest'])} to {share(whole['highest'])}"
     body.append(["the same, 1/8 to 8 epochs", compared, f"{whole['range_covered']:.0%}", _factor(whole), "", ""])
     head = ["accuracies compared", "of the paper's range", "iterations", "seconds"]
@@ -238,21 +244,8 @@ def speed_ups() -> str:
 
 def whole_range_parts() -> str:
     """The factor of MovieLens-1M from an eighth of an epoch on, where only accuracies above popularity's count."""
-    found = measured("whole-range")["from"]
+    found = measured("whole-range")["ml-1m"]["from"]
     return f"{found['0.453']:.2f} counted from popularity's .453 up, {found['0.5']:.2f} from .500 up"
-
-
-def short_budgets() -> str:
-    """What MovieLens-1M reaches below an epoch."""
-    found = report("ml-1m-short")
-    an_epoch = found["speed"]["iterations_per_epoch"]
-    body = [
-        [curve["name"], *(spread(point["accuracies"]) for point in curve["points"])]
-        for curve in found["curves"]
-        if curve["split"] in TECHNIQUES
-    ]
-    budgets = [f"1/{round(an_epoch / point['iterations'])} epoch" for point in found["curves"][0]["points"]]
-    return table(["HR@10", *budgets], body)
 
 
 def simulated_curve() -> str:
@@ -280,8 +273,9 @@ def speed_ups_by_split() -> str:
     body = []
     for split in (0.5, 0.75, 0.25):
         found = _speed_ups("ml-100k-99", split)
-        measured = _factor(found["seconds"]) if split == 0.5 else ""
-        body.append([f"{split:g}", _factor(found["iterations"]), measured, _factor(found["plain_seconds"])])
+        in_seconds = _factor(found["seconds"]) if split == 0.5 else ""
+        computed = _factor(_simulated("ml-100k-99")["speed_ups"][f"{split:g}"])
+        body.append([f"{split:g}", _factor(found["iterations"]), in_seconds, computed])
     return table(["split", "iterations", "seconds", "computed seconds of simulated layers"], body)
 
 
@@ -301,7 +295,7 @@ def steps() -> str:
     body = []
     titles = {study: title.rsplit(",", 1)[0] for study, title in STUDIES.items()}
     for study, title in {**titles, **IMAGE_STUDIES}.items():
-        speed = report(study)["speed"]
+        speed = _simulated(study) if study in STUDIES else report(study)["speed"]
         digits = 2 if speed["full"] < 10 else 1
         cells = [f"{each[key]:.{digits}f}" for each in (speed, speed["plain"]) for key in ("full", "low")]
         ratios = [f"{each['slowdown']:.2f}" for each in (speed, speed["plain"])]
@@ -331,16 +325,23 @@ def images(learning_rate: float) -> str:
 
 
 def range_of_speed_ups() -> str:
-    """The speed-ups in iterations of the three sets of ratings, each over all budgets: the least and the largest."""
-    shorter = [_speed_ups(study, 0.5)["iterations"]["factor"] for study in STUDIES if study != "ml-1m"]
-    factors = sorted([*shorter, measured("whole-range")["factor"]])
-    return f"{factors[0]:.2f} to {factors[-1]:.2f}"
+    """The speed-ups in iterations of the sets of ratings, over all budgets."""
+    small = sorted(_speed_ups(study, 0.5)["iterations"]["factor"] for study in STUDIES if study != "ml-1m")
+    whole = measured("whole-range")["ml-1m"]["factor"]
+    return f"{whole:.2f} (MovieLens-1M) or {small[0]:.2f} to {small[-1]:.2f} (MovieLens-100K)"
+
+
+def speed_up_of_the_first_start() -> str:
+    """Of the study of MovieLens-100K that has three ways to start, from scratch, in iterations."""
+    found = report("starts")["studies"]["from-scratch"]["speed_ups"]
+    return _factor(next(each for each in found if each["cost"] == "iterations"))
 
 
 def speed_up_of_images() -> str:
-    """Of ResNet-20, in iterations."""
-    found = _speed_ups("cifar10-resnet20", 0.5)["iterations"]
-    return f"{found['factor']:.1f} times as soon, between {share(found['lowest'])} and {share(found['highest'])}"
+    """Of ResNet-20, in iterations, and the share of the paper's range that it covers."""
+    found = measured("whole-range")["cifar10"]
+    compared = f"between {share(found['lowest'])} and {share(found['highest'])}"
+    return f"{_factor(found)} times as soon, {compared}, {found['range_covered']:.0%} of the paper's range"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -363,22 +364,24 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed-ups": speed_ups,
     "speed-ups-by-split": speed_ups_by_split,
     "range-of-speed-ups": range_of_speed_ups,
+    "speed-up-of-the-first-start": speed_up_of_the_first_start,
     "whole-range-parts": whole_range_parts,
-    "study-ml-1m-short": short_budgets,
+    "study-ml-1m-short": lambda: accuracies((1 / 8, 1 / 4, 1 / 2), "ml-1m-short"),
     "simulated-curve": simulated_curve,
     "simulated-slowdown": simulated_slowdown,
     "simulated-curve-machine": functools.partial(machine, "simulated-curve"),
+    "simulated-rates-machine": functools.partial(machine, "simulated-rates"),
     "best-splits": best_splits,
     "steps": steps,
-    "study-ml-1m": lambda: accuracies("ml-1m", (1, 2, 4, 8)),
+    "study-ml-1m": lambda: accuracies((1, 2, 4, 8), "ml-1m"),
     "study-ml-1m-seconds": lambda: seconds("ml-1m", (1, 2, 4, 8)),
-    "study-ml-100k-99": lambda: accuracies("ml-100k-99", (1, 2, 4, 8, 16)),
-    "study-ml-100k-999": lambda: accuracies("ml-100k-999", (0.5, 1, 2, 4, 8, 16)),
-    "study-cifar10": lambda: accuracies("cifar10-resnet20", (1, 2, 4)),
+    "study-ml-100k-99": lambda: accuracies((1, 2, 4, 8, 16), "ml-100k-99"),
+    "study-ml-100k-999": lambda: accuracies((0.5, 1, 2, 4, 8, 16), "ml-100k-999"),
+    "study-cifar10": lambda: accuracies((1 / 4, 1 / 2, 1, 2, 4), "cifar10-resnet20", "cifar10-resnet20-more"),
     "study-cifar10-seconds": lambda: seconds("cifar10-resnet20", (1, 2, 4)),
     "study-cifar10-speed-up": speed_up_of_images,
-    "study-cifar10-binary": lambda: accuracies("cifar10-resnet20-binary", (1,)),
-    "study-imagenette": lambda: accuracies("imagenette-resnet34", (3, 6)),
+    "study-cifar10-binary": lambda: accuracies((1, 2), "cifar10-resnet20-binary"),
+    "study-imagenette": lambda: accuracies((3, 6), "imagenette-resnet34"),
     "study-imagenette-seconds": lambda: seconds("imagenette-resnet34", (3, 6)),
     "vgg16": lambda: images(0.02),
     "vgg16-recipe": lambda: images(0.1),

@@ -1,41 +1,42 @@
-"""The speed-up of partial pre-training on MovieLens-1M over more of the paper's range: two studies, by iterations.
+"""The speed-up of partial pre-training over more of the paper's range: several studies of one thing, by iterations.
 
     python -m benchmarks.whole_range --json
 
-The paper compares from half of the best accuracy on. The study of 1 to 8 epochs begins far above, so one of 1/8 to 1/2
-epoch (`results/study-ml-1m-short`) is put before it: same data, same seeds, another processor. Iterations do not
-depend on that; seconds do, and are left out.
+The paper compares from half of the best accuracy on. The studies of 1 epoch and more begin above that, so those of
+shorter budgets are put before them: same data, same seeds, another processor. Iterations do not depend on that;
+seconds do, and are left out.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import numpy as np
 
 from benchmarks.provenance import document
-from benchmarks.result_files import report, share
+from benchmarks.result_files import pooled, share
 from ppt_core.study.curves import Curve, Trials, bootstrap_speed_up, speed_up
 
-STUDIES = ("ml-1m-short", "ml-1m")
-STARTS = (0.0, 0.453, 0.5)
+STUDIES = {
+    "ml-1m": ("ml-1m-short", "ml-1m"),
+    "cifar10": ("cifar10-resnet20-more", "cifar10-resnet20"),
+}
+STARTS = {"ml-1m": (0.0, 0.453, 0.5)}
 """Accuracies below which nothing is compared: none, popularity's, and one half."""
 
 
-def cells(split: float) -> list[Trials]:
-    """The trials of a technique, of both studies, by budget."""
+def cells(studies: Sequence[str], split: float) -> list[Trials]:
+    """The trials of a technique, of all studies, by budget."""
     found = []
-    for study in STUDIES:
-        (curve,) = (each for each in report(study)["curves"] if each["split"] == split)
-        for point in curve["points"]:
-            accuracies = np.array(point["accuracies"])
-            iterations, unknown = np.full(len(accuracies), point["iterations"]), np.full(len(accuracies), np.nan)
-            found.append(Trials(iterations=iterations, seconds=unknown, accuracy=accuracies, plain_seconds=unknown))
-    return sorted(found, key=lambda trials: float(trials.iterations[0]))
+    for iterations, accuracies in pooled(studies)[split].items():
+        every, unknown = np.full(len(accuracies), iterations), np.full(len(accuracies), np.nan)
+        found.append(Trials(iterations=every, seconds=unknown, accuracy=np.array(accuracies), plain_seconds=unknown))
+    return found
 
 
-def measure() -> dict[str, Any]:
+def measure(studies: Sequence[str], starts: Sequence[float]) -> dict[str, Any]:
     """The speed-up, its interval, and the factors over the upper parts of the range."""
-    ppt, low = cells(0.5), cells(0.0)
+    ppt, low = cells(studies, 0.5), cells(studies, 0.0)
     curves = Curve.of_medians(ppt, "iterations"), Curve.of_medians(low, "iterations")
     whole = speed_up(*curves)
     assert whole.lowest is not None
@@ -50,9 +51,9 @@ def measure() -> dict[str, Any]:
         "range_covered": whole.range_covered,
         "until": whole.until,
         "from": {
-            f"{start:g}": float(1 / np.mean(1 / ratios[(targets >= start) & np.isfinite(ratios)])) for start in STARTS
+            f"{start:g}": float(1 / np.mean(1 / ratios[(targets >= start) & np.isfinite(ratios)])) for start in starts
         },
-        "studies": list(STUDIES),
+        "studies": list(studies),
     }
 
 
@@ -60,12 +61,14 @@ def measure() -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True)
 def main(as_json: bool) -> None:
     """Measure and print."""
-    found = measure()
+    every = {name: measure(studies, STARTS.get(name, ())) for name, studies in STUDIES.items()}
     if as_json:
-        return click.echo(document(found))
-    click.echo(f"{found['factor']:.2f} {found['interval']}, from {share(found['lowest'])} to {share(found['highest'])}")
-    for start, factor in found["from"].items():
-        click.echo(f"from {start}: {factor:.2f}")
+        return click.echo(document(every))
+    for name, found in every.items():
+        compared = f"from {share(found['lowest'])} to {share(found['highest'])}"
+        click.echo(f"{name}: {found['factor']:.2f} {found['interval']}, {compared}")
+        for start, factor in found["from"].items():
+            click.echo(f"from {start}: {factor:.2f}")
 
 
 if __name__ == "__main__":
