@@ -25,8 +25,8 @@ def initialize(model: nn.Module, *, seed: int, draw_linear: Callable[[nn.Linear,
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, RowEmbedding) and module.spread is not None:
-            module.spread.keep_own(partial(_draw_rows, module.embedding_dim, generator), module.weight)
+        if isinstance(module, RowEmbedding) and module.shards is not None:
+            module.shards.keep_own(partial(_draw_rows, module.embedding_dim, generator), module.weight)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=_DEVIATION, generator=generator)
         elif isinstance(module, nn.BatchNorm1d):

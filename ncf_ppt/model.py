@@ -139,7 +139,7 @@ class NCF(nn.Module):
                     self.item_bias = RowEmbedding(n_items, 1)
         if world is not None:
             for table in self.tables():
-                table.deal_out(world)
+                table.shard(world)
         initialize(self, seed=seed, draw_linear=self._draw_linear)
         if config.n_recent:
             nn.init.constant_(self.last_items, -1)

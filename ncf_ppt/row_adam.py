@@ -19,7 +19,7 @@ from ncf_ppt import _kernels, row_steps
 from ppt_core.binarize import binarize_rows
 from ppt_core.distributed import World
 from ppt_core.layers import BinaryEmbedding
-from ppt_core.spread_rows import Spread
+from ppt_core.row_shards import RowShards
 
 
 class RowEmbedding(nn.Embedding):
@@ -29,18 +29,18 @@ class RowEmbedding(nn.Embedding):
     whole table. Read ``weight`` itself after `catch_up` only. Gradients are sparse once a `RowAdam` owns the table.
 
     Attributes:
-        spread: how the rows are dealt out to processes, after `deal_out`; None where all are here.
+        shards: how the rows are dealt out to processes, after `shard`; None where all are here.
         fetched: numbers of rows, ascending, and their values: what a table that is dealt out reads for the present.
     """
 
-    spread: Spread | None = None
+    shards: RowShards | None = None
     fetched: tuple[Tensor, Tensor] | None = None
     _bring_up_to_date: Any = None
 
-    def deal_out(self, world: World) -> None:
-        """Let each process keep its share of the rows, in a table that has no memory yet; see `Spread`."""
-        self.spread = Spread(n_rows=self.num_embeddings, world=world)
-        self.num_embeddings = self.spread.n_own
+    def shard(self, world: World) -> None:
+        """Let each process keep its share of the rows, in a table that has no memory yet; see `RowShards`."""
+        self.shards = RowShards(n_rows=self.num_embeddings, world=world)
+        self.num_embeddings = self.shards.n_own
         self.weight = nn.Parameter(self.weight.new_empty(self.num_embeddings, self.embedding_dim))
 
     def catch_up(self, rows: Tensor | None = None) -> None:
@@ -63,7 +63,7 @@ class RowEmbedding(nn.Embedding):
 
         Raises ValueError if rows that other processes have were not fetched.
         """
-        if self.spread is None:
+        if self.shards is None:
             self.catch_up(input if self.training else None)
             return self.weight, input
         if self.fetched is None:

@@ -21,8 +21,8 @@ from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.scoring import ROWS, NetworkScorer
 from ncf_ppt.two_tower import TwoTowerConfig
 from ppt_core.distributed import World
+from ppt_core.row_shards import RowShards
 from ppt_core.runs.task import Task
-from ppt_core.spread_rows import Spread
 
 Batch = tuple[Tensor, ...]
 
@@ -32,11 +32,11 @@ class _Kind:
     """Tables that are read by the same numbers: of users, of items, or of recent items."""
 
     tables: dict[str, RowEmbedding]
-    spread: Spread
+    shards: RowShards
 
     def read(self, rows: Tensor) -> dict[str, Tensor]:
         """The values of ``rows``, int64 (n,), by tables; every process calls this, with rows of its own."""
-        columns = torch.split(self.spread.fetch(rows, self._own), self._sizes, dim=1)
+        columns = torch.split(self.shards.fetch(rows, self._own), self._sizes, dim=1)
         return {name: each.contiguous() for name, each in zip(self.tables, columns, strict=True)}
 
     def fetch(self, numbers: Tensor) -> None:
@@ -56,7 +56,7 @@ class _Kind:
             assert tables[0].fetched is not None
             rows = tables[0].fetched[0][found[0]._indices()[0]]
             values = torch.cat([grad._values() for grad in found], dim=1) * share
-        places, received = self.spread.send(rows, values)
+        places, received = self.shards.send(rows, values)
         for table, columns in zip(tables, torch.split(received, self._sizes, dim=1), strict=True):
             weight = table.weight
             weight.grad = torch.sparse_coo_tensor(places[None], columns, weight.shape, check_invariants=False)
@@ -86,7 +86,7 @@ class ShardedTables:
         for name, module in model.named_modules():
             if isinstance(module, RowEmbedding):
                 found.setdefault(_kind_of(name, module), {})[name] = module
-        self._kinds = {kind: _Kind(tables, _spread(next(iter(tables.values())))) for kind, tables in found.items()}
+        self._kinds = {kind: _Kind(tables, _shards_of(next(iter(tables.values())))) for kind, tables in found.items()}
         self._share: float | None = None  # of this process in the batch whose rows are here
 
     def carry(self, task: Task) -> Task:
@@ -102,7 +102,7 @@ class ShardedTables:
             task,
             batches=lambda start: self._fetched(task.batches(start)),
             make_optimizer=make_optimizer,
-            spreads={f"{name}.weight": _spread(table) for name, table in tables.items()},
+            shards={f"{name}.weight": _shards_of(table) for name, table in tables.items()},
         )
 
     def rank(self, data: PreparedData) -> Ranks:
@@ -112,7 +112,7 @@ class ShardedTables:
 
     def n_rows(self, kind: str) -> int:
         """How many ``users`` or ``items`` there are."""
-        return self._kinds[kind].spread.n_rows
+        return self._kinds[kind].shards.n_rows
 
     @torch.no_grad()
     def part(self, users: Tensor, items: Tensor) -> NCF:
@@ -171,9 +171,9 @@ class _ShardedScorer(NetworkScorer):
         super().__init__(tables.part(self._none, self._none))
         self._held = range(0)  # users whose vectors are here
         n_items = tables.n_rows("items")
-        self._spread = Spread(n_rows=n_items, world=self._world, run=ROWS)
+        self._shards = RowShards(n_rows=n_items, world=self._world, run=ROWS)
         sizes = [self.item_factors.shape[1], self.item_half.shape[1]]
-        self._sizes, self._items = sizes, torch.empty(self._spread.n_own, sum(sizes), device=self.device)
+        self._sizes, self._items = sizes, torch.empty(self._shards.n_own, sum(sizes), device=self.device)
         for number, start in enumerate(range(0, n_items, ROWS * self._world.size)):
             first = min(start + self._world.rank * ROWS, n_items)
             rows = torch.arange(first, min(first + ROWS, n_items), device=self.device)
@@ -203,7 +203,7 @@ class _ShardedScorer(NetworkScorer):
                 made = NetworkScorer(part)
                 self.user_factors, self.user_half, self._held = made.user_factors, made.user_half, wanted
         numbers, places = items.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        found = self._spread.fetch(numbers.long(), lambda own: self._items[own])
+        found = self._shards.fetch(numbers.long(), lambda own: self._items[own])
         self.item_factors, self.item_half = (each.contiguous() for each in torch.split(found, self._sizes, dim=1))
         return users - self._held.start, places.to(items.dtype)
 
@@ -229,9 +229,9 @@ def _kind_of(name: str, table: RowEmbedding) -> str:
     return "users" if "user" in name else "items"
 
 
-def _spread(table: RowEmbedding) -> Spread:
-    assert table.spread is not None
-    return table.spread
+def _shards_of(table: RowEmbedding) -> RowShards:
+    assert table.shards is not None
+    return table.shards
 
 
 def _distinct(numbers: Tensor) -> Tensor:

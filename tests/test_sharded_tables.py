@@ -20,11 +20,11 @@ from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.row_adam import RowEmbedding
 from ncf_ppt.training import fit_steps
 from ncf_ppt.training_config import NCFTrainingConfig
-from ppt_core import spread_rows
+from ppt_core import row_shards
 from ppt_core.distributed import World, join_world
+from ppt_core.row_shards import RowShards
 from ppt_core.runs.checkpoint import load_tensors
 from ppt_core.runs.run import Run
-from ppt_core.spread_rows import Spread
 from tests.several_processes import run_processes
 
 N_STEPS = 8
@@ -99,7 +99,7 @@ def work(folder: Path) -> None:
             (folder / f"refusal{world.rank}").write_text(str(error))
 
 
-SMALLER = ((scoring, "ROWS", 16), (sharded_tables, "ROWS", 16), (scoring, "_BLOCK", 64), (spread_rows, "_PIECE", 32))
+SMALLER = ((scoring, "ROWS", 16), (sharded_tables, "ROWS", 16), (scoring, "_BLOCK", 64), (row_shards, "_PIECE", 32))
 THOROUGH = [pytest.param((n, tuple(TRAININGS)), marks=pytest.mark.slow) for n in (2, 3)]
 
 
@@ -154,18 +154,18 @@ def test_every_process_says_that_training_diverged(folder: Path) -> None:
 def test_rows_are_dealt_out_once_each(n: int, size: int, run: int, piece: int) -> None:
     table = torch.arange(n)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spread_rows, "_PIECE", piece)
+        patch.setattr(row_shards, "_PIECE", piece)
         for rank in range(size):
-            spread = Spread(n_rows=n, world=World(rank=rank, size=size), run=run)
-            own = torch.full((spread.n_own,), -1)
-            spread.keep_own(lambda start, stop: table[start:stop], own)
+            shards = RowShards(n_rows=n, world=World(rank=rank, size=size), run=run)
+            own = torch.full((shards.n_own,), -1)
+            shards.keep_own(lambda start, stop: table[start:stop], own)
             assert own.tolist() == [row for row in range(n) if row // run % size == rank]
-            assert torch.equal(spread._places(own), torch.arange(len(own)))
+            assert torch.equal(shards._places(own), torch.arange(len(own)))
 
 
 @pytest.mark.parametrize(("n_users", "n_items"), [(33, 31), (3, 1), (97, 130)])
 def test_initial_rows_are_those_of_whole_tables(monkeypatch: pytest.MonkeyPatch, n_users: int, n_items: int) -> None:
-    monkeypatch.setattr(spread_rows, "_PIECE", 32)
+    monkeypatch.setattr(row_shards, "_PIECE", 32)
     network = replace(NEUMF, factors=3, layers=(10, 8, 8), n_recent=2)
     whole = NCF(n_users, n_items, network, seed=4).state_dict()
     for rank in range(3):

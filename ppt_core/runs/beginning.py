@@ -89,7 +89,7 @@ def _restore(run: Run, task: Task, schedule: PhaseSchedule) -> Beginning:
         if schedule.phases[schedule.at(start - 1)[0]].precision == "low":
             set_precision(task.model, "low")
         optimizer = task.make_optimizer(task.model)
-        restore_training_state(file, task.model, optimizer, task.spreads)
+        restore_training_state(file, task.model, optimizer, task.shards)
         return Beginning(
             iteration=start,
             clock=PhaseClock(seconds),

@@ -23,9 +23,9 @@ from ppt_core.errors import DataError
 from ppt_core.json_text import json_text
 from ppt_core.layers import find_not_finite, set_precision
 from ppt_core.plan import convert
+from ppt_core.row_shards import RowShards, ShardedTensor
 from ppt_core.runs.files import NO_DIGEST, check_seal, chunks, reading, replaced_file
 from ppt_core.runs.run import Run
-from ppt_core.spread_rows import Spread, SpreadTensor
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -54,7 +54,7 @@ _PLACES = {dtype: place for place, dtype in enumerate(_NAMES)}
 
 def save_tensors(
     path: Path,
-    tensors: Mapping[str, Tensor | SpreadTensor],
+    tensors: Mapping[str, Tensor | ShardedTensor],
     metadata: dict[str, Any],
     *,
     new: bool = False,
@@ -63,7 +63,7 @@ def save_tensors(
     """Write tensors and JSON metadata as one sealed safetensors file, replacing ``path`` when complete.
 
     With ``new`` nothing is replaced, see `ppt_core.runs.files.replaced_file`. Of several processes the first writes;
-    the others call this, too, and give it their rows of every `ppt_core.spread_rows.SpreadTensor`.
+    the others call this, too, and give it their rows of every `ppt_core.row_shards.ShardedTensor`.
 
     The bytes depend on the arguments alone, and are those of the package safetensors. Dtypes are bool, integers of any
     size, float64, float32, float16 and bfloat16.
@@ -73,7 +73,7 @@ def save_tensors(
     names = sorted(tensors, key=lambda name: (_place(name, tensors[name]), name))
     if not world.is_first:
         for name in names:
-            list(_pieces(tensors[name]) if isinstance(tensors[name], SpreadTensor) else ())
+            list(_pieces(tensors[name]) if isinstance(tensors[name], ShardedTensor) else ())
         return
     head = _head({name: tensors[name] for name in names}, metadata)
     digest = hashlib.sha256(head)
@@ -88,17 +88,17 @@ def save_tensors(
         file.write(digest.hexdigest().encode())
 
 
-def _pieces(tensor: Tensor | SpreadTensor) -> Iterable[Tensor]:
+def _pieces(tensor: Tensor | ShardedTensor) -> Iterable[Tensor]:
     return [tensor] if isinstance(tensor, Tensor) else tensor.pieces()
 
 
-def _place(name: str, tensor: Tensor | SpreadTensor) -> int:
+def _place(name: str, tensor: Tensor | ShardedTensor) -> int:
     if tensor.dtype not in _PLACES:
         raise ValueError(f"tensor {name} is {tensor.dtype}, which no tensor file holds; convert it to another dtype")
     return _PLACES[tensor.dtype]
 
 
-def _head(tensors: dict[str, Tensor | SpreadTensor], metadata: dict[str, Any]) -> bytes:
+def _head(tensors: dict[str, Tensor | ShardedTensor], metadata: dict[str, Any]) -> bytes:
     """What stands in front of the tensors, written in this order: the size of the header, and the header."""
     document = {"format_version": FORMAT_VERSION, "sha256": NO_DIGEST, "metadata": metadata}
     header: dict[str, Any] = {"__metadata__": {"ppt": json_text(document)}}
@@ -187,7 +187,7 @@ class TensorFile(Mapping[str, Tensor]):
         place = self._places[name]
         return self._read(place.start, place.shape, place.dtype)
 
-    def own_rows(self, name: str, spread: Spread) -> Tensor:
+    def own_rows(self, name: str, shards: RowShards) -> Tensor:
         """Read the rows of a tensor that are this process's; a single number is said of all rows.
 
         Raises ValueError if it has another number of rows.
@@ -196,11 +196,11 @@ class TensorFile(Mapping[str, Tensor]):
         if not place.shape:
             return self[name]
         n_rows, *others = place.shape
-        if n_rows != spread.n_rows:
-            raise ValueError(f"{name} has {n_rows} rows; it must have {spread.n_rows}")
+        if n_rows != shards.n_rows:
+            raise ValueError(f"{name} has {n_rows} rows; it must have {shards.n_rows}")
         row_bytes = math.prod(others) * place.dtype.itemsize
-        own = torch.empty(spread.n_own, *others, dtype=place.dtype)
-        spread.keep_own(
+        own = torch.empty(shards.n_own, *others, dtype=place.dtype)
+        shards.keep_own(
             lambda start, stop: self._read(place.start + start * row_bytes, (stop - start, *others), place.dtype), own
         )
         return own
@@ -218,7 +218,7 @@ class TensorFile(Mapping[str, Tensor]):
         return len(self._places)
 
 
-Spreads = Mapping[str, Spread]
+ShardedRows = Mapping[str, RowShards]
 """Tensors of which each process has some rows, by their names; others are whole everywhere."""
 
 
@@ -230,11 +230,11 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def spreads_of_state(
-    names: Iterable[str], model: nn.Module, optimizer: torch.optim.Optimizer, spreads: Spreads
-) -> dict[str, Spread]:
-    """What ``spreads`` of the model's own tensors means for tensors of `training_state` by their ``names``."""
-    if not spreads:
+def shards_of_state(
+    names: Iterable[str], model: nn.Module, optimizer: torch.optim.Optimizer, shards: ShardedRows
+) -> dict[str, RowShards]:
+    """What ``shards`` of the model's own tensors means for tensors of `training_state` by their ``names``."""
+    if not shards:
         return {}
     parameters = {parameter: name for name, parameter in model.named_parameters()}
     numbered = [parameters[each] for group in optimizer.param_groups for each in group["params"]]
@@ -242,15 +242,15 @@ def spreads_of_state(
     for name in names:
         kind, _, rest = name.partition(".")
         owner = rest if kind == "model" else numbered[int(rest.partition(".")[0])]
-        if owner in spreads:
-            found[name] = spreads[owner]
+        if owner in shards:
+            found[name] = shards[owner]
     return found
 
 
-def in_whole(tensors: Mapping[str, Tensor], spreads: Spreads) -> dict[str, Tensor | SpreadTensor]:
+def in_whole(tensors: Mapping[str, Tensor], shards: ShardedRows) -> dict[str, Tensor | ShardedTensor]:
     """Tensors as files hold them; a single number that is said of all rows is whole already."""
     return {
-        name: SpreadTensor(tensor, spreads[name]) if name in spreads and tensor.ndim else tensor
+        name: ShardedTensor(tensor, shards[name]) if name in shards and tensor.ndim else tensor
         for name, tensor in tensors.items()
     }
 
@@ -259,13 +259,13 @@ def restore_training_state(
     tensors: TensorFile,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    spreads: Spreads = MappingProxyType({}),
+    shards: ShardedRows = MappingProxyType({}),
 ) -> None:
     """Put what `training_state` returned back into a model and an optimizer of the same construction.
 
-    Of ``spreads``, tables of the model, this process's rows are read.
+    Of ``shards``, tables of the model, this process's rows are read.
     """
-    of_state = spreads_of_state(tensors, model, optimizer, spreads)
+    of_state = shards_of_state(tensors, model, optimizer, shards)
 
     def read(name: str) -> Tensor:
         return tensors.own_rows(name, of_state[name]) if name in of_state else tensors[name]

@@ -19,7 +19,7 @@ from ppt_core.runs.beginning import begin, refuse_other_first_phase
 from ppt_core.runs.checkpoint import (
     in_whole,
     save_tensors,
-    spreads_of_state,
+    shards_of_state,
     training_state,
 )
 from ppt_core.runs.clock import PhaseClock
@@ -192,7 +192,7 @@ def _train(
         is_evaluated = done % eval_every == 0 or done == iterations
         # What was evaluated is saved, so that an interruption repeats no evaluation.
         is_due = is_evaluated or time.perf_counter() - saved_at >= checkpoint_seconds
-        if task.spreads and not is_evaluated:  # a checkpoint needs the rows of all, who go by one clock
+        if task.shards and not is_evaluated:  # a checkpoint needs the rows of all, who go by one clock
             is_due = world.agree(partial(bool, is_due))
         if is_due or (done < iterations and schedule.at(done)[0] != step.phase):
             step.loss.item()  # waits for a GPU, which may be many steps behind, and whose work counts here
@@ -217,9 +217,9 @@ def _train(
             stalled = config.patience is not None and world.agree(lambda: stopping.stalled(run.metrics()))
         is_last = reached or stalled or done == iterations
         if is_due and not is_last:
-            if world.is_first or task.spreads:
+            if world.is_first or task.shards:
                 look = partial(_refuse_diverged, task.model, step.loss, done)
-                world.check(look) if task.spreads else look()
+                world.check(look) if task.shards else look()
                 _save_checkpoint(run, task, done, clock, start_seconds, step.optimizer, log.size, world)
             saved_at = time.perf_counter()
         del step  # or the optimizer of this phase would be in memory beside that of the next
@@ -231,7 +231,7 @@ def _train(
         clock.start()
     if done % per_epoch and done < iterations:
         log.end("epoch_stop", metadata={"epoch_num": math.ceil(done / per_epoch)})
-    tensors = in_whole(task.model.state_dict(), task.spreads)
+    tensors = in_whole(task.model.state_dict(), task.shards)
     save_tensors(run.model_path, tensors, {"precision": phase.precision}, world=world)
     log.end("run_stop", metadata={"status": "success" if reached or config.threshold is None else "aborted"})
 
@@ -269,8 +269,8 @@ def _save_checkpoint(
     if task.warm_start is not None:
         state["start_seconds"] = start_seconds
     tensors = training_state(task.model, optimizer)
-    spreads = spreads_of_state(tensors, task.model, optimizer, task.spreads)
-    save_tensors(run.checkpoint_path, in_whole(tensors, spreads), state, world=world)
+    shards = shards_of_state(tensors, task.model, optimizer, task.shards)
+    save_tensors(run.checkpoint_path, in_whole(tensors, shards), state, world=world)
 
 
 def _start(task: Task, warm_start: WarmStart, world: World) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppt_core.runs.checkpoint import Spreads
+from ppt_core.runs.checkpoint import ShardedRows
 from ppt_core.schedule import LearningRate
 
 
@@ -46,7 +46,7 @@ class Task:
         project: makes the model ready for low precision, see `ppt_core.train.train_steps`.
         tune_threads: whether the number of threads must change no bit of the training, so that it may be tried out.
         record: let a GPU repeat a recorded step, see `ppt_core.train.train_steps`.
-        spreads: parameters of which each process has some rows; files hold them whole.
+        shards: parameters of which each process has some rows; files hold them whole.
     """
 
     model: nn.Module
@@ -66,4 +66,4 @@ class Task:
     project: Callable[[], None] | None = None
     tune_threads: bool = False
     record: bool = False
-    spreads: Spreads = field(default_factory=dict)
+    shards: ShardedRows = field(default_factory=dict)

@@ -14,7 +14,7 @@ _LEAST = 16  # PyTorch draws normal numbers by 16, so that a piece must have as 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class RowShards:
     """How the rows of a table are dealt out: the first ``run`` rows to process 0, the next to process 1, and so on.
 
     One by one, as the tables of a network are dealt, popular items share themselves out among the processes: in order
@@ -101,11 +101,11 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class SpreadTensor:
+class ShardedTensor:
     """A tensor that is nowhere whole: the rows ``own`` (n_own, ...) of this process, and how all are dealt out."""
 
     own: Tensor
-    spread: Spread
+    shards: RowShards
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,8 +115,8 @@ class SpreadTensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the whole."""
-        return (self.spread.n_rows, *self.own.shape[1:])
+        return (self.shards.n_rows, *self.own.shape[1:])
 
     def pieces(self) -> Iterator[Tensor]:
-        """See `Spread.pieces`."""
-        return self.spread.pieces(self.own)
+        """See `RowShards.pieces`."""
+        return self.shards.pieces(self.own)
