@@ -238,7 +238,7 @@ def test_what_goes_wrong_inside_is_a_problem_too(
         Metrics.make(file, 1)
         metrics = Metrics(file, 0)
         asyncio.run(run(metrics))
-        assert metrics.total("under_way") == 0
+        assert metrics.of("under_way", 0) == 0
         metrics.close()
     said = capsys.readouterr().err
     assert said.startswith("a request failed: KeyError in ")

@@ -1,5 +1,7 @@
 """A server's models and processes come and go, and no request is lost."""
 
+import contextlib
+import http.client
 import os
 import re
 import shutil
@@ -68,7 +70,7 @@ def test_models_and_workers_come_and_go_and_nothing_is_lost(
 ) -> None:
     model = tmp_path / "model"
     shutil.copy(folder / "first", model)
-    with serving(model, "--data", folder / "data", "--workers", 2, "--grace", 10) as server:
+    with serving(model, "--data", folder / "data", "--workers", 2, "--grace", 60) as server:
         wait_until(lambda: server.counter("ppt_workers") == 2)
         first = workers(server)
         with Load(server, PATHS) as load:
@@ -99,10 +101,13 @@ def test_models_and_workers_come_and_go_and_nothing_is_lost(
         wait_until(lambda: len(workers(server)) == 2 and server.counter("ppt_workers") == 2)
         assert server.counter("ppt_worker_restarts_total") == 1
         children = workers(server)
-        with Load(server, PATHS) as load:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        kept.request("GET", PATHS[0])
+        assert kept.getresponse().read()
+        with Load(server, PATHS) as load, contextlib.closing(kept):
             wait_until(lambda: len(load.answers) > 20)
             server.send_signal(signal.SIGTERM)
-            assert server.process.wait(60) == 0
+            assert server.process.wait(40) == 0  # less than the grace: who asks nothing any more is not waited for
         check_until_the_end(load, lists)
         assert not any(Path(f"/proc/{child}").exists() for child in children)
 

@@ -18,7 +18,8 @@ class AccessLog:
     """Lines for a file that other processes write to, too.
 
     A line names the time, the method, the path (escaped as JSON escapes, and shortened), the status, the milliseconds,
-    the bytes of the answer and the client's address: neither what was asked about nor headers.
+    the bytes of the answer and the client's address: neither what was asked about nor headers. Method and path are
+    empty where a request was refused before they were known.
 
     Args:
         target: a file to add lines to, ``-`` for standard output, None for none.

@@ -104,6 +104,11 @@ class App:
         client = scope["client"]
         self._log.add(scope["method"], path, status, seconds, len(body), client[0] if client else "")
 
+    def refused(self, status: int, seconds: float, n_bytes: int, client: str) -> None:
+        """Count and log a request that was refused before anything of it could be used."""
+        self._metrics.answered("other", status, seconds)
+        self._log.add("", "", status, seconds, n_bytes, client)
+
     async def _answer(self, scope: dict[str, Any], path: str, receive: Receive) -> tuple[Headers, bytes]:
         method = scope["method"]
         if path not in _ASKED and path not in _READ:

@@ -92,10 +92,6 @@ class Metrics:
         self.add("rows", n_rows)
         self.add("call_seconds", seconds)
 
-    def total(self, name: str) -> float:
-        """The sum of a named counter over all processes."""
-        return sum(self._all[_PLACES[name] :: N_COLUMNS])
-
     def of(self, name: str, row: int) -> float:
         """A named counter of one process."""
         return self._all[row * N_COLUMNS + _PLACES[name]]

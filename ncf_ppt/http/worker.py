@@ -67,7 +67,9 @@ class Worker:
         config.load()
         self._state = ServerState()
         self._connections: set[Any] = self._state.connections
-        self._make_connection = lambda: Connection(config, self._state, {}, changed=self._count)
+        self._make_connection = lambda: Connection(
+            config, self._state, {}, changed=self._count, refused=self._app.refused
+        )
         self._most_connections = _file_limit() - _SPARE_FILES
         self._stopping: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
