@@ -79,7 +79,8 @@ class Candidates:
     Attributes:
         source: ``auto``: what its own vectors find, see `in_two_stages`; a folder of
             `ncf_ppt.export.embeddings.export_embeddings` whose vectors do; or None: all items.
-        n_candidates: how many for each user; None is 100 of a folder's, and chosen by ``recall`` with ``auto``.
+        n_candidates: how many for each user; None is 100 of a folder's, or as many as lists are long if that is more,
+            and chosen by ``recall`` with ``auto``.
         recall: see `in_two_stages`; None is 0.99.
     """
 
@@ -123,7 +124,8 @@ class Candidates:
             recall = RECALL if self.recall is None else self.recall
             return in_two_stages(model, score, data, k=k, recall=recall, n_candidates=n, **among)
         search = open_vectors(Path(self.source), data)
-        return Rescorer(search=search, score=score, n_candidates=N_CANDIDATES if n is None else n, **among), None
+        n = max(N_CANDIDATES, k) if n is None else n
+        return Rescorer(search=search, score=score, n_candidates=n, **among), None
 
 
 class LastStages:
@@ -209,7 +211,7 @@ def in_two_stages(
         n_candidates=n,
         n_items=data.n_items,
         k=k,
-        recall=float((there < n).sum() / max((there >= 0).sum(), 1)) if there.size else 1.0,
+        recall=float(((there >= 0) & (there < n)).sum() / max((there >= 0).sum(), 1)) if there.size else 1.0,
         n_users=len(there),
     )
     return Rescorer(search=searches[by], score=score, seen=seen, n_candidates=n, allowed=allowed), found

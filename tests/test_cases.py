@@ -27,7 +27,9 @@ from data_prep.ratings.any_source import prepare_source
 from data_prep.ratings.columns import ReadOptions
 from data_prep.ratings.in_memory import read_object
 from data_prep.ratings.interactions import PreparedData
+from data_prep.ratings.own_split import read_negatives
 from data_prep.ratings.readers import read_files
+from data_prep.ratings.remarks import warnings_of
 from ppt_core.errors import DataError, DataWarning
 from tests.command_line import CommandLine
 
@@ -457,6 +459,18 @@ def test_what_prepare_says(tmp_path: Path) -> None:
     assert len(manifest["warnings"]) == done.stderr.count("warning: ")
     copy = CommandLine(main).call("prepare", "ml-100k", "--source", path, "--out", tmp_path / "copy", "--negatives", 99)
     assert "and the published ml-100k has 100,000 ratings of 943 users and 1,682 items, so this is not" in copy.stderr
+    fewer = CommandLine(main).call(
+        "prepare", "ml-100k", "--source", path, "--out", tmp_path / "few", "--negatives", 99, "--min-rating", 2
+    )
+    assert "so this is not" not in fewer.stderr
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    file(parts, text(rows[:700]), "a.csv")
+    file(parts, text(rows[700:]), "b.csv")
+    whole = CommandLine(main).succeed(
+        "prepare", "ml-100k", "--source", parts, "--out", tmp_path / "whole", "--negatives", 99
+    )
+    assert [each["name"] for each in whole["manifest"]["source"]["files"]] == ["a.csv", "b.csv"]
     days = file(tmp_path, text([[*row[:3], "1600000000" if int(row[0]) % 2 else row[3]] for row in base()]), "days")
     tied = CommandLine(main).call("prepare", days, "--out", tmp_path / "days-out", "--negatives", 99)
     assert "30 of 60 users is held out" in tied.stderr
@@ -470,6 +484,35 @@ def test_bad_rows_are_counted_up_to_a_limit(tmp_path: Path) -> None:
     assert prepared(path, skip_bad_rows=True).manifest["reading"]["n_bad_rows"] == 3
     with pytest.raises(DataError, match=r"3 of 1,503 rows cannot be read, and max_bad_rows is 0\.001"):
         prepared(path, skip_bad_rows=True, max_bad_rows=0.001)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "columns", "arrow", "polars", "numbers and gaps"])
+def test_bad_rows_in_memory_are_those_of_files(kind: str) -> None:
+    rows = base()
+    columns: dict[str, list[Any]] = {
+        "user_id": [*(row[0] for row in rows), None, "3", "NA"],
+        "item_id": [*(row[1] for row in rows), "4", None, "5"],
+        "timestamp": [*(int(row[3]) for row in rows), 1, 2, 3],
+    }
+    if kind == "numbers and gaps":
+        columns["user_id"] = [*(int(row[0]) for row in rows), None, float("nan"), 3]
+        columns["timestamp"][-1] = None
+    source: Any = columns
+    if kind == "pandas":
+        source = pd.DataFrame(columns)
+    elif kind == "arrow":
+        source = pa.table(columns)
+    elif kind == "polars":
+        source = pytest.importorskip("polars", reason="polars is not installed").DataFrame(columns)
+    with pytest.raises(DataError, match=r"row 1501 has no user.*leave such rows out with skip_bad_rows="):
+        prepare_source(source, n_negatives=99)
+    with pytest.raises(DataError, match=r"3 of 1,503 rows cannot be read, and max_bad_rows is 0\.001"):
+        prepare_source(source, n_negatives=99, skip_bad_rows=True, max_bad_rows=0.001)
+    data = prepare_source(source, n_negatives=99, skip_bad_rows=True)
+    assert data.manifest["reading"]["n_bad_rows"] == 3
+    whole = prepare_source({name: values[:1500] for name, values in columns.items()}, n_negatives=99)
+    assert data.user_ids.tolist() == whole.user_ids.tolist()
+    assert data.test_items.tolist() == whole.test_items.tolist()
 
 
 def test_tables_of_other_libraries_come_through_arrow() -> None:
@@ -513,6 +556,10 @@ def test_a_split_of_ones_own(tmp_path: Path) -> None:
     given = prepared(train, test=str(test), test_negatives=str(file(tmp_path, lines, "negatives")))
     assert given.protocol_label == "own split, 3 negatives, published"
     assert given.item_ids[given.test_negatives].tolist() == [[301, 302, 303]] * 59
+    with pytest.raises(
+        DataError, match=r"user u\d+ has \d+ of \d+ items left to draw negatives from, and 299 are needed"
+    ):
+        prepare_source(str(train), test=str(test), n_negatives=299)
     with pytest.raises(DataError, match=r"has no line for user 'u\d+' \(58 lack one\)"):
         prepared(train, test=str(test), test_negatives=str(file(tmp_path, lines.splitlines()[0], "short")))
     with pytest.raises(DataError, match=r"leave out .* min_ratings"):
@@ -536,6 +583,58 @@ def test_one_moment_for_all(tmp_path: Path) -> None:
     assert held_out == later
     with pytest.raises(DataError, match="all rows are before it"):
         prepared(path, split_time="2030-01-01")
+
+
+def test_what_a_split_leaves_out_is_told(tmp_path: Path) -> None:
+    rows = [[u, i, r, str(1_600_000_000 + n * 60)] for n, (u, i, r, _) in enumerate(base())]
+    limit = 1_600_000_000 + 1200 * 60
+    path = file(tmp_path, text([*rows, ["999", "1", "5", "1600000000"]]))
+    n_low = sum(int(row[2]) < 3 for row in rows)
+    data = prepared(path, split_time=limit, min_rating=3, min_ratings=2)
+    assert data.manifest["users_dropped"]["below_min_ratings"] == 1
+    assert data.manifest["rows_dropped"]["below_min_rating"] == n_low
+    assert data.manifest["rows_dropped"]["below_min_ratings"] == 1
+    assert any("1 below min ratings" in line for line in data.summary)
+    train, test = file(tmp_path, text(rows[:1200]), "a"), file(tmp_path, text(rows[1200:]), "b")
+    own = prepared(train, test=str(test), min_rating=3)
+    assert own.manifest["rows_dropped"]["below_min_rating"] == n_low
+
+
+def test_a_moment_is_read_in_one_way(tmp_path: Path) -> None:
+    rows = [[u, i, r, f"{1 + n // 120:02}/06/2020"] for n, (u, i, r, _) in enumerate(base())]
+    path = file(tmp_path, text(rows))
+    data = prepared(path, split_time="12/06/2020", time_format="%d/%m/%Y", min_ratings=1)
+    same = prepared(path, split_time="2020-06-12", time_format="%d/%m/%Y", min_ratings=1)
+    assert len(data.train) == len(same.train) == 1320
+    with pytest.raises(DataError, match=r"split_time: a date such as '12/06/2020' can be read in two ways; say which"):
+        prepared(path, split_time="12/06/2020", min_ratings=1)
+    with pytest.raises(DataError, match="split_time is '5 June'; give a date as 2015-08-01"):
+        prepared(path, split_time="5 June", time_format="%d/%m/%Y", min_ratings=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "user", "items"),
+    [
+        ("(1,5),3,4", "1", ["3", "4"]),
+        ("( 1 , 5 )\t3\t4", "1", ["3", "4"]),
+        ("01,+3,004", "1", ["3", "4"]),
+        ("1\t3\t12345678901234567890", "1", ["3", "12345678901234567890"]),
+        ("1,3,²", "1", ["3", "²"]),
+        ("1,3,-7", "1", ["3", "-7"]),
+    ],
+)
+def test_negatives_of_every_way_to_write_them(tmp_path: Path, line: str, user: str, items: list[str]) -> None:
+    path = file(tmp_path, line + "\n")
+    ids, table = read_negatives(path, np.array([int(user)]), np.array([3, 4, 7]))
+    assert sorted(str(ids[code]) for code in table[0]) == sorted(items)
+    assert (ids.dtype.kind == "i") == all(item.lstrip("-").isascii() and len(item) < 19 for item in items)
+
+
+def test_what_is_unseen_is_a_share_of_those_who_are_tested() -> None:
+    manifest = {"n_unseen_held_out": 15, "n_tested_users": 30}
+    (warning,) = warnings_of(manifest, n_users=1000)
+    assert warning.startswith("50% of the held-out items are in no train row")
+    assert list(warnings_of(manifest | {"n_tested_users": 200}, n_users=200)) == []
 
 
 def test_users_without_a_test_row_are_trained_and_not_ranked(tmp_path: Path) -> None:

@@ -38,15 +38,15 @@ def converse(talk: Callable[[Client, set[Any]], Awaitable[None]]) -> list[tuple[
         state = ServerState()
 
         def connection() -> Connection:
-            return Connection(
-                config, state, {}, changed=lambda: None, refused=lambda *request: refused.append(request)
-            )
+            return Connection(config, state, {}, changed=lambda: None, refused=lambda *request: refused.append(request))
 
         server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
         client = await asyncio.open_connection(*server.sockets[0].getsockname())
-        await asyncio.wait_for(talk(client, state.connections), 30)
-        client[1].close()
-        server.close()
+        try:
+            await asyncio.wait_for(talk(client, state.connections), 30)
+        finally:
+            client[1].close()
+            server.close()
 
     asyncio.run(run())
     return refused

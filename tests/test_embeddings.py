@@ -141,8 +141,10 @@ def test_files_and_manifest(tmp_path: Path, data: PreparedData) -> None:
     assert sorted(checksums) == sorted(f"{name}.parquet" for name in TABLES["neumf"])
     assert {key: value for key, value in manifest.items() if key != "sha256"} == returned
     assert (manifest["model"], manifest["dtype"], manifest["format"]) == ("neumf", "int8", "parquet")
-    assert (manifest["n_users"], manifest["n_items"], manifest["data_sha256"]) == (N_USERS, N_ITEMS, "of the data")
+    assert (manifest["n_users"], manifest["n_items"], manifest["data_sha256"]) == (N_USERS, N_ITEMS, None)
     assert np.float32(manifest["bias"]) == model.last.bias.detach().numpy()[0]
+    saved = data.save(tmp_path / "data")
+    assert export_embeddings(model, saved, tmp_path / "s")["data_sha256"] == saved.content is not None
     assert "finds candidates, to be rescored by the network" in manifest["meaning"]
     schema = pq.read_schema(tmp_path / "p" / "gmf_items.parquet")
     assert schema.names == ["item_id", "vector", "scale"]

@@ -109,6 +109,15 @@ def test_without_data_nobody_knows_what_users_had(trained: Any) -> None:
     assert len(best) == 150
 
 
+def test_a_model_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name, words in (("nope", "nope"), ("run", "run")):
+        with tempfile.TemporaryFile() as file, pytest.raises(DataError) as found:
+            load_into(file.fileno(), Settings(model=tmp_path / name).to_dict())
+        assert str(tmp_path / words) in str(found.value)
+        assert "Errno" not in str(found.value)
+
+
 def test_ids_of_any_type_are_found() -> None:
     texts = KnownIds.of("item", np.array(["é", "b", "", "7", "007"], object))
     assert texts.numbers(["b", "é", 7, "x", ""]).tolist() == [1, 0, 3, -1, 2]

@@ -87,6 +87,13 @@ def test_recall_is_that_of_a_slow_count(tiny_data: PreparedData) -> None:
     assert found.n_candidates % 16 == 0
 
 
+def test_recall_counts_what_is_in_lists_alone(tiny_data: PreparedData) -> None:
+    model = network(tiny_data)
+    few = AllowedItems(is_left_out=np.arange(150) >= 3)  # lists of 5 hold 3 at most
+    _, found = in_two_stages(model, scorer(model), tiny_data, seen=tiny_data.known(), allowed=few, k=5, n_candidates=16)
+    assert found.recall == 1
+
+
 @pytest.mark.parametrize("engine", ["torch", "packed"])
 @pytest.mark.parametrize("n_recent", [0, 3])
 def test_lists_are_exact_where_candidates_hold_them(tiny_data: PreparedData, engine: str, n_recent: int) -> None:
@@ -231,6 +238,13 @@ def test_among_given_items_the_share_is_theirs(folder: Path, tmp_path: Path) -> 
     exact = succeed("recommend", folder / "run", "--all", *among)
     assert found["candidates"]["recall"] == 1
     assert found["recommendations"] == exact["recommendations"]
+
+
+def test_long_lists_have_as_many_candidates(folder: Path, tmp_path: Path) -> None:
+    succeed("export-embeddings", folder / "run", "--out", tmp_path / "vectors")
+    asked = ["recommend", folder / "run", "--user", 1, "-k", 110]
+    found, exact = succeed(*asked, "--candidates", tmp_path / "vectors"), succeed(*asked)
+    assert len(found["recommendations"][0]["item_ids"]) == len(exact["recommendations"][0]["item_ids"]) > 100
 
 
 def test_arguments_that_do_not_fit(folder: Path) -> None:

@@ -16,7 +16,6 @@ from data_prep.ratings.memory_limit import bytes_of, read_within, refuse_large
 from data_prep.ratings.ncf_files import is_ncf_train_file, read_ncf_files
 from data_prep.ratings.own_split import prepare_own
 from data_prep.ratings.prepare import MIN_RATINGS, N_NEGATIVES, DrawnProtocol, Order, Settings, prepare, prepare_with
-from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.readers import ReadRatings, read_files
 from data_prep.ratings.remarks import warnings_of
 from data_prep.ratings.sources import SYNTHETIC, read_source
@@ -174,6 +173,7 @@ def prepare_source(
                     None if test is None else _read_test(test, options),
                     None if split_time is None else str(split_time),
                     filters,
+                    time_format=options.time_format,
                     negatives=None if test_negatives is None else Path(test_negatives),
                     n_negatives=n_negatives,
                     protocol=protocol,
@@ -222,13 +222,12 @@ def _own_split(
     return True
 
 
-def _read_test(test: Any, options: ReadOptions) -> tuple[Ratings, dict[str, Any]]:
+def _read_test(test: Any, options: ReadOptions) -> tuple[ReadRatings, dict[str, Any]]:
     """The test rows of a split, and where they came from."""
     paths = _paths(test)
     if not paths:
-        return read_object(test, options).ratings, {"name": type(test).__name__}
-    read, origin = read_source(paths, options, read_paths=read_files)
-    return read.ratings, origin
+        return read_object(test, options), {"name": type(test).__name__}
+    return read_source(paths, options, read_paths=read_files)
 
 
 def _paths(source: Any) -> list[str]:

@@ -10,11 +10,10 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from data_prep.ratings.columns import ReadOptions
-from data_prep.ratings.id_columns import id_texts
-from data_prep.ratings.moments import ISO, is_moment, possible_formats, read_moments
-from data_prep.ratings.raw_ratings import Ids, Ratings
+from data_prep.ratings.raw_ratings import Ratings
 from data_prep.ratings.readers import ReadRatings, RoleTable, count_positives
 from data_prep.ratings.typed_tables import checked_table, columns_by_role, roles_of
 from ppt_core.errors import DataError
@@ -45,7 +44,8 @@ def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
     Ids are integers, or strings; where all strings are written as integers, they are these. Times are numbers,
     timestamps or texts of dates; without them `Ratings.has_times` is False.
 
-    Raises `DataError`, naming the column and the row, for what is neither, or is missing.
+    Raises `DataError`, naming the column and the row from 1, for what is neither, or is missing, unless such rows are
+    to be left out.
     """
     if isinstance(source, Ratings):
         return ReadRatings(source, None)
@@ -69,16 +69,18 @@ def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
         return _read_arrow(source, options)
     else:
         columns = _columns(source)
-    lengths = {len(column) for column in columns.values()}
-    if len(lengths) != 1 or not max(lengths):
-        found = ", ".join(f"{len(column):,} {role}s" for role, column in columns.items())
+    try:
+        lengths = {role: len(column) for role, column in columns.items()}
+    except TypeError:
+        raise DataError(
+            "the ratings hold one value where a column should be; give users and items as lists or arrays"
+        ) from None
+    if len(set(lengths.values())) != 1 or not max(lengths.values()):
+        found = ", ".join(f"{length:,} {role}s" for role, length in lengths.items())
         raise DataError(f"the ratings hold {found}; there must be as many of each, and at least one")
-    table: dict[str, Any] = {
-        role: id_texts(_NAME, role, pa.chunked_array([pa.array(_ids(role, columns[role]))]))
-        for role in ("user", "item")
-    }
+    table: dict[str, Any] = {role: _ids(role, columns[role]) for role in ("user", "item")}
     if "time" in columns:
-        table["time"] = _times(columns["time"], options.time_format)
+        table["time"] = _times(columns["time"])
     if "rating" in columns:
         values = pd.to_numeric(pd.Series(np.asarray(columns["rating"])), errors="coerce")
         table["rating"] = pa.array(values.to_numpy(np.float32), from_pandas=True)
@@ -87,8 +89,7 @@ def read_object(source: Any, options: ReadOptions | None = None) -> ReadRatings:
         table["event"] = pa.array(
             events.where(events.notna(), "").astype(str).tolist(), pa.string()
         ).dictionary_encode()
-    names = names or {role: role for role in columns}
-    return count_positives(_NAME, RoleTable(pa.table(table), names, type(source).__name__), options)
+    return _read_table(pa.table(table), names or {role: role for role in columns}, type(source).__name__, options)
 
 
 def _read_arrow(source: Any, options: ReadOptions) -> ReadRatings:
@@ -99,9 +100,13 @@ def _read_arrow(source: Any, options: ReadOptions) -> ReadRatings:
             f"the ratings hold a column that Arrow does not know ({error}); make it integers or strings"
         ) from None
     names, table = columns_by_role(table, partial(roles_of, _NAME, options=options))
+    return _read_table(table, names, "arrow", options)
+
+
+def _read_table(table: pa.Table, names: dict[str, str], kind: str, options: ReadOptions) -> ReadRatings:
     table, n_bad = checked_table(_NAME, table, names, options)
     names = {role: name for role, name in names.items() if role in table.column_names}
-    return count_positives(_NAME, RoleTable(table, names, "arrow", n_bad), options)
+    return count_positives(_NAME, RoleTable(table, names, kind, n_bad), options)
 
 
 def _columns(source: Any) -> dict[str, Any]:
@@ -126,27 +131,38 @@ def _columns(source: Any) -> dict[str, Any]:
     return dict(zip(_ROLES, parts, strict=False))
 
 
-def _ids(role: str, values: Any) -> Ids | pa.Array:
+def _ids(role: str, values: Any) -> pa.Array:
+    """A column of ids, nulls where there is none."""
     ids = np.asarray(values)
     if ids.ndim == 1 and ids.dtype.kind in "iu":
-        return ids
+        return pa.array(ids)
     objects = np.asarray(values, object)
-    missing = np.flatnonzero(pd.isna(objects)) if objects.ndim == 1 else np.zeros(0, np.intp)
-    if len(missing):
-        raise DataError(f"row {missing[0]} has no {role}; drop the rows without one")
-    kinds = {type(value) for value in objects.tolist()} if objects.ndim == 1 else set()
-    if kinds and all(issubclass(kind, str) for kind in kinds):
-        return objects
+    if objects.ndim == 1:
+        missing = np.asarray(pd.isna(objects))
+        known = _known_ids(role, objects[~missing].tolist())
+        if known is not None:
+            return _with_gaps(known, missing)
+    raise DataError(f"the {role} ids are neither all integers nor all strings; make them one or the other")
+
+
+def _known_ids(role: str, values: list[Any]) -> pa.Array | None:
+    """Ids of one kind, none of them missing; None for any other."""
+    kinds = {type(value) for value in values}
+    if all(issubclass(kind, str) for kind in kinds):
+        return pa.array(values, pa.string())
     if kinds in ({bytes}, {Decimal}):  # what Arrow knows, as in files
         try:
-            return pa.array(objects.tolist())
+            return pa.array(values)
         except pa.ArrowInvalid as error:
             raise DataError(f"the {role} ids are numbers too large for a table ({error}); make them strings") from None
     if kinds == {UUID}:
-        return np.array([str(value) for value in objects.tolist()], object)
-    if objects.ndim == 1 and all(_is_integer(value) for value in objects.tolist()):
-        return np.array([int(value) for value in objects.tolist()], np.int64)
-    raise DataError(f"the {role} ids are neither all integers nor all strings; make them one or the other")
+        return pa.array(list(map(str, values)))
+    return pa.array([int(value) for value in values], pa.int64()) if all(map(_is_integer, values)) else None
+
+
+def _with_gaps(known: pa.Array, missing: NDArray[np.bool_]) -> pa.Array:
+    """A column of the values that are known and nulls between them, where they are missing."""
+    return known.take(pa.array(np.cumsum(~missing) - 1, mask=missing)) if missing.any() else known
 
 
 def _is_integer(value: object) -> bool:
@@ -156,36 +172,26 @@ def _is_integer(value: object) -> bool:
     return bool(-(2**63) <= value < 2**63 and int(value) == value)
 
 
-def _times(values: Any, time_format: str | None) -> pa.Array:
+def _times(values: Any) -> pa.Array:
+    """A column of times as numbers, timestamps or texts, nulls where there is none."""
     column = pd.Series(values)
-    if column.dtype.kind == "O":
-        column = column.infer_objects()
-    missing = np.flatnonzero(column.isna().to_numpy())
-    if len(missing):
-        raise DataError(f"row {missing[0]} has no time; drop such rows, or the whole column")
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return pa.array(pd.DatetimeIndex(column).as_unit("us").asi8, pa.timestamp("us"))
-    times = column.to_numpy()
-    if times.dtype.kind not in "iuf":
-        return _dates(column, time_format)
-    if not np.isfinite(times).all():
-        raise DataError(f"row {int(np.flatnonzero(~np.isfinite(times))[0])} has an infinite time; drop such rows")
-    return pa.array(times.astype(np.float64 if times.dtype.kind == "f" else np.int64))
-
-
-def _dates(column: "pd.Series[Any]", time_format: str | None) -> pa.Array:
-    if all(isinstance(value, date) for value in column.tolist()):
-        try:
-            instants = pd.to_datetime(column, utc=True)  # without a zone a time counts as UTC
-        except (ValueError, OverflowError) as error:
-            raise DataError(f"the times are no dates that can be compared ({error}); make them all UTC") from None
-        return pa.array(pd.DatetimeIndex(instants).as_unit("us").asi8, pa.timestamp("us"))
-    texts = [value if isinstance(value, str) else "" for value in column.tolist()]
-    formats = [time_format] if time_format else possible_formats(texts[:1]) or [ISO]
-    moments = read_moments(_NAME, texts, formats)
-    if not is_moment(moments).all():
-        row = int(np.flatnonzero(~is_moment(moments))[0])
+    missing = column.isna().to_numpy()
+    known = column[~missing].infer_objects()
+    if pd.api.types.is_datetime64_any_dtype(known.dtype):
+        return _with_gaps(pa.array(pd.DatetimeIndex(known).as_unit("us").asi8, pa.timestamp("us")), missing)
+    times = known.to_numpy()
+    if times.dtype.kind in "iuf":
+        return _with_gaps(pa.array(times), missing)
+    if all(isinstance(value, str) for value in times.tolist()):
+        return _with_gaps(pa.array(times.tolist(), pa.string()), missing)
+    if not all(isinstance(value, date) for value in times.tolist()):
+        odd = next(place for place, value in enumerate(times.tolist()) if not isinstance(value, date))
         raise DataError(
-            f"the times are {column.dtype} (row {row} is {column.iloc[row]!r}); give numbers or timestamps, or dates"
+            f"the times are {column.dtype} (row {np.flatnonzero(~missing)[odd] + 1} is {times[odd]!r}); give numbers "
+            "or timestamps, or dates"
         )
-    return pa.array(moments, pa.timestamp("us"))
+    try:
+        instants = pd.to_datetime(known, utc=True)  # without a zone a time counts as UTC
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"the times are no dates that can be compared ({error}); make them all UTC") from None
+    return _with_gaps(pa.array(pd.DatetimeIndex(instants).as_unit("us").asi8, pa.timestamp("us")), missing)

@@ -85,7 +85,6 @@ def read_files(paths: Sequence[Path], options: ReadOptions | None = None) -> Rea
         table=first.table if len(parts) == 1 else _joined(name, [part.table for part in parts]),
         n_bad_rows=sum(part.n_bad_rows for part in parts),
     )
-    _refuse_many_bad_rows(name, whole, options)
     return count_positives(name, whole, options)
 
 
@@ -145,7 +144,11 @@ def _refuse_many_bad_rows(name: str, part: RoleTable, options: ReadOptions) -> N
 
 
 def count_positives(name: str, part: RoleTable, options: ReadOptions) -> ReadRatings:
-    """Leave out the rows whose rating or event does not count, number the ids, and say what was understood."""
+    """Leave out the rows whose rating or event does not count, number the ids, and say what was understood.
+
+    Raises `DataError` if nothing counts, or if more rows could not be read than `ReadOptions.max_bad_rows` allows.
+    """
+    _refuse_many_bad_rows(name, part, options)
     tally = Tally(name, options)
     table = tally.positives(part.table)
     tally.refuse_nothing()

@@ -42,11 +42,11 @@ def warnings_of(manifest: Mapping[str, Any], *, n_users: int) -> Iterator[str]:
     if "event" in reading.get("columns", {}) and not manifest.get("events"):
         column = reading["columns"]["event"]["name"]
         yield f"every row counts as a positive, whatever its {column} is; say events= to count only some"
-    n_unseen = manifest.get("n_unseen_held_out", 0)
-    if n_users >= FEW_USERS and n_unseen > MANY * n_users:
+    n_unseen, n_tested = manifest.get("n_unseen_held_out", 0), manifest.get("n_tested_users", n_users)
+    if n_tested >= FEW_USERS and n_unseen > MANY * n_tested:
         yield (
-            f"{n_unseen / n_users:.0%} of the held-out items are in no train row, so no model that learns from rows "
-            f"can reach an HR above {1 - n_unseen / n_users:.2f}; say min_item_ratings= to leave out rare items"
+            f"{n_unseen / n_tested:.0%} of the held-out items are in no train row, so no model that learns from rows "
+            f"can reach an HR above {1 - n_unseen / n_tested:.2f}; say min_item_ratings= to leave out rare items"
         )
     if manifest.get("users_dropped", {}).get("without_negatives"):
         n_heavy = manifest["users_dropped"]["without_negatives"]

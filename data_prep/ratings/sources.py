@@ -50,15 +50,12 @@ def read_source(
         dataset = KNOWN_DATASETS[source]
         path = fetch(dataset, cache=cache, progress=progress) if source_file is None else source_file
         read = read_paths([path], options)
-        digest = file_sha256(path)
-        origin: dict[str, Any] = {
-            "name": source,
-            "file": path.name,
-            "sha256": digest,
-            "is_official": digest == dataset.sha256,
-        }
+        files = _described([path])
+        is_official = files.get("sha256") == dataset.sha256
+        origin: dict[str, Any] = {"name": source, **files, "is_official": is_official}
         found = (len(read.ratings), len(read.ratings.user_ids), len(read.ratings.item_ids))
-        if dataset.counts and found != dataset.counts:
+        is_whole = options is None or not (options.min_rating is not None or options.events or options.skip_bad_rows)
+        if dataset.counts and is_whole and not is_official and found != dataset.counts:
             origin["unlike_published"] = (
                 f"{path.name} holds {_shape(found)}, and the published {source} has {_shape(dataset.counts)}, so this "
                 f"is not {source}; name {path.name} as the source to prepare it under its own name"
@@ -70,15 +67,15 @@ def read_source(
                 f"{str(path)!r} is neither a file nor a known data set; known: {', '.join(KNOWN_DATASETS)}, {SYNTHETIC}"
             )
     read = read_paths([Path(path) for path in paths], options)
-    files = [
-        {"name": file.name, "sha256": file_sha256(file)}
-        for path in map(Path, paths)
-        for file in ([path] if path.is_file() else files_of(path))
-    ]
-    name = Path(paths[0]).name
-    if len(files) == 1 and Path(paths[0]).is_file():
-        return read, {"name": name, "file": name, "sha256": files[0]["sha256"]}
-    return read, {"name": name or Path(paths[0]).resolve().name, "files": files}
+    return read, {"name": Path(paths[0]).name or Path(paths[0]).resolve().name, **_described([*map(Path, paths)])}
+
+
+def _described(paths: Sequence[Path]) -> dict[str, Any]:
+    """Name and checksum of the one file that is named, or else of all files and those of folders."""
+    if len(paths) == 1 and paths[0].is_file():
+        return {"file": paths[0].name, "sha256": file_sha256(paths[0])}
+    files = [file for path in paths for file in ([path] if path.is_file() else files_of(path))]
+    return {"files": [{"name": file.name, "sha256": file_sha256(file)} for file in files]}
 
 
 def _shape(counts: tuple[int, int, int]) -> str:

@@ -63,7 +63,8 @@ def export_embeddings(
     ``mlp_users`` and ``mlp_items``. What a network reads of a user's last items is part of the user's vectors, and
     an item's bias of the item's (`ncf_ppt.serving.served`). The module says which of them make an inner product, and so
     does ``manifest.json`` under ``meaning``, beside ``bias`` (of the last layer), the ``encoding``, each table's
-    ``dimension`` and ``stored_dimension``, and the SHA-256 of the files. What the files hold is said in
+    ``dimension`` and ``stored_dimension``, the SHA-256 of the files, and in ``data_sha256`` what identifies the data
+    (`PreparedData.content`; null for data that were never saved). What the files hold is said in
     `ncf_ppt.export.vector_files`.
 
     ``int8`` is symmetric, one scale for each row (0 for a row of zeros). ``binary`` keeps a sign for each component and
@@ -127,7 +128,7 @@ def export_embeddings(
             "n_users": data.n_users,
             "n_items": data.n_items,
             "tables": descriptions,
-            "data_sha256": data.manifest.get("sha256"),
+            "data_sha256": data.content,
             "files": file_checksums(folder),
         }
         write_json(folder / "manifest.json", manifest)

@@ -49,7 +49,7 @@ def load_into(number: int, values: dict[str, Any]) -> list[str]:
     from ncf_ppt.two_stages import Candidates
 
     settings = Settings.from_dict(values)
-    identity = identity_of(settings.model)
+    identity = identity_of(settings.model)  # empty without a model: `load` says that better
     trained = load(settings.model, data=settings.data)
     has_data = settings.data is not None or not trained.is_packed
     candidates = Candidates(settings.candidates, settings.n_candidates, settings.recall)
@@ -98,9 +98,11 @@ def _fold_in(packed: Any, data: Any) -> Any:
 
 
 def identity_of(model: Path) -> str:
-    """The first 12 digits of the SHA-256 of a packed file, or of a run's weights."""
-    digest = hashlib.sha256()
-    with (model / "model.safetensors" if model.is_dir() else model).open("rb") as file:
+    """The first 12 digits of the SHA-256 of a packed file, or of a run's weights; empty if there is no such file."""
+    path, digest = model / "model.safetensors" if model.is_dir() else model, hashlib.sha256()
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:12]
