@@ -147,12 +147,12 @@ def main(
     else:
         packed = network(int(138_493 * scale), int(26_744 * scale), mlp_share)
         data = data_of(packed)
-    rescorer, found = in_two_stages(packed, packed, data, seen=data.known(), recall=recall)
+    reranker, found = in_two_stages(packed, packed, data, seen=data.known(), recall=recall)
     searches = searches_of(packed, data)
     scores = {"packed": packed, **{way: Listing(searches[way], data) for way in ("product", "codes")}}
     rows = {
         name: lambda some, score=score: recommend(score, data, some, k=10)
-        for name, score in (scores | {"two stages": rescorer}).items()
+        for name, score in (scores | {"two stages": reranker}).items()
     }
     rates = measure(rows, data, min(users, data.n_users), turns)
     if as_json:

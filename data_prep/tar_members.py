@@ -1,10 +1,10 @@
-"""Tar archives of unknown origin: what their headers may cost."""
+"""Archives of unknown origin: what the headers of a tar may cost, and names that no archive of data has."""
 
 import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 from ppt_core.errors import DataError
@@ -54,6 +54,18 @@ def members_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo
                 raise _TooMuch(f"more than {MOST_MEMBERS:,} members")
             yield member
             archive.members = []  # type: ignore[attr-defined]  # each that was read would stay in memory
+
+
+def refuse_unsafe_name(path: Path, name: str) -> None:
+    """Raise `DataError` for a member whose name is absolute or has ``..`` in it.
+
+    Nothing is ever written under a member's name, but such an archive is not what it claims to be.
+    """
+    found = PureWindowsPath(name)  # knows / and \\ and C:
+    if found.anchor or ".." in found.parts:
+        raise DataError(
+            f"{path} holds a member with the unsafe name {name!r} (absolute, or with '..'); do not use this archive"
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Exported vectors as the first stage of recommending: they find candidates, and the network rescores them."""
+"""Exported vectors as the first stage of recommending: they find candidates, and the network reranks them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,7 +148,7 @@ def _profiles(items: NDArray[np.float32], data: PreparedData) -> NDArray[np.floa
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rescorer:
+class Reranker:
     """A search for candidates and a network that scores them: a `ncf_ppt.recommendation.CatalogueScorer`.
 
     Attributes:
@@ -173,13 +173,13 @@ class Rescorer:
     def score_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """The network's scores of the candidates of users (n,), minus infinity for every other item."""
         scores = np.full((len(users), self.seen.n_items + 1), -np.inf, np.float32)  # one column for no item
-        items, found = self._rescored(users)
+        items, found = self._scored(users)
         np.put_along_axis(scores, items.astype(np.int64), found, axis=1)
         return scores[:, :-1]
 
     def top(self, users: NDArray[np.int64], k: int) -> TopItems:
         """See `ncf_ppt.recommendation.ListScorer`."""
-        items, scores = self._rescored(users)
+        items, scores = self._scored(users)
         k = min(k, items.shape[1])
         nothing = Interactions.none(n_users=1, n_items=items.shape[1])
         places, best, lengths = top_items(scores, k, nothing, np.zeros(len(users), np.int64))
@@ -187,7 +187,7 @@ class Rescorer:
         chosen = np.take_along_axis(items, places.astype(np.int64), axis=1)
         return chosen, best, lengths, np.logical_or.reduce(np.isnan(scores), axis=1)
 
-    def _rescored(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _scored(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Candidates (n, n_candidates) of users (n,), ascending, and their scores.
 
         Where there are fewer, n_items with a score of minus infinity is behind them.

@@ -12,7 +12,7 @@ HR@10 that training with these users gives (`benchmarks.fold_in`, four tenths of
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ class PackedFoldIn:
         """The network with rows for ``people``, who have these ids, in the place of its users'."""
         rows = self.function(people)
         if isinstance(self.packed, PackedGMF):
-            return replace(self.packed, user_factors=_stored(rows), embeddings="float32", user_ids=user_ids)
+            return self.packed.with_users(_stored(rows), user_ids)
         factors, features = np.split(rows, [self.packed.user_factors.size], axis=1)
         return self.packed.with_users(_stored(factors), _stored(features), user_ids)
 

@@ -139,8 +139,11 @@ def text_of_list(head: Any, item_ids: list[Any], titles: list[str] | None, *, mo
 
 
 def html_of_lists(kind: str, rows: list[tuple[Any, list[Any]]]) -> str:
-    """A table of lists, each with its head, for a notebook."""
-    cells = [(str(head), ", ".join(map(str, items))) for head, items in rows]
+    """A table of lists, each with its head and `SHOWN` items at most, for a notebook."""
+    cells = [
+        (str(head), ", ".join([*map(str, items[:SHOWN]), *(["..."] if len(items) > SHOWN else [])]))
+        for head, items in rows
+    ]
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
     return f"<table><tr><th>{kind}</th><th>items, best first</th></tr>{body}</table>"
 

@@ -338,7 +338,8 @@ def load(path: Path | str, *, data: PreparedData | Path | str | None = None, dev
     Args:
         path: the folder that a training wrote, or the file that `TrainedNCF.pack` wrote.
         data: the data it was trained on, or where they are now; a run knows where they were. A packed file holds no
-            interactions: it needs them for everything but `TrainedNCF.inspect` and new people's histories.
+            interactions: it needs them for everything but `TrainedNCF.inspect`, `TrainedNCF.similar` and, of two
+            towers, the lists of new people's histories.
         device: where PyTorch computes; a packed file knows the CPU only.
 
     Raises `DataError` for a folder or a file that is neither, is damaged, or is not finished.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import Interactions, PreparedData
-from ncf_ppt.candidates import Rescorer, Search, open_vectors
+from ncf_ppt.candidates import Reranker, Search, open_vectors
 from ncf_ppt.networks import Network
 from ncf_ppt.original_ids import Ids
 from ncf_ppt.packed.network import COST_OF_GATHERING, PackedNCF
@@ -125,7 +125,7 @@ class Candidates:
             return in_two_stages(model, score, data, k=k, recall=recall, n_candidates=n, **among)
         search = open_vectors(Path(self.source), data)
         n = max(N_CANDIDATES, k) if n is None else n
-        return Rescorer(search=search, score=score, n_candidates=n, **among), None
+        return Reranker(search=search, score=score, n_candidates=n, **among), None
 
 
 class LastStages:
@@ -182,7 +182,7 @@ def in_two_stages(
         n_candidates: their number, chosen by ``recall`` if None.
 
     Returns:
-        A `ncf_ppt.candidates.Rescorer`, or ``score`` itself where all items are scored; and what was found out.
+        A `ncf_ppt.candidates.Reranker`, or ``score`` itself where all items are scored; and what was found out.
 
     Raises ValueError if ``recall`` is not above 0 and at most 1.
     """
@@ -214,7 +214,7 @@ def in_two_stages(
         recall=float(((there >= 0) & (there < n)).sum() / max((there >= 0).sum(), 1)) if there.size else 1.0,
         n_users=len(there),
     )
-    return Rescorer(search=searches[by], score=score, seen=seen, n_candidates=n, allowed=allowed), found
+    return Reranker(search=searches[by], score=score, seen=seen, n_candidates=n, allowed=allowed), found
 
 
 def _exact_lists(

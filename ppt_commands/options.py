@@ -10,10 +10,13 @@ from click.core import ParameterSource
 
 from ppt_commands.output import tell
 
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-DATA_OPTION = click.option("--data", type=FOLDER, help="Prepared folder, if it moved since training.")
+DATA_OPTION = click.option("--data", type=PATH, help="Prepared folder, if it moved since training.")
+DATA_OF_FILE_OPTION = click.option(
+    "--data", type=PATH, help="Prepared folder: needed for a packed FILE; for a RUN only if it moved."
+)
 
 
 def _check_device(_context: click.Context, _option: click.Parameter, name: str) -> str:
@@ -134,8 +137,8 @@ def training_options(
         return {"type": kind, "default": default, "show_default": True}
 
     options = [
-        click.option("--data", type=FOLDER, help="Prepared folder; without it a built-in synthetic sample."),
-        click.option("--out", type=FOLDER, help="Run folder; by default the next free runs/N."),
+        click.option("--data", type=PATH, help="Prepared folder; without it a built-in synthetic sample."),
+        click.option("--out", type=PATH, help="Run folder; by default the next free runs/N."),
         click.option(
             "--split", default=0.5, show_default=True, help="Fraction of training at full precision: 1 all, 0 none."
         ),

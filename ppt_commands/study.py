@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION
+from ppt_commands.options import JSON_OPTION, PATH
 from ppt_commands.output import print_json, say, tell
 from ppt_commands.study_options import COUNT, Describe, parsed
 from ppt_commands.study_target import target_command
@@ -54,8 +54,8 @@ def _run_command(program: str, train_command: click.Command, experiment: Describ
       {program} study run --data DIR --budgets 1,2 --out STUDY -- --batch-size 256
     """
     )
-    @click.option("--data", type=FOLDER, required=True, help="Prepared folder.")
-    @click.option("--out", type=FOLDER, required=True, help="Study folder, new or to go on with.")
+    @click.option("--data", type=PATH, required=True, help="Prepared folder.")
+    @click.option("--out", type=PATH, required=True, help="Study folder, new or to go on with.")
     @click.option(
         "--budgets",
         callback=_numbers,
@@ -146,8 +146,8 @@ def _report_command(program: str) -> click.Command:
       {program} study report STUDY STUDY STUDY --out studies
     """
     )
-    @click.argument("folders", metavar="STUDY ...", type=FOLDER, nargs=-1, required=True)
-    @click.option("--out", type=FOLDER, help="New folder.  [default: STUDY/report, made anew; none for several]")
+    @click.argument("folders", metavar="STUDY ...", type=PATH, nargs=-1, required=True)
+    @click.option("--out", type=PATH, help="New folder.  [default: STUDY/report, made anew; none for several]")
     @JSON_OPTION
     def report(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         from ppt_core.study.page import write_report

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION
+from ppt_commands.options import JSON_OPTION, PATH
 from ppt_commands.output import print_json, say, tell
 from ppt_commands.study_options import COUNT, Describe, parsed
 
@@ -26,8 +26,8 @@ def target_command(program: str, train_command: click.Command, experiment: Descr
       {program} study target --data DIR --trials 5 --out TRIALS -- {example}
     """,
     )
-    @click.option("--data", type=FOLDER, required=True, help="Prepared folder.")
-    @click.option("--out", type=FOLDER, required=True, help="Folder of the runs, new or to go on with.")
+    @click.option("--data", type=PATH, required=True, help="Prepared folder.")
+    @click.option("--out", type=PATH, required=True, help="Folder of the runs, new or to go on with.")
     @click.option("--trials", "n_trials", type=COUNT, default=5, show_default=True, help="Runs: seeds 0, 1, ...")
     @click.option("--threads", type=COUNT, help="Threads of each run.  [default: all cores]")
     @JSON_OPTION

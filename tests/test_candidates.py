@@ -1,4 +1,4 @@
-"""Exported vectors searched: what makes an inner product, what only finds candidates, and rescoring."""
+"""Exported vectors searched: what makes an inner product, what only finds candidates, and reranking."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from data_prep.ratings.interactions import Interactions, PreparedData
 from data_prep.ratings.prepare import prepare
 from data_prep.ratings.synthetic import synthesize
-from ncf_ppt.candidates import Rescorer, VectorSearch, compare_search, open_vectors, verify_export
+from ncf_ppt.candidates import Reranker, VectorSearch, compare_search, open_vectors, verify_export
 from ncf_ppt.export import vector_files
 from ncf_ppt.export.embeddings import export_embeddings
 from ncf_ppt.export.vector_files import FORMATS
@@ -136,18 +136,18 @@ def test_recall_is_counted_by_hand(tiny_data: PreparedData) -> None:
 
 
 @pytest.mark.parametrize("model", ["gmf", "mlp", "neumf"])
-def test_rescored_candidates_have_the_networks_scores(tmp_path: Path, tiny_data: PreparedData, model: Any) -> None:
+def test_reranked_candidates_have_the_networks_scores(tmp_path: Path, tiny_data: PreparedData, model: Any) -> None:
     trained = network(tiny_data, model)
     export_embeddings(trained, tiny_data, tmp_path / "out")
     search, score = open_vectors(tmp_path / "out", tiny_data), scorer(trained)
     exact = recommend(score, tiny_data, k=5)
-    everything = Rescorer(search=search, score=score, seen=tiny_data.known(), n_candidates=tiny_data.n_items)
+    everything = Reranker(search=search, score=score, seen=tiny_data.known(), n_candidates=tiny_data.n_items)
     all_scored = recommend(everything, tiny_data, k=5)
     assert all_scored.item_ids.tolist() == exact.item_ids.tolist()
-    few = recommend(Rescorer(search=search, score=score, seen=tiny_data.known(), n_candidates=9), tiny_data, k=5)
+    few = recommend(Reranker(search=search, score=score, seen=tiny_data.known(), n_candidates=9), tiny_data, k=5)
     assert np.isfinite(few.scores).all()
     assert len(few.item_ids) == 5 * tiny_data.n_users
-    one = recommend(Rescorer(search=search, score=score, seen=tiny_data.known(), n_candidates=9), tiny_data, [3], k=5)
+    one = recommend(Reranker(search=search, score=score, seen=tiny_data.known(), n_candidates=9), tiny_data, [3], k=5)
     (number,) = np.flatnonzero(tiny_data.user_ids == 3)
     assert one.item_ids.tolist() == few.item_ids[5 * number : 5 * number + 5].tolist()
     if model == "gmf":
@@ -164,7 +164,7 @@ def test_no_list_holds_what_nobody_scored(exclude_seen: bool) -> None:
     known = data.known()
     seen = known if exclude_seen else Interactions.none(n_users=data.n_users, n_items=data.n_items)
     found = recommend(
-        Rescorer(search=search, score=search, seen=seen, n_candidates=8), data, k=12, include_seen=not exclude_seen
+        Reranker(search=search, score=search, seen=seen, n_candidates=8), data, k=12, include_seen=not exclude_seen
     )
     assert np.isfinite(found.scores).all()
     exact = recommend(search, data, k=8, include_seen=not exclude_seen)

@@ -553,7 +553,11 @@ def test_a_split_of_ones_own(tmp_path: Path) -> None:
 
     own = {user: [str(item) for item in range(301, 304)] for user in last}
     lines = "".join(f"({user},{last[user][1]})\t" + "\t".join(items) + "\n" for user, items in own.items())
-    given = prepared(train, test=str(test), test_negatives=str(file(tmp_path, lines, "negatives")))
+    names: dict[str, Any] = {"test": str(test), "test_negatives": str(file(tmp_path, lines, "negatives"))}
+    given = prepare_source(str(train), **names)
+    for drawn in ({"n_negatives": 99}, {"protocol": "mlperf"}):
+        with pytest.raises(DataError, match="holds the negatives, so none are drawn; leave out n_negatives and proto"):
+            prepare_source(str(train), **names, **drawn)
     assert given.protocol_label == "own split, 3 negatives, published"
     assert given.item_ids[given.test_negatives].tolist() == [[301, 302, 303]] * 59
     with pytest.raises(
@@ -561,7 +565,7 @@ def test_a_split_of_ones_own(tmp_path: Path) -> None:
     ):
         prepare_source(str(train), test=str(test), n_negatives=299)
     with pytest.raises(DataError, match=r"has no line for user 'u\d+' \(58 lack one\)"):
-        prepared(train, test=str(test), test_negatives=str(file(tmp_path, lines.splitlines()[0], "short")))
+        prepare_source(str(train), test=str(test), test_negatives=str(file(tmp_path, lines.splitlines()[0], "short")))
     with pytest.raises(DataError, match=r"leave out .* min_ratings"):
         prepared(train, test=str(test), min_ratings=3)
 

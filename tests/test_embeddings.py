@@ -145,7 +145,7 @@ def test_files_and_manifest(tmp_path: Path, data: PreparedData) -> None:
     assert np.float32(manifest["bias"]) == model.last.bias.detach().numpy()[0]
     saved = data.save(tmp_path / "data")
     assert export_embeddings(model, saved, tmp_path / "s")["data_sha256"] == saved.content is not None
-    assert "finds candidates, to be rescored by the network" in manifest["meaning"]
+    assert "finds candidates, to be reranked by the network" in manifest["meaning"]
     schema = pq.read_schema(tmp_path / "p" / "gmf_items.parquet")
     assert schema.names == ["item_id", "vector", "scale"]
     assert schema.field("item_id").type == pa.string()

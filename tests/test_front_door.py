@@ -168,6 +168,8 @@ def test_results_are_shown_and_never_whole_arrays(run: Path, tmp_path: Path) -> 
     assert repr(shown[5]).splitlines()[2].startswith("run ")
     for each in (shown[2], shown[3], shown[5]):
         assert each._repr_html_().count("<table>") == each._repr_html_().count("</table>") == 1
+    long = model.recommend(k=25)._repr_html_().split("</tr>")[1]
+    assert (long.count(", "), long.endswith(", ...</td>")) == (10, True)
     assert len(shown[2].to_pandas()) == model.data.n_users
 
 

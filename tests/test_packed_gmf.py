@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from data_prep.ratings.interactions import PreparedData
+from ncf_ppt.baselines import MatrixFactorization
 from ncf_ppt.codes import top_codes
 from ncf_ppt.fitting import fit
 from ncf_ppt.model import NCF, NCFConfig
@@ -140,3 +141,17 @@ def test_a_neumf_whose_items_alone_are_1_bit(tiny_data: PreparedData, tmp_path: 
     own: Any = trained.scorer("packed")
     assert opened.score_catalogue(users).tobytes() == own.score_catalogue(users).tobytes()
     assert [layer.bits for layer in trained.inspect().layers][:4] == [32, 1, 32, 1]
+
+
+def test_other_users_share_the_items_that_were_decoded(trained: TrainedNCF) -> None:
+    packed = packed_of(trained)
+    rows = np.random.default_rng(0).normal(size=(3, 70)).astype(np.float32)
+    table = PackedTable(values=rows, scales=None, size=70)
+    first, second = (packed.with_users(table, np.arange(3)) for _ in range(2))
+    slow = replace(packed, user_factors=table, embeddings="float32", user_ids=np.arange(3))
+    assert first.score_catalogue(np.arange(3)).tobytes() == slow.score_catalogue(np.arange(3)).tobytes()
+    assert isinstance(first.scores, MatrixFactorization)
+    assert isinstance(second.scores, MatrixFactorization)
+    assert first.scores.item_vectors is second.scores.item_vectors
+    expected = rows * packed.weights @ packed.item_factors[:].T + packed.bias
+    np.testing.assert_allclose(first.score_catalogue(np.arange(3)), expected, atol=1e-4)

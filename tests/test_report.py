@@ -159,7 +159,9 @@ def test_the_line_stands_where_precision_falls(phases: dict[str, int], switch: f
     assert figures._switch(line) == switch
 
 
-def test_what_has_no_report_is_one_line(runs: list[TrainedNCF], tmp_path: Path) -> None:
+def test_what_has_no_report_is_one_line(
+    runs: list[TrainedNCF], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ncf = CommandLine(main)
     runs[1].pack(tmp_path / "packed")
     for arguments, message, code in (
@@ -167,6 +169,11 @@ def test_what_has_no_report_is_one_line(runs: list[TrainedNCF], tmp_path: Path) 
         ((runs[0].name, runs[0].name), "is named 2 times; name each run once", 1),
     ):
         assert message in ncf.fail("report", *arguments, "--out", tmp_path / "x.html", code=code)
+    packed = ncf_ppt.load(tmp_path / "packed", data=runs[0].data)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedNCF, "evaluate", lambda *_, **__: pytest.fail("measured before all were looked at"))
+        with pytest.raises(ValueError, match="is a packed network"):
+            measure_runs([runs[0], packed])
     other = ncf_ppt.fit(ncf_ppt.load_data(), out=tmp_path / "other", iterations=1, **SMALL)
     with pytest.raises(DataError, match="cannot be compared: their protocol is"):
         measure_runs([runs[0], other])

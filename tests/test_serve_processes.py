@@ -133,6 +133,11 @@ def test_a_token_is_asked_for_and_workers_do_not_outlive_their_supervisor(folder
         assert not any("--token-file" in line for line in server.said)
         children = workers(server)
         assert children
+        server.send_signal(signal.SIGUSR1)
+        wait_until(lambda: workers(server) - children)
+        os.kill(min(workers(server) - children), signal.SIGKILL)
+        server.wait_for("a new worker ended with code -9 before it answered; the old one goes on")
+        assert workers(server) == children
         server.process.kill()
         server.process.wait()
         wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))

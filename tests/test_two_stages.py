@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_prep.ratings.interactions import Interactions, PreparedData
-from ncf_ppt.candidates import Rescorer, VectorSearch
+from ncf_ppt.candidates import Reranker, VectorSearch
 from ncf_ppt.catalogue import rank_catalogue
 from ncf_ppt.model import NCF, NCFConfig
 from ncf_ppt.packed.network import PackedNCF
@@ -54,22 +54,22 @@ def packed_network(data: PreparedData, **settings: Any) -> PackedNCF:
 
 @dataclass(frozen=True)
 class AllRows:
-    """A rescorer seen as what scores whole rows only."""
+    """A reranker seen as what scores whole rows only."""
 
-    rescorer: Rescorer
+    reranker: Reranker
 
     def __call__(self, users: Any, candidates: Any) -> Any:
-        return self.rescorer(users, candidates)
+        return self.reranker(users, candidates)
 
     def score_catalogue(self, users: Any) -> Any:
-        return self.rescorer.score_catalogue(users)
+        return self.reranker.score_catalogue(users)
 
 
 def test_recall_is_that_of_a_slow_count(tiny_data: PreparedData) -> None:
     model = network(tiny_data)
     score, known = scorer(model), tiny_data.known()
-    rescorer, found = in_two_stages(model, score, tiny_data, seen=known, k=5)
-    assert isinstance(rescorer, Rescorer)
+    reranker, found = in_two_stages(model, score, tiny_data, seen=known, k=5)
+    assert isinstance(reranker, Reranker)
     assert (found.by, found.k, found.n_items, found.n_users) == ("product", 5, 150, 60)
     users = np.unique(np.linspace(0, 119, 120).astype(np.int64))
     catalogue = np.arange(150, dtype=np.int32)[np.newaxis]
@@ -104,15 +104,15 @@ def test_lists_are_exact_where_candidates_hold_them(tiny_data: PreparedData, eng
     if engine == "packed":
         model = score = pack(model, user_ids=tiny_data.user_ids, item_ids=tiny_data.item_ids, protocol="")
     exact = recommend(score, tiny_data, k=5)
-    rescorer, found = in_two_stages(model, score, tiny_data, seen=tiny_data.known(), k=5, n_candidates=60)
-    assert isinstance(rescorer, Rescorer)
-    lists = recommend(rescorer, tiny_data, k=5)
+    reranker, found = in_two_stages(model, score, tiny_data, seen=tiny_data.known(), k=5, n_candidates=60)
+    assert isinstance(reranker, Reranker)
+    lists = recommend(reranker, tiny_data, k=5)
     same = sum(a["item_ids"] == b["item_ids"] for a, b in zip(lists.to_dicts(), exact.to_dicts(), strict=True))
     assert found.n_candidates == 60
     assert same >= 0.9 * found.recall * tiny_data.n_users
-    by_rows = recommend(AllRows(rescorer), tiny_data, k=5)
+    by_rows = recommend(AllRows(reranker), tiny_data, k=5)
     assert by_rows.to_dicts() == lists.to_dicts()
-    one = recommend(rescorer, tiny_data, tiny_data.user_ids[7:8], k=5)
+    one = recommend(reranker, tiny_data, tiny_data.user_ids[7:8], k=5)
     assert one.to_dicts() == lists.to_dicts()[7:8]
 
 
@@ -166,11 +166,11 @@ def test_short_lists_and_equal_scores(tiny_data: PreparedData) -> None:
     """A user who has seen nearly everything gets what is left, equal scores in the order of item numbers."""
     n = tiny_data.n_items
     seen = Interactions.from_pairs(np.zeros(n - 3, np.int32), np.arange(3, n, dtype=np.int32), n_users=2, n_items=n)
-    rescorer = Rescorer(
+    reranker = Reranker(
         search=search_of(tiny_data), score=lambda users, items: np.zeros(items.shape, np.float32), seen=seen,
         n_candidates=8,
     )  # fmt: skip
-    items, scores, lengths, is_nan = rescorer.top(np.array([0, 1]), 5)
+    items, scores, lengths, is_nan = reranker.top(np.array([0, 1]), 5)
     assert lengths.tolist() == [3, 5]
     assert items[0, :3].tolist() == [0, 1, 2]
     assert items[1].tolist() == sorted(items[1].tolist())
@@ -182,17 +182,17 @@ def test_nan_is_an_error_and_names_the_user(tiny_data: PreparedData) -> None:
     def score(users: Any, items: Any) -> Any:
         return np.where(users[:, np.newaxis] == 3, np.nan, np.ones(items.shape)).astype(np.float32)
 
-    rescorer = Rescorer(search=search_of(tiny_data), score=score, seen=tiny_data.known(), n_candidates=9)
+    reranker = Reranker(search=search_of(tiny_data), score=score, seen=tiny_data.known(), n_candidates=9)
     with pytest.raises(DataError, match=rf"the scores of user {tiny_data.user_ids[3]} hold NaN"):
-        recommend(rescorer, tiny_data)
-    recommend(rescorer, tiny_data, tiny_data.user_ids[:3])
+        recommend(reranker, tiny_data)
+    recommend(reranker, tiny_data, tiny_data.user_ids[:3])
 
 
 def test_what_is_no_candidate_ranks_last(tiny_data: PreparedData) -> None:
     search = search_of(tiny_data)
     known = tiny_data.known()
     exact = rank_catalogue(search, tiny_data)
-    found = rank_catalogue(Rescorer(search=search, score=search, seen=known, n_candidates=20), tiny_data)
+    found = rank_catalogue(Reranker(search=search, score=search, seen=known, n_candidates=20), tiny_data)
     is_found = exact.pessimistic < 20
     assert 0 < is_found.sum() < tiny_data.n_users
     np.testing.assert_array_equal(found.pessimistic[is_found], exact.pessimistic[is_found])

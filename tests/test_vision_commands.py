@@ -114,6 +114,9 @@ def test_errors_are_one_line(folder: Path, jpegs: Path, tmp_path: Path) -> None:
     assert "does not exist" in fail("prepare", "cifar10", tmp_path / "none", "--out", out)
     assert "holds no batches.meta" in fail("prepare", "cifar10", jpegs, "--out", out)
     assert "already exists" in fail("prepare", "cifar10", archive, "--out", data)
+    for ignored in (("--on-broken", "skip"), ("--threads", "2")):
+        said = fail("prepare", "cifar10", archive, "--out", out, *ignored, code=2)
+        assert "--on-broken and --threads are for imagenet's files; leave them out for cifar10" in said
     assert "unpack it" in fail("prepare", "imagenet", archive, "--out", out)
     assert "holds no folder train/" in fail("prepare", "imagenet", data, "--out", out)
     (jpegs / "val" / "n02").mkdir()

@@ -4,7 +4,7 @@ import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from data_prep.images.cifar_pickles import read_batch
 from data_prep.images.image_arrays import ImageArray, PreparedImages
 from data_prep.images.normalization import Images, Normalization
 from data_prep.images.validation import hold_out
-from data_prep.tar_members import members_of, open_tar
+from data_prep.tar_members import members_of, open_tar, refuse_unsafe_name
 from ppt_core.errors import DataError
 from ppt_core.runs.files import refuse_existing
 
@@ -140,12 +140,7 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each batch in the archive. Nothing is ever written under a member's name."""
     with open_tar(source) as archive:
         for member in members_of(source, archive):
-            parts = PureWindowsPath(member.name)  # knows / and \\ and C:
-            if parts.anchor or ".." in parts.parts:
-                raise DataError(
-                    f"{source} holds a member with the unsafe name {member.name!r} (absolute, or with '..'); "
-                    "do not use this archive"
-                )
+            refuse_unsafe_name(source, member.name)
             name = PurePosixPath(member.name).name
             if name not in (_META, *_TRAIN, _TEST) or not member.isfile():
                 continue

@@ -13,7 +13,7 @@ from ppt_core.random_words import random_words
 Part = TypeVar("Part", ImageArray, ImageFiles)
 
 
-def hold_out(train: Part, n: int, *, seed: int = 0) -> tuple[Part, Part]:
+def hold_out(train: Part, n: int) -> tuple[Part, Part]:
     """Part ``train`` into what stays and ``n`` images for validation, each in the order they had.
 
     The classes keep their shares up to one image, and which images of a class are drawn is a function of the arguments.
@@ -29,7 +29,7 @@ def hold_out(train: Part, n: int, *, seed: int = 0) -> tuple[Part, Part]:
             f"both sides, and of class {small[0]} {quotas[small[0]]:,} of {counts[small[0]]:,} would be held out; "
             "choose another number"
         )
-    order = np.argsort(random_words(seed, "validation", 0, np.arange(len(train))), kind="stable")
+    order = np.argsort(random_words(0, "validation", 0, np.arange(len(train))), kind="stable")
     is_held_out = np.zeros(len(train), np.bool_)
     for label, quota in enumerate(quotas.tolist()):
         is_held_out[order[train.labels[order] == label][:quota]] = True

@@ -128,6 +128,8 @@ def prepare_source(
         raise DataError(f"{', '.join(chosen)} are for `synthetic` only; leave them out for {name!r}")
 
     own = _own_split(test, test_negatives, split_time, filters, order, validation=validation)
+    if test_negatives is not None and (n_negatives, protocol) != (N_NEGATIVES, "strict"):
+        raise DataError("test_negatives= holds the negatives, so none are drawn; leave out n_negatives and protocol=")
     if not own and name is not None and name not in (*KNOWN_DATASETS, SYNTHETIC) and is_ncf_train_file(Path(name)):
         said = (filters, n_negatives, protocol, seed, validation, order, options, memory)
         if said != (Filters(), N_NEGATIVES, "strict", 0, False, None, ReadOptions(), None):

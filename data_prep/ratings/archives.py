@@ -11,11 +11,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
 from data_prep.ratings.foreign_files import foreign_archive, foreign_kind
-from data_prep.tar_members import MOST_MEMBERS, members_of, open_member, open_tar
+from data_prep.tar_members import MOST_MEMBERS, members_of, open_member, open_tar, refuse_unsafe_name
 from ppt_core.errors import DataError
 
 MOVIELENS_NAMES = ("ratings.csv", "ratings.dat", "u.data")
@@ -214,7 +214,7 @@ def _zip_names(path: Path) -> list[str]:
     if len(infos) > MOST_MEMBERS:
         raise DataError(f"{path} has more than {MOST_MEMBERS:,} members; do not use this archive")
     for info in infos:
-        _refuse_unsafe(path, info.orig_filename)
+        refuse_unsafe_name(path, info.orig_filename)
     return [info.filename for info in infos if not info.is_dir()]
 
 
@@ -223,7 +223,7 @@ def _tar_names(source: Source) -> list[str]:
     with source.open() as stream, contextlib.ExitStack() as stack:
         try:
             for each in members_of(source.path, stack.enter_context(open_tar(source.path, stream))):
-                _refuse_unsafe(source.path, each.name)
+                refuse_unsafe_name(source.path, each.name)
                 names += [each.name] if each.isfile() else []
         except tarfile.TarError as error:
             raise source._damaged(error) from None
@@ -264,14 +264,6 @@ def _matching(path: Path, names: Sequence[str], pattern: str) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-def _refuse_unsafe(path: Path, name: str) -> None:
-    # Nothing is ever written under a member's name, but such an archive is not what it claims to be.
-    if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:  # knows / and \\ and C:
-        raise DataError(
-            f"{path} holds a member with the unsafe name {name!r} (absolute, or with '..'); do not use this archive"
-        )
 
 
 def _is_hidden(name: str) -> bool:

@@ -74,18 +74,29 @@ def read_files(paths: Sequence[Path], options: ReadOptions | None = None) -> Rea
     sources = [source for path in paths for source in find_sources(path, options.members)]
     parts = [_read(source, options) for source in sources]
     first = parts[0]
-    for source, part in zip(sources, parts, strict=True):
-        if part.names.keys() != first.names.keys():
-            raise DataError(
-                f"{source} has columns for {', '.join(part.names)}, and {sources[0]} for {', '.join(first.names)}; "
-                "parts of one table must have the same"
-            )
-    name = str(sources[0]) if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
+    refuse_other_columns([(source, part.names) for source, part in zip(sources, parts, strict=True)])
+    name = name_of(sources)
     whole = first._replace(
         table=first.table if len(parts) == 1 else _joined(name, [part.table for part in parts]),
         n_bad_rows=sum(part.n_bad_rows for part in parts),
     )
     return count_positives(name, whole, options)
+
+
+def name_of(sources: Sequence[Source]) -> str:
+    """What errors call one or several files."""
+    return str(sources[0]) if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
+
+
+def refuse_other_columns(parts: Sequence[tuple[Source, Mapping[str, str]]]) -> None:
+    """Raise `DataError` unless the columns by role of each file are for what those of the first are."""
+    first, names = parts[0]
+    for source, others in parts:
+        if others.keys() != names.keys():
+            raise DataError(
+                f"{source} has columns for {', '.join(others)}, and {first} for {', '.join(names)}; parts of one "
+                "table must have the same"
+            )
 
 
 def _read(source: Source, options: ReadOptions) -> RoleTable:

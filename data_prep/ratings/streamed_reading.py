@@ -15,7 +15,7 @@ from data_prep.ratings.columns import ROLES, ReadOptions
 from data_prep.ratings.id_columns import ids_of_texts
 from data_prep.ratings.moments import mixed_units
 from data_prep.ratings.raw_ratings import Ids, number_ids
-from data_prep.ratings.readers import RoleTable, Tally, times_of
+from data_prep.ratings.readers import RoleTable, Tally, name_of, refuse_other_columns, times_of
 from data_prep.ratings.reading import Reading
 from data_prep.ratings.stored_ratings import Room, StoredColumns, StoredRatings, TimesInBlocks
 from data_prep.ratings.text_layout import text_layout, without_ratings
@@ -107,7 +107,7 @@ def read_streamed(
     """
     options = options or ReadOptions()
     sources = [source for path in paths for source in find_sources(path, options.members)]
-    name = str(sources[0]) if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
+    name = name_of(sources)
     parts = [_open(source, options) for source in sources]
     try:
         return _store_numbers(name, parts, options, folder, room)
@@ -144,12 +144,7 @@ def _store(
     name: str, parts: Sequence[_Part], options: ReadOptions, number_type: pa.DataType, folder: Path, room: Room
 ) -> StreamedRatings:
     first = parts[0]
-    for part in parts:
-        if part.names.keys() != first.names.keys():
-            raise DataError(
-                f"{part.source} has columns for {', '.join(part.names)}, and {first.source} for "
-                f"{', '.join(first.names)}; parts of one table must have the same"
-            )
+    refuse_other_columns([(part.source, part.names) for part in parts])
     tally, users, items = Tally(name, options), _Numbers("user"), _Numbers("item")
     has_times, is_moment = "time" in first.names, None
     dtypes = {"user": np.int32, "item": np.int32, **({"time": np.dtype(str(number_type))} if has_times else {})}

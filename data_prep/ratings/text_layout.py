@@ -28,7 +28,6 @@ ACCEPTED_FORMATS = (
     "header, JSON lines, Parquet and Arrow; other layouts where separator= and the columns are named"
 )
 _SEPARATORS = ("\t", "::", ",", ";", "|", " ")
-_INTEGER_DIGITS = 19
 
 
 class _Line(NamedTuple):

@@ -2,7 +2,7 @@
 
 What the vectors mean: GMF's logit is ``bias + sum of w * user * item``, so with the last layer's weights w folded into
 the user's side an inner product ranks items exactly as the network does. NeuMF adds its MLP's part to that, so the
-inner product of its GMF half only finds candidates, to be rescored by the network. The user and the item table of an
+inner product of its GMF half only finds candidates, to be reranked by the network. The user and the item table of an
 MLP meet in its first layer, not in a product: their inner products are next to noise, and an MLP is searched by
 items alike, for instance by the mean of ``mlp_items``, at unit length, over the items a user has. On MovieLens-100K
 (NeuMF, 3 epochs) 100 candidates of 1,682 items held 58% of the network's top 10 by the GMF half, 11% by inner products
@@ -34,10 +34,10 @@ _BATCH_BYTES = 1 << 24  # of float32 vectors in memory at a time
 
 _MEANINGS = {
     "gmf": "the inner product of gmf_users and gmf_items, plus bias, is the network's logit",
-    "neumf": "the inner product of gmf_users and gmf_items finds candidates, to be rescored by the network: it is the "
+    "neumf": "the inner product of gmf_users and gmf_items finds candidates, to be reranked by the network: it is the "
     "logit without the MLP's part and the bias; mlp_users and mlp_items make no inner product",
     "mlp": "mlp_users and mlp_items make no inner product: neighbours within mlp_items are items alike, and candidates "
-    "to be rescored by the network",
+    "to be reranked by the network",
 }
 _MEANING_OF_SIGNS = (
     "; signs err, so their inner product, scale * scale * (dimension - 2 * Hamming distance), only finds candidates"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.ratings.interactions import Interactions
-from ncf_ppt.candidates import Rescorer
+from ncf_ppt.candidates import Reranker
 from ncf_ppt.fold_in import PackedFoldIn
 from ncf_ppt.http.known_ids import KnownIds, Texts
 from ncf_ppt.packed.tower import PackedNetwork, PackedTwoTower
@@ -69,7 +69,7 @@ class Engine:
     alike: ItemsAlike
     seen: Interactions | None
     titles: Texts | None
-    two_stages: Rescorer | None
+    two_stages: Reranker | None
     fold_in: PackedFoldIn | None
     longest: int
 

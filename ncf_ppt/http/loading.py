@@ -38,7 +38,7 @@ def load_into(number: int, values: dict[str, Any]) -> list[str]:
     """Load what the settings ``values`` name into an open file; return what the user may want to know of it."""
     import numpy as np
 
-    from ncf_ppt.candidates import Rescorer
+    from ncf_ppt.candidates import Reranker
     from ncf_ppt.http.engine import Engine
     from ncf_ppt.http.handover import write_handover
     from ncf_ppt.http.known_ids import KnownIds, Texts
@@ -59,7 +59,7 @@ def load_into(number: int, values: dict[str, Any]) -> list[str]:
     score, first_stage = packed, None
     if candidates.source is not None:
         score, first_stage = candidates.before(packed, packed, trained.data, k=settings.limits.k)
-    two_stages = score if isinstance(score, Rescorer) else None
+    two_stages = score if isinstance(score, Reranker) else None
     nobody = np.empty(0, np.int64)
     bare = replace(packed, user_ids=nobody, item_ids=nobody)
     bare.__dict__.update({name: value for name, value in packed.__dict__.items() if name not in bare.__dict__})

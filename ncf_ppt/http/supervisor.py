@@ -271,7 +271,9 @@ class _Supervisor:
             if each.replaces is worker:
                 each.replaces = None  # it takes its place
         self._metrics.take_over(worker.row)
-        if worker.stops_by is None and not self._is_stopping:
+        if worker.replaces is not None and not self._is_stopping:
+            self._tell(f"a new worker ended with code {code} before it answered; the old one goes on")
+        elif worker.stops_by is None and not self._is_stopping:
             now = time.monotonic()
             if not self._is_announced:
                 raise DataError(f"a worker ended with code {code} before it answered; what it said is above")

@@ -1,6 +1,6 @@
 """A packed GMF network: codes of users and items, whose products are its scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,12 @@ class PackedGMF:
             raise ValueError("users are not 1-bit, so there are no bits to search by; score the catalogue")
         return self.scores.find(users, n, seen)
 
+    def with_users(self, factors: PackedTable, user_ids: NDArray[Any]) -> "PackedGMF":
+        """The same network for other users, whose rows are floats; what was computed of its items is shared."""
+        twin = replace(self, user_factors=factors, embeddings="float32", user_ids=user_ids)
+        twin.__dict__["_items_as_floats"] = self._items_as_floats
+        return twin
+
     @cached_property
     def scores(self) -> CodeSearch | MatrixFactorization:
         """What scores: codes where both tables are 1-bit, products of floats where only the items are."""
@@ -83,10 +89,13 @@ class PackedGMF:
             scaled = Codes(words=users.words, scales=users.scales * self.weights[0], n_bits=users.n_bits)
             return CodeSearch(users=scaled, items=_codes(self.item_factors), bias=self.bias)
         biases = np.full((self.n_users, 1), self.bias, np.float32)
-        return MatrixFactorization(
-            user_vectors=np.concatenate([self.user_factors[:] * self.weights, biases], axis=1),
-            item_vectors=np.concatenate([self.item_factors[:], np.ones((self.n_items, 1), np.float32)], axis=1),
-        )
+        return self._items_as_floats.with_users(np.concatenate([self.user_factors[:] * self.weights, biases], axis=1))
+
+    @cached_property
+    def _items_as_floats(self) -> MatrixFactorization:
+        """The items' vectors with a 1 behind, for the bias, and no users."""
+        items = np.concatenate([self.item_factors[:], np.ones((self.n_items, 1), np.float32)], axis=1)
+        return MatrixFactorization(user_vectors=np.empty((0, items.shape[1]), np.float32), item_vectors=items)
 
 
 def _codes(table: PackedTable) -> Codes:

@@ -137,22 +137,23 @@ def measure_runs(
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{name} is named {names.count(name)} times; name each run once")
+    folders = [each.run for each in trained]  # a packed file has none
     refuse_incomparable([(each.name, each.data_record | {"protocol": each.protocol}) for each in trained])
     data = trained[0].data
     popularity = np.bincount(data.train.items, minlength=data.n_items)[data.test_items]
     activity = np.diff(data.train.offsets)[: data.n_tested]
     runs = []
-    for each in trained:
+    for each, folder in zip(trained, folders, strict=True):
         found = each.evaluate(k=k)
         whole = each.evaluate(ranking="full", k=k).ranks if catalogue else None
         assert whole is None or isinstance(whole, CatalogueRanks)
-        config = each.run.config
+        config = folder.config
         runs.append(
             MeasuredRun(
                 name=each.name,
                 settings=config.settings(),
                 provenance=config.provenance,
-                history=each.run.metrics(),
+                history=folder.metrics(),
                 evaluation=found,
                 metrics={metric: mean_interval(values) for metric, values in per_user(found.ranks, k).items()},
                 by_popularity=tuple(groups_of_users(found.ranks, popularity, k)),

@@ -5,14 +5,14 @@ from typing import Literal
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION, K_OPTION, MEMORY_OPTION, RANKING_OPTION, THREADS_OPTION
+from ppt_commands.options import JSON_OPTION, K_OPTION, MEMORY_OPTION, PATH, RANKING_OPTION, THREADS_OPTION
 from ppt_commands.output import print_json, print_metrics
 
 
 @click.command()
 @click.argument("name", type=click.Choice(["popular", "item-knn", "als", "bpr", "recent-item-knn", "markov"]))
-@click.option("--data", type=FOLDER, help="Prepared folder; without it the built-in synthetic sample.")
-@click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
+@click.option("--data", type=PATH, help="Prepared folder; without it the built-in synthetic sample.")
+@click.option("--per-user", type=PATH, help="New Parquet file: user_id, item_id, above, equal, rank.")
 @click.option("--seed", default=0, show_default=True, help="Seed of what als and bpr draw.")
 @RANKING_OPTION
 @K_OPTION

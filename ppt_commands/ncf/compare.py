@@ -6,10 +6,10 @@ from typing import Literal
 import click
 
 from ppt_commands.options import (
-    DATA_OPTION,
     DEVICE_OPTION,
     JSON_OPTION,
     K_OPTION,
+    PATH,
     RANKING_OPTION,
     THREADS_OPTION,
 )
@@ -22,7 +22,7 @@ from ppt_commands.output import print_json, say
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 @K_OPTION
-@DATA_OPTION
+@click.option("--data", type=PATH, help="Prepared folder: needed where no run names it, or if it moved.")
 @DEVICE_OPTION
 @THREADS_OPTION
 @JSON_OPTION

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say, tell
 
 
 @click.command()
-@click.option("--clean", type=FOLDER, help="Only remove what killed commands left half written in this folder.")
+@click.option("--clean", type=PATH, help="Only remove what killed commands left half written in this folder.")
 @THREADS_OPTION
 @JSON_OPTION
 @click.pass_context

@@ -7,13 +7,13 @@ import click
 
 from ppt_commands.options import (
     CANDIDATES_OPTION,
-    DATA_OPTION,
+    DATA_OF_FILE_OPTION,
     DEVICE_OPTION,
     ENGINE_OPTION,
-    FOLDER,
     JSON_OPTION,
     K_OPTION,
     MEMORY_OPTION,
+    PATH,
     RANKING_OPTION,
     RECALL_OPTION,
     RERANK_OPTION,
@@ -23,16 +23,16 @@ from ppt_commands.output import print_json, print_metrics, tell
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@click.argument("path", type=PATH, metavar="RUN|FILE")
 @RANKING_OPTION
 @ENGINE_OPTION
-@click.option("--per-user", type=FOLDER, help="New Parquet file: user_id, item_id, above, equal, rank.")
+@click.option("--per-user", type=PATH, help="New Parquet file: user_id, item_id, above, equal, rank.")
 @CANDIDATES_OPTION
 @RERANK_OPTION
 @RECALL_OPTION
 @K_OPTION
 @MEMORY_OPTION
-@DATA_OPTION
+@DATA_OF_FILE_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
 @JSON_OPTION

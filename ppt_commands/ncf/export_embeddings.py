@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import DATA_OPTION, JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say
 
 
 @click.command("export-embeddings")
-@click.argument("run", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="New folder.")
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="New folder.")
 @click.option(
     "--format",
     type=click.Choice(["parquet", "npy", "safetensors", "faiss"]),

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@click.argument("path", type=PATH, metavar="RUN|FILE")
 @THREADS_OPTION
 @JSON_OPTION
 def inspect(path: Path, as_json: bool) -> None:

@@ -5,13 +5,13 @@ from typing import Literal
 
 import click
 
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import DATA_OPTION, JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="New file.")
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="New file.")
 @click.option(
     "--embeddings",
     type=click.Choice(["float32", "int8"]),

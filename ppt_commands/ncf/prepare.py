@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
+@click.option("--out", type=PATH, required=True, help="New folder for the prepared set.")
 @click.option("--user-column", help="Column of the users: its name, or its position from 1.")
 @click.option("--item-column", help="Column of the items.")
 @click.option("--time-column", help="Column of the times: numbers, timestamps or dates.")
@@ -58,8 +58,8 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
     type=click.Choice(["file", "random"]),
     help="What orders a user's rows where times do not.  [default: the file; without times the seed]",
 )
-@click.option("--test", type=FOLDER, help="Test rows of a split of your own; SOURCE holds the train rows.")
-@click.option("--test-negatives", type=FOLDER, help="Negatives of each test user: a user and items a line.")
+@click.option("--test", type=PATH, help="Test rows of a split of your own; SOURCE holds the train rows.")
+@click.option("--test-negatives", type=PATH, help="Negatives of each test user: a user and items a line.")
 @click.option("--split-time", help="One moment for all: train before it, hold out each user's next item.")
 @click.option("--negatives", "n_negatives", default=999, show_default=True, help="Test negatives of each user.")
 @click.option(
@@ -71,7 +71,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
 )
 @click.option("--validation", is_flag=True, help="Hold out the item before the last, too: for `train --patience`.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the negatives and of synthetic data.")
-@click.option("--source", "source_file", type=FOLDER, help="A copy at hand of a known data set.")
+@click.option("--source", "source_file", type=PATH, help="A copy at hand of a known data set.")
 @click.option("--users", "n_users", type=int, help="Number of synthetic users.")
 @click.option("--items", "n_items", type=int, help="Number of synthetic items.")
 @click.option("--interactions", "n_interactions", type=int, help="Number of synthetic interactions.")

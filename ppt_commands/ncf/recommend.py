@@ -7,14 +7,14 @@ import click
 
 from ppt_commands.options import (
     CANDIDATES_OPTION,
-    DATA_OPTION,
+    DATA_OF_FILE_OPTION,
     DEVICE_OPTION,
     ENGINE_OPTION,
     EXISTING,
-    FOLDER,
     JSON_OPTION,
     K_OPTION,
     MEMORY_OPTION,
+    PATH,
     RECALL_OPTION,
     RERANK_OPTION,
     THREADS_OPTION,
@@ -25,7 +25,7 @@ from ppt_core.errors import DataError
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@click.argument("path", type=PATH, metavar="RUN|FILE")
 @click.option("--user", "users", multiple=True, help="An original user id; may be given several times.")
 @click.option(
     "--users",
@@ -44,7 +44,7 @@ from ppt_core.errors import DataError
 @click.option("--exclude", type=EXISTING, help="File of item ids, likewise: never recommend these.")
 @click.option("--include-seen", is_flag=True, help="Recommend what a user has, too.")
 @click.option(
-    "--out", type=FOLDER, help="New file .parquet, .csv or .jsonl with a row for each: user_id, item_id, rank, score."
+    "--out", type=PATH, help="New file .parquet, .csv or .jsonl with a row for each: user_id, item_id, rank, score."
 )
 @click.option(
     "--new-users",
@@ -60,7 +60,7 @@ from ppt_core.errors import DataError
 @ENGINE_OPTION
 @K_OPTION
 @MEMORY_OPTION
-@DATA_OPTION
+@DATA_OF_FILE_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
 @JSON_OPTION

@@ -7,9 +7,9 @@ import click
 from ppt_commands.options import (
     DATA_OPTION,
     DEVICE_OPTION,
-    FOLDER,
     JSON_OPTION,
     K_OPTION,
+    PATH,
     THREADS_OPTION,
     TITLES_OPTION,
 )
@@ -17,8 +17,8 @@ from ppt_commands.output import print_json, say
 
 
 @click.command()
-@click.argument("paths", metavar="RUN ...", type=FOLDER, nargs=-1, required=True)
-@click.option("--out", type=FOLDER, required=True, help="New HTML file.")
+@click.argument("paths", metavar="RUN ...", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="New HTML file.")
 @TITLES_OPTION
 @click.option(
     "--catalogue/--no-catalogue",

@@ -6,19 +6,19 @@ from typing import Literal
 import click
 
 from ppt_commands.options import (
-    DATA_OPTION,
+    DATA_OF_FILE_OPTION,
     DEVICE_OPTION,
     ENGINE_OPTION,
     EXISTING,
-    FOLDER,
     JSON_OPTION,
+    PATH,
     THREADS_OPTION,
 )
 from ppt_commands.output import print_json, say
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@click.argument("path", type=PATH, metavar="RUN|FILE")
 @click.option(
     "--pairs",
     type=EXISTING,
@@ -26,9 +26,9 @@ from ppt_commands.output import print_json, say
     help="File of pairs: columns user_id and item_id (csv with a header, Parquet, JSON lines), or lines that begin "
     "with a user and an item.",
 )
-@click.option("--out", type=FOLDER, help="New file .parquet, .csv or .jsonl: user_id, item_id, score.")
+@click.option("--out", type=PATH, help="New file .parquet, .csv or .jsonl: user_id, item_id, score.")
 @ENGINE_OPTION
-@DATA_OPTION
+@DATA_OF_FILE_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
 @JSON_OPTION

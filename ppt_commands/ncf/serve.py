@@ -8,8 +8,8 @@ import click
 from ppt_commands.options import (
     CANDIDATES_OPTION,
     EXISTING,
-    FOLDER,
     K_OPTION,
+    PATH,
     RECALL_OPTION,
     RERANK_OPTION,
     TITLES_OPTION,
@@ -18,9 +18,9 @@ from ppt_commands.output import tell
 
 
 @click.command()
-@click.argument("model", type=FOLDER, metavar="RUN|FILE")
+@click.argument("model", type=PATH, metavar="RUN|FILE")
 @click.option(
-    "--data", type=FOLDER, help="Prepared folder, by which what a user has is left out of a packed FILE's lists."
+    "--data", type=PATH, help="Prepared folder, by which what a user has is left out of a packed FILE's lists."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(

@@ -7,9 +7,9 @@ import click
 from ppt_commands.options import (
     DATA_OPTION,
     EXISTING,
-    FOLDER,
     JSON_OPTION,
     K_OPTION,
+    PATH,
     THREADS_OPTION,
     TITLES_OPTION,
 )
@@ -18,7 +18,7 @@ from ppt_core.errors import DataError
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@click.argument("path", type=PATH, metavar="RUN|FILE")
 @click.option("--item", "items", multiple=True, help="An original item id; may be given several times.")
 @click.option(
     "--items",
@@ -28,7 +28,7 @@ from ppt_core.errors import DataError
 )
 @click.option("--all", "all_items", is_flag=True, help="Every item of the catalogue.")
 @click.option(
-    "--out", type=FOLDER, help="New file .parquet, .csv or .jsonl: item_id, similar_id, rank, similarity, title."
+    "--out", type=PATH, help="New file .parquet, .csv or .jsonl: item_id, similar_id, rank, similarity, title."
 )
 @TITLES_OPTION
 @K_OPTION

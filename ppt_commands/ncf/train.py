@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.options import FOLDER, CommandOfRecipes, training_options
+from ppt_commands.options import PATH, CommandOfRecipes, training_options
 from ppt_commands.output import print_json, print_metrics, print_training, tell
 from ppt_commands.training import run_folder, say_what_is_trained
 
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
 @click.option("--als-alpha", type=float, help="Confidence of an interaction in --warm-start als.  [default: 5]")
 @click.option(
     "--init",
-    type=FOLDER,
+    type=PATH,
     help="Start from this finished run, of last week's data say: rows of the users and items that both know are taken "
     "over, and layers of the same shape.",
 )

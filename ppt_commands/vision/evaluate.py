@@ -5,16 +5,16 @@ from typing import Literal
 
 import click
 
-from ppt_commands.options import DATA_OPTION, DEVICE_OPTION, ENGINE_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import DATA_OF_FILE_OPTION, DEVICE_OPTION, ENGINE_OPTION, JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say
 
 
 @click.command()
-@click.argument("path", type=FOLDER, metavar="RUN|FILE")
+@click.argument("path", type=PATH, metavar="RUN|FILE")
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that decode.")
-@click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
+@click.option("--root", type=PATH, help="Where the image files are, if they moved since they were prepared.")
 @ENGINE_OPTION
-@DATA_OPTION
+@DATA_OF_FILE_OPTION
 @DEVICE_OPTION
 @THREADS_OPTION
 @JSON_OPTION

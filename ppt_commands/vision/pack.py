@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from ppt_commands.options import DATA_OPTION, FOLDER, JSON_OPTION, THREADS_OPTION
+from ppt_commands.options import DATA_OPTION, JSON_OPTION, PATH, THREADS_OPTION
 from ppt_commands.output import print_json, say
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="New file.")
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="New file.")
 @click.option(
     "--images",
     "n_images",
@@ -19,7 +19,7 @@ from ppt_commands.output import print_json, say
     show_default=True,
     help="Test images that both networks are compared on.",
 )
-@click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
+@click.option("--root", type=PATH, help="Where the image files are, if they moved since they were prepared.")
 @DATA_OPTION
 @THREADS_OPTION
 @JSON_OPTION

@@ -6,14 +6,14 @@ from typing import Literal
 
 import click
 
-from ppt_commands.options import FOLDER, JSON_OPTION
+from ppt_commands.options import JSON_OPTION, PATH
 from ppt_commands.output import print_json, say
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(["cifar10", "imagenet"]))
-@click.argument("source", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="New folder for the prepared set.")
+@click.argument("source", type=PATH)
+@click.option("--out", type=PATH, required=True, help="New folder for the prepared set.")
 @click.option(
     "--validation",
     "n_validation",
@@ -24,19 +24,18 @@ from ppt_commands.output import print_json, say
 @click.option(
     "--on-broken",
     type=click.Choice(["stop", "skip"]),
-    default="stop",
-    show_default=True,
+    show_default="stop",
     help="An image file that cannot be read: stop and name it, or leave it out and count it.",
 )
-@click.option("--threads", default=2, show_default=True, help="Image files checked at a time.")
+@click.option("--threads", type=click.IntRange(min=1), show_default="2", help="Image files checked at a time.")
 @JSON_OPTION
 def prepare(
     kind: str,
     source: Path,
     out: Path,
     n_validation: int,
-    on_broken: Literal["stop", "skip"],
-    threads: int,
+    on_broken: Literal["stop", "skip"] | None,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Check the images of SOURCE and make a prepared set of them.
@@ -57,6 +56,8 @@ def prepare(
     from data_prep.images.manifest import count_images
 
     images: PreparedImages | PreparedFolders
+    if kind == "cifar10" and (on_broken is not None or threads is not None):
+        raise click.UsageError("--on-broken and --threads are for imagenet's files; leave them out for cifar10")
     if kind == "cifar10":
         images = prepare_cifar10(source, out, n_validation=n_validation)
     else:
@@ -64,8 +65,8 @@ def prepare(
             source,
             out,
             n_validation=n_validation,
-            on_broken=on_broken,
-            threads=threads,
+            on_broken=on_broken or "stop",
+            threads=threads or 2,
             progress=sys.stderr.isatty(),
         )
     manifest = images.manifest

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ppt_commands.options import FOLDER, training_options
+from ppt_commands.options import PATH, training_options
 from ppt_commands.output import print_json, print_training, say
 from ppt_commands.training import run_folder, say_what_is_trained
 
@@ -58,7 +58,7 @@ _SAMPLE_EPOCHS = 4  # on the built-in sample, under a minute on two idle cores
     type=click.IntRange(0),
     help="Processes that decode.  [default: 2, or the cores, for image files, else 0; 0 in a study]",
 )
-@click.option("--root", type=FOLDER, help="Where the image files are, if they moved since they were prepared.")
+@click.option("--root", type=PATH, help="Where the image files are, if they moved since they were prepared.")
 @training_options(
     epochs="the recipe's: cifar 182, imagenet 90; 4 on the sample",
     batch_size="the recipe's: 128, 1024",
