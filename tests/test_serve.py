@@ -159,7 +159,7 @@ def test_a_bad_request_is_a_problem_of_one_line(server: Server, path: str, body:
     assert server.ask("/healthz").status == 200
 
 
-def test_what_is_no_http_is_refused_and_slow_clients_are_let_go(server: Server) -> None:
+def test_what_is_no_http_is_refused_and_slow_clients_are_let_go(server: Server, folder: Path) -> None:
     def open_with(octets: bytes) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", server.port), timeout=15)
         client.sendall(octets)
@@ -181,6 +181,12 @@ def test_what_is_no_http_is_refused_and_slow_clients_are_let_go(server: Server) 
     with open_with(b"GET / HTTP/1.1\r\nHost: x\r\nX: ") as client:
         client.sendall(b"y" * (1 << 16))
         assert client.recv(999).startswith(b"HTTP/1.1 431 ")
+    counters = server.ask("/metrics").body.decode()
+    for status, n in ((400, 1), (408, 40), (431, 1)):
+        assert f'ppt_requests_total{{route="other",status="{status}"}} {n}\n' in counters
+    time.sleep(0.3)
+    logged = [json.loads(line) for line in (folder / "access.log").read_text("ascii").splitlines()]
+    assert [line["status"] for line in logged if not line["path"]].count(431) == 1
 
 
 def test_the_log_says_what_was_asked_for_and_not_by_whom_about_whom(server: Server, folder: Path) -> None:
