@@ -14,15 +14,20 @@ import click
 import numpy as np
 
 from benchmarks.provenance import document
-from benchmarks.result_files import pooled, share
+from benchmarks.result_files import pooled, rows, share
 from ppt_core.study.curves import Curve, Trials, bootstrap_speed_up, speed_up
 
 STUDIES = {
     "ml-1m": ("ml-1m-short", "ml-1m"),
     "cifar10": ("cifar10-resnet20-more", "cifar10-resnet20"),
+    **{f"synthetic-{size}": (f"synthetic-{size}",) for size in ("25k", "100k", "400k")},
 }
-STARTS = {"ml-1m": (0.0, 0.453, 0.5)}
-"""Accuracies below which nothing is compared: none, popularity's, and one half."""
+
+
+def popularity(name: str) -> list[float]:
+    """HR@10 of the most popular items on the data of some studies, where it was measured."""
+    found = [row for row in rows("baselines") if row["baseline"] == "popular"]
+    return [row["hit_ratio"] for row in found if row["data"] in (name, f"{name}-ncf")]
 
 
 def cells(studies: Sequence[str], split: float) -> list[Trials]:
@@ -35,7 +40,7 @@ def cells(studies: Sequence[str], split: float) -> list[Trials]:
 
 
 def measure(studies: Sequence[str], starts: Sequence[float]) -> dict[str, Any]:
-    """The speed-up, its interval, and the factors over the upper parts of the range."""
+    """The speed-up, its interval, and the factors over the parts of the range that begin at ``starts``."""
     ppt, low = cells(studies, 0.5), cells(studies, 0.0)
     curves = Curve.of_medians(ppt, "iterations"), Curve.of_medians(low, "iterations")
     whole = speed_up(*curves)
@@ -51,7 +56,9 @@ def measure(studies: Sequence[str], starts: Sequence[float]) -> dict[str, Any]:
         "range_covered": whole.range_covered,
         "until": whole.until,
         "from": {
-            f"{start:g}": float(1 / np.mean(1 / ratios[(targets >= start) & np.isfinite(ratios)])) for start in starts
+            f"{start:.3f}": float(1 / np.mean(1 / ratios[(targets >= start) & np.isfinite(ratios)]))
+            for start in starts
+            if np.isfinite(ratios[targets >= start]).any()
         },
         "studies": list(studies),
     }
@@ -61,7 +68,7 @@ def measure(studies: Sequence[str], starts: Sequence[float]) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True)
 def main(as_json: bool) -> None:
     """Measure and print."""
-    every = {name: measure(studies, STARTS.get(name, ())) for name, studies in STUDIES.items()}
+    every = {name: measure(studies, popularity(name)) for name, studies in STUDIES.items()}
     if as_json:
         return click.echo(document(every))
     for name, found in every.items():
