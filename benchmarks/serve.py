@@ -130,7 +130,8 @@ def main(
             servers = {row: start(row, folder, stack) for row in rows}
             for server in servers.values():
                 server.wait(lists_of(1, n=1)[0])
-            notes = {row: server.log.read_text().splitlines() for row, server in servers.items() if row in OWN}
+            said = {row: server.log.read_text().splitlines() for row, server in servers.items() if row in OWN}
+            notes = {row: [line for line in lines if not line.startswith("serving ")] for row, lines in said.items()}
             found = measure(servers, users=users, turns=turns, seconds=seconds, most=most)
             results += [{"items": n_items, **each, "notes": notes.get(each["row"], [])} for each in found]
     if as_json:
