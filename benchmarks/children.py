@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,15 @@ from tempfile import mkdtemp
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
 NCF, VISION = "ppt-ncf", "ppt-vision"
 
 _EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate", "os.chmod", "shutil.", "fcntl.",
            "tempfile.", "ctypes.dlsym")  # fmt: skip
+
+tqdm.set_lock(threading.RLock())  # its own is shared with forks, and one that is killed while it holds it keeps it
 
 
 class Wrong(Exception):

@@ -77,8 +77,10 @@ def train_steps(
     for iteration in range(start, schedule.iterations):
         number, learning_rate = schedule.at(iteration)
         switches = number != phase
-        if switches and phase >= 0 and at_switch == "reset":
-            optimizer = None
+        if switches:
+            take_step = None
+            if phase >= 0 and at_switch == "reset":
+                optimizer = None
         if optimizer is None:  # before `project`: it may bring rows up to date that the last one had left behind
             optimizer = make_optimizer(model)
         if switches:
@@ -87,7 +89,6 @@ def train_steps(
                 world.copy_from_first(model.parameters())
             world.check(partial(set_precision, model, schedule.phases[number].precision, scale=scale))
             phase = number
-            take_step = None
         if take_step is None:
             precision = schedule.phases[number].precision
             take_step = _step_function(model, loss_fn, optimizer, precision, world, record=record)

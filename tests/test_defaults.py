@@ -52,7 +52,8 @@ FROM_ELSEWHERE = {"epochs", "batch_size", "learning_rate", "recipe", "image_size
 @pytest.mark.parametrize(("group", "name"), DEFAULTS, ids=lambda value: getattr(value, "name", value))
 def test_defaults_of_commands_are_the_library_s(group: click.Group, name: str) -> None:
     command, library = group.commands[name], DEFAULTS[group, name]
-    context = command.make_context(name, [], resilient_parsing=True)
+    parent = click.Context(group, **group.context_settings)  # or a command would keep that -h is none of its options
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True)
     compared = 0
     for option in command.params:
         if option.name not in library or option.name == "users":  # those are asked for by --all
@@ -74,5 +75,6 @@ def test_defaults_of_commands_are_the_library_s(group: click.Group, name: str) -
 def test_defaults_of_a_study_are_the_plan_s(group: click.Group) -> None:
     study = group.commands["study"]
     assert isinstance(study, click.Group)
-    context = study.commands["run"].make_context("run", ["--data", "data", "--out", "study"])
+    parent = click.Context(group, **group.context_settings)
+    context = study.commands["run"].make_context("run", ["--data", "data", "--out", "study"], parent=parent)
     assert StudyPlan(**{name: context.params[name] for name in of_config(StudyPlan)}) == StudyPlan()

@@ -15,10 +15,9 @@ def warnings_of(manifest: Mapping[str, Any], *, n_users: int) -> Iterator[str]:
     reading = manifest.get("reading", {})
     dropped = sum(manifest.get("users_dropped", {}).values())
     if n_users < dropped and n_users + dropped >= FEW_USERS:
-        yield (
-            f"only {n_users:,} of {n_users + dropped:,} users are kept ({_reasons(manifest['users_dropped'])}); "
-            "lower min_ratings to keep more"
-        )
+        advice = "; lower min_ratings to keep more" if manifest["users_dropped"].get("below_min_ratings") else ""
+        reasons = _reasons(manifest["users_dropped"])
+        yield f"only {n_users:,} of {n_users + dropped:,} users are kept ({reasons}){advice}"
     n_tied = manifest.get("n_tied_users", 0)
     if manifest.get("held_out") == "drawn" and manifest.get("constant_times"):
         yield (
@@ -46,7 +45,8 @@ def warnings_of(manifest: Mapping[str, Any], *, n_users: int) -> Iterator[str]:
     if n_tested >= FEW_USERS and n_unseen > MANY * n_tested:
         yield (
             f"{n_unseen / n_tested:.0%} of the held-out items are in no train row, so no model that learns from rows "
-            f"can reach an HR above {1 - n_unseen / n_tested:.2f}; say min_item_ratings= to leave out rare items"
+            f"can reach an HR above {1 - n_unseen / n_tested:.2f}"
+            + ("" if manifest.get("held_out") == "own" else "; say min_item_ratings= to leave out rare items")
         )
     if manifest.get("users_dropped", {}).get("without_negatives"):
         n_heavy = manifest["users_dropped"]["without_negatives"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from ppt_commands.options import JSON_OPTION, PATH
 from ppt_commands.output import print_json, say
@@ -24,18 +25,21 @@ from ppt_commands.output import print_json, say
 @click.option(
     "--on-broken",
     type=click.Choice(["stop", "skip"]),
-    show_default="stop",
+    default="stop",
+    show_default=True,
     help="An image file that cannot be read: stop and name it, or leave it out and count it.",
 )
-@click.option("--threads", type=click.IntRange(min=1), show_default="2", help="Image files checked at a time.")
+@click.option("--threads", default=2, show_default=True, help="Image files checked at a time.")
 @JSON_OPTION
+@click.pass_context
 def prepare(
+    context: click.Context,
     kind: str,
     source: Path,
     out: Path,
     n_validation: int,
-    on_broken: Literal["stop", "skip"] | None,
-    threads: int | None,
+    on_broken: Literal["stop", "skip"],
+    threads: int,
     as_json: bool,
 ) -> None:
     """Check the images of SOURCE and make a prepared set of them.
@@ -56,17 +60,17 @@ def prepare(
     from data_prep.images.manifest import count_images
 
     images: PreparedImages | PreparedFolders
-    if kind == "cifar10" and (on_broken is not None or threads is not None):
-        raise click.UsageError("--on-broken and --threads are for imagenet's files; leave them out for cifar10")
     if kind == "cifar10":
+        if any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in ("on_broken", "threads")):
+            raise ValueError("--on-broken and --threads are for imagenet's files; leave them out for cifar10")
         images = prepare_cifar10(source, out, n_validation=n_validation)
     else:
         images = prepare_image_folders(
             source,
             out,
             n_validation=n_validation,
-            on_broken=on_broken or "stop",
-            threads=threads or 2,
+            on_broken=on_broken,
+            threads=threads,
             progress=sys.stderr.isatty(),
         )
     manifest = images.manifest
