@@ -19,30 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from benchmarks.provenance import document
 from benchmarks.result_files import report
+from benchmarks.whole_range import cells
 from data_prep.ratings.interactions import PreparedData
 from ncf_ppt.model import NCFConfig
 from ncf_ppt.study import train
 from ncf_ppt.training_config import NCFTrainingConfig
 from ppt_core.schedule import batches_per_epoch
-from ppt_core.study.curves import Curve, Trials, bootstrap_speed_up, speed_up
-from ppt_core.study.rates import Rates
+from ppt_core.study.curves import Curve, bootstrap_speed_up, speed_up
 from ppt_core.study.speed import measure_speed
-
-
-def cells(study: str, split: float, rates: Rates) -> list[Trials]:
-    """The trials of a split by budget, with their seconds at these rates."""
-    (curve,) = (each for each in report(study)["curves"] if each["split"] == split)
-    found = []
-    for point in curve["points"]:
-        accuracies = np.array(point["accuracies"])
-        iterations, unknown = np.full(len(accuracies), point["iterations"]), np.full(len(accuracies), np.nan)
-        computed = iterations * (split / rates.full + (1 - split) / rates.low)
-        found.append(Trials(iterations=iterations, seconds=unknown, accuracy=accuracies, plain_seconds=computed))
-    return found
 
 
 def measure(study: str, folder: Path) -> dict[str, Any]:
@@ -53,9 +40,9 @@ def measure(study: str, folder: Path) -> dict[str, Any]:
         partial(train, folder.resolve(), NCFConfig(), "cpu"), config, batches_per_epoch(samples, config.batch_size), 1
     )
     assert speed.plain is not None
-    low, speed_ups = cells(study, 0.0, speed.plain), {}
+    low, speed_ups = cells([study], 0.0, speed.plain), {}
     for split in sorted({curve["split"] for curve in report(study)["curves"]} - {0.0, 1.0}):
-        own = cells(study, split, speed.plain)
+        own = cells([study], split, speed.plain)
         found = speed_up(Curve.of_medians(own, "plain_seconds"), Curve.of_medians(low, "plain_seconds"))
         drawn = bootstrap_speed_up(own, low, "plain_seconds")
         speed_ups[f"{split:g}"] = {"factor": found.factor, "interval": drawn.interval}

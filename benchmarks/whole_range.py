@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.provenance import document
 from benchmarks.result_files import pooled, rows, share
 from ppt_core.study.curves import Curve, Trials, bootstrap_speed_up, speed_up
+from ppt_core.study.rates import Rates
 
 STUDIES = {
     "ml-1m": ("ml-1m-short", "ml-1m"),
@@ -30,12 +31,15 @@ def popularity(name: str) -> list[float]:
     return [row["hit_ratio"] for row in found if row["data"] in (name, f"{name}-ncf")]
 
 
-def cells(studies: Sequence[str], split: float) -> list[Trials]:
-    """The trials of a technique, of all studies, by budget."""
+def cells(studies: Sequence[str], split: float, rates: Rates | None = None) -> list[Trials]:
+    """The trials of a technique, of all studies, by budget; with the seconds that they would take at some rates."""
+    a_step = np.nan if rates is None else split / rates.full + (1 - split) / rates.low
     found = []
     for iterations, accuracies in pooled(studies)[split].items():
         every, unknown = np.full(len(accuracies), iterations), np.full(len(accuracies), np.nan)
-        found.append(Trials(iterations=every, seconds=unknown, accuracy=np.array(accuracies), plain_seconds=unknown))
+        found.append(
+            Trials(iterations=every, seconds=unknown, accuracy=np.array(accuracies), plain_seconds=every * a_step)
+        )
     return found
 
 

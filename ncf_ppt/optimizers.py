@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ncf_ppt.model import NCF
-from ncf_ppt.row_adam import RowAdam, RowEmbedding
+from ncf_ppt.row_adam import LARGEST_BETA2, RowAdam, RowEmbedding
 from ppt_core.distributed import World
 
 Optimizer = Literal["row-adam", "adam"]
@@ -49,7 +49,7 @@ def optimizer_factory(
     if name == "row-adam" and not RowAdam.takes(settings.betas, settings.eps):
         raise ValueError(
             f"beta1 is {settings.betas[0]} and beta2 is {settings.betas[1]}; the optimizer row-adam needs "
-            "0 < beta1 < beta2**1.5, so choose the optimizer adam"
+            f"0 < beta1 < beta2**1.5 and beta2 <= {LARGEST_BETA2}, so choose the optimizer adam"
         )
     adam: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
 

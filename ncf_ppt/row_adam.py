@@ -92,7 +92,8 @@ def is_binary(table: RowEmbedding) -> bool:
     return isinstance(table, BinaryRowEmbedding) and table.precision == "low"
 
 
-_LARGEST_BETA2 = 0.9999
+LARGEST_BETA2 = 0.9999
+"""A decision of ours: beyond it the tables of `infinite_moments` take seconds, and soon gigabytes."""
 
 
 class RowAdam(torch.optim.Adam):
@@ -127,7 +128,7 @@ class RowAdam(torch.optim.Adam):
     ) -> None:
         if not self.takes(betas, eps):
             raise ValueError(
-                f"betas are {betas} and eps is {eps}; RowAdam needs 0 < beta1 < beta2**1.5, beta2 <= {_LARGEST_BETA2} "
+                f"betas are {betas} and eps is {eps}; RowAdam needs 0 < beta1 < beta2**1.5, beta2 <= {LARGEST_BETA2} "
                 "and eps > 0"
             )
         self._embeddings = list(embeddings)
@@ -152,7 +153,7 @@ class RowAdam(torch.optim.Adam):
     @staticmethod
     def takes(betas: tuple[float, float], eps: float) -> bool:
         """Whether its sums converge, soon enough, and its quotients are finite; see `RowAdam`."""
-        return 0 < betas[0] < betas[1] ** 1.5 and betas[1] <= _LARGEST_BETA2 and eps > 0
+        return 0 < betas[0] < betas[1] ** 1.5 and betas[1] <= LARGEST_BETA2 and eps > 0
 
     def catch_up(self) -> None:
         """Bring every row of every table up to date."""

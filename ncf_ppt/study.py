@@ -24,7 +24,7 @@ def train(
     checkpoint_seconds: float = 60,
     first_phase: Run | None = None,
 ) -> Iterator[Progress]:
-    """Train on the set at ``data`` into ``path``; see `ncf_ppt.training.fit_steps`. All arguments are plain values."""
+    """Train on the set at ``data`` into ``path``; see `ncf_ppt.training.fit_steps`."""
     refuse_auto(getattr(config, "arithmetic", "fp32"))
     yield from fit_steps(
         PreparedData.load(data),

@@ -20,7 +20,8 @@ class NCFTrainingConfig(TrainingConfig):
     Attributes:
         learning_rate: of Adam, constant.
         beta1: decay rate of Adam's first moment.
-        beta2: decay rate of Adam's second moment; ``row-adam`` needs ``beta1 < beta2**1.5``.
+        beta2: decay rate of Adam's second moment; ``row-adam`` needs ``beta1 < beta2**1.5`` and
+            ``beta2 <= 0.9999``.
         eps: Adam's epsilon, added to the square root of the second moment.
         n_negatives: fresh negatives for each positive in each epoch.
         optimizer: ``row-adam`` is Adam at the cost of the rows that a batch touches (`ncf_ppt.row_adam.RowAdam`);

@@ -141,3 +141,13 @@ def test_every_network_has_a_product(tiny_data: PreparedData, tmp_path: Path, mo
 def test_trials_of_a_study_never_choose(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"arithmetic is 'auto', .* choose fp32 or bf16"):
         next(train(tmp_path, SMALL, "cpu", NCFTrainingConfig(arithmetic="auto"), tmp_path / "run"))
+
+
+def test_a_large_batch_is_not_timed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product of a million rows takes gigabytes and tells no more."""
+    asked: list[int] = []
+    monkeypatch.setattr(training, "linear_product", lambda n_rows, *_: asked.append(n_rows))
+    monkeypatch.setattr(training, "choose_arithmetic", lambda *_: ArithmeticChoice("fp32", {}))
+    for batch_size in (512, 1 << 20):
+        training.faster_arithmetic(SMALL, NCFTrainingConfig(batch_size=batch_size, arithmetic="auto"), "cpu")
+    assert asked == [512, 1 << 14]

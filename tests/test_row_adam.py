@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ncf_ppt import _kernels, row_steps
+from ncf_ppt.optimizers import AdamSettings, optimizer_factory
 from ncf_ppt.row_adam import RowAdam, RowEmbedding, infinite_moments
 
 N_ROWS, SIZE = 40, 6
@@ -263,3 +264,8 @@ def test_both_implementations_agree(scale: float) -> None:
     for name, moment in state.items():
         torch.testing.assert_close(moment, optimizer.state[sparse.weight][name], rtol=1e-5, atol=1e-30)
     assert set(last_steps.tolist()) == {300}
+
+
+def test_the_command_is_told_which_bound_it_misses() -> None:
+    with pytest.raises(ValueError, match=r"beta2 is 0\.99999; .* beta2 <= 0\.9999, so choose the optimizer adam"):
+        optimizer_factory("row-adam", AdamSettings(learning_rate=1e-3, betas=(0.9, 0.99999), eps=1e-8), "cpu")

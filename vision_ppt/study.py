@@ -24,7 +24,7 @@ def train(
     checkpoint_seconds: float = 60,
     first_phase: Run | None = None,
 ) -> Iterator[Progress]:
-    """Train on the images at ``data`` into ``path``: `vision_ppt.training.fit_steps`. All arguments are plain values.
+    """Train on the images at ``data`` into ``path``: `vision_ppt.training.fit_steps`.
 
     ``root`` is where image files are, if they moved since they were prepared.
     """
