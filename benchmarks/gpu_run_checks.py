@@ -73,17 +73,22 @@ def losses_of(device: str, optimizer: Any, split: float, n_steps: int) -> tuple[
 
 
 def optimizers(scale: Scale) -> Iterator[Check]:
-    """Both optimizers take a device where they take a CPU."""
-    n_steps = 8 if scale.quick else 100
+    """Both optimizers take a device where they take a CPU, in the first steps.
+
+    Later ones cannot be compared: Adam's step for a gradient of almost 0 is little more than its sign, and a bit next
+    to its threshold may fall on the other side. Two CPU trainings whose initial weights differ by one unit in the last
+    place, or that differ in the optimizer alone, have losses that agree to 1.2e-7 over 30 steps and are up to .015
+    apart after 100.
+    """
+    n_steps = 8 if scale.quick else 20
     for split in (1.0, 0.0):
         expected, reference = losses_of("cpu", "row-adam", split, n_steps)
         for optimizer in ("adam", "row-adam"):
             losses, model = losses_of(scale.device, optimizer, split, n_steps)
             pairs = zip(model.parameters(), reference.parameters(), strict=True)
-            differences = {"losses": float((losses - expected).abs().max())}
             largest = max(relative_difference(found, wanted) for found, wanted in pairs)
-            # At low precision a bit next to its threshold may fall on the other side, and all that follows.
-            check = check_close(f"{optimizer}, {n_steps} steps, split {split:g}", differences, 1e-3 if split else 0.03)
+            differences = {"losses": float((losses - expected).abs().max())}
+            check = check_close(f"{optimizer}, {n_steps} steps, split {split:g}", differences, 1e-5)
             yield check | {"parameters differ by": float(f"{largest:.3g}")}
 
 

@@ -61,8 +61,9 @@ def prepared(n_users: int, n_items: int, n: int, *, n_negatives: int = 1, seed: 
     degrees = rng.lognormal(sigma=1.0, size=n_users)
     degrees = np.clip(degrees * 1.25 * n / degrees.sum(), 1, n_items // 3).astype(np.int64)
     users = np.repeat(np.arange(n_users), degrees)
-    keys = np.unique(users * n_items + (n_items * rng.random(len(users)) ** 2).astype(np.int64))
-    keys = keys[np.sort(rng.permutation(len(keys))[:n])]
+    keys = np.sort(users * n_items + (n_items * rng.random(len(users)) ** 2).astype(np.int64))
+    keys = keys[np.diff(keys, prepend=-1) > 0]  # `np.unique` hashes: 20 times as slow
+    keys = keys[rng.random(len(keys)) < n / len(keys)]
     offsets = np.searchsorted(keys, np.arange(n_users + 1) * n_items)
     train = Interactions(offsets=offsets, items=(keys % n_items).astype(np.int32), n_items=n_items)
     test_keys = np.arange(n_users) * n_items + rng.integers(0, n_items, n_users)
