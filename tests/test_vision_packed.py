@@ -19,9 +19,9 @@ from ppt_core.packed.conv import PackedConv2d
 from ppt_core.plan import convert
 from ppt_core.runs.checkpoint import load_tensors, save_tensors
 from vision_ppt.networks import NetworkConfig, build_network
-from vision_ppt.packed.blocks import PackedStages, compile_blocks, module_by_module
 from vision_ppt.packed.file import PackedImageNetwork, load_packed, save_packed
 from vision_ppt.packed.packing import chains, pack
+from vision_ppt.packed.resnet import ORDERS, compile_blocks, compile_stem, find_line, lay_out_stem, module_by_module
 from vision_ppt.packed.verification import verify
 from vision_ppt.resnet import ResNet, ResNetConfig
 from vision_ppt.vgg import VGG, VGGConfig
@@ -91,16 +91,50 @@ def test_blocks_in_one_call_equal_their_modules(
             images = torch.randn(n, 3, size, size)
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
-            x = network.stem(images)
-            found = packed.stages(x)
-            assert isinstance(packed.stages, PackedStages)
-            assert packed.stages._compiled is not None  # or the next lines compare modules with themselves
-            assert torch.equal(found, network.stages(x))
-            assert found.stride() == network.stages(x).stride()
+            found = packed.sums(images)
+            assert packed._compiled is not None  # or the next lines compare modules with themselves
+            expected = network.sums(images)
+            assert torch.equal(found, expected)
+            assert found.stride() == expected.stride()
+            assert torch.equal(packed._compiled(network.stem(images)), expected)  # where its stem has another order
+            assert torch.equal(packed(images), network(images))
             with module_by_module(packed):
-                assert torch.equal(packed.stages(x), found)
-        with pytest.raises(ValueError, match=f"the input has 2 channels; the blocks take {width}"):
-            packed.stages(torch.randn(1, 2, 8, 8))
+                assert torch.equal(packed.sums(images), expected)
+        with pytest.raises(ValueError, match=f"the input has 2 channels; the network takes {width}"):
+            packed._compiled(torch.randn(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize(("width", "size"), [(16, 32), (24, 9), (5, 6)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_stem_adds_in_the_order_that_it_says(width: int, size: int, channels_last: bool) -> None:
+    """With whole numbers every order gives the same sums, PyTorch's included."""
+    network = low(ResNet(ResNetConfig(width=width, blocks=(1, 1)), seed=0))
+    convolution, norm = network.stem
+    images = torch.randint(-9, 10, (2, 3, size, size)).float()
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    packed: Any = pack(network)
+    with torch.inference_mode():
+        convolution.weight.copy_(torch.randint(-9, 10, convolution.weight.shape))
+        expected, line = network.sums(images), find_line(norm, convolution(images))
+        assert line is not None
+        packed.sums(images)
+        for order in ORDERS:
+            stem = lay_out_stem(convolution, order, line)
+            assert torch.equal(packed._compiled(images, stem), expected)
+            assert torch.equal(packed._compiled(images[:1], stem), network.sums(images[:1]))
+
+
+def test_a_stem_in_another_order_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_ppt.packed.resnet.ORDERS", ((2, 1, 0),))
+    network = low(NETWORKS["identity"]())
+    packed: Any = pack(network)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(packed(images), network(images))
+    assert list(packed._stems.values()) == [None]
+    other = pack(low(NETWORKS["projection"]()))
+    assert compile_stem(other.stem, images) is None  # type: ignore[arg-type]
 
 
 def test_other_blocks_are_not_compiled() -> None:
@@ -115,7 +149,7 @@ def test_verification_looks_at_the_one_call() -> None:
     packed: Any = pack(network)
     images = torch.randn(2, 3, 32, 32)
     packed(images)
-    packed.stages._compiled.levels[:] += 9
+    packed._compiled.levels[:] += 9
     with pytest.raises(DataError, match="behind layer last differ"):
         verify(packed, network, images)
     with module_by_module(packed):

@@ -122,9 +122,14 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float images (n, 3, height, width) to float logits (n, n_classes)."""
-        features = self.pool(self.relu(self.stages(self.stem(images))))
+        features = self.pool(self.relu(self.sums(images)))
         logits: Tensor = self.last(torch.flatten(features, 1))
         return logits
+
+    def sums(self, images: Tensor) -> Tensor:
+        """Map float images (n, 3, height, width) to the last block's sum, its ReLU yet to come."""
+        sums: Tensor = self.stages(self.stem(images))
+        return sums
 
 
 def _stem(config: ResNetConfig) -> nn.Sequential:

@@ -12,94 +12,120 @@ from ppt_core.popcount import popcount
 
 LANES = 16  # channels side by side: two vectors of 512 bits, four of 256
 _WORDS = ir.VectorType(ir.IntType(64), LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _BLOCK_ROWS = 64
 _BLOCK = 1 << 16  # operations on words of a task: a few microseconds, and rows at an edge, merged twice, do not count
 _SMALL = 1 << 19  # operations that take one thread the 50 us in which another wakes
 
 
-class _Lanes(types.Type):
-    """Type of `LANES` words, in registers: left to itself LLVM uses half of a register, and memory for the sums."""
-
-    def __init__(self):
-        super().__init__(name="_Lanes")
+class WordLanes(types.Type):
+    """Type of `LANES` words in registers: left to itself LLVM uses half of a register, and memory for the sums."""
 
 
-@register_model(_Lanes)
-class _LanesModel(models.PrimitiveModel):
+class FloatLanes(types.Type):
+    """Type of `LANES` float32 in registers."""
+
+
+@register_model(WordLanes)
+class _WordLanesModel(models.PrimitiveModel):
     def __init__(self, manager, fe_type):
         super().__init__(manager, fe_type, _WORDS)
 
 
+@register_model(FloatLanes)
+class _FloatLanesModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, _FLOATS)
+
+
+word_lanes = WordLanes("WordLanes")
+float_lanes = FloatLanes("FloatLanes")
+
+
+def load_lanes(context, builder, kind, array, index, vector):
+    """In an intrinsic: a vector of a flat array, from ``index`` on."""
+    return builder.load(_pointer(context, builder, kind, array, index, vector), align=4)
+
+
+def spread(builder, value, vector):
+    """In an intrinsic: a vector of the same value."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.IntType(32)(0))
+    order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, undefined, order)
+
+
+def bits_of(builder, conditions):
+    """In an intrinsic: a vector of conditions as a word."""
+    return builder.zext(builder.bitcast(conditions, ir.IntType(LANES)), ir.IntType(64))
+
+
 def _pointer(context, builder, kind, array, index, vector):
-    """The place of a vector in a flat array."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-def _load(context, builder, kind, array, index):
-    return builder.load(_pointer(context, builder, kind, array, index, _WORDS), align=8)
-
-
 @intrinsic
-def _no_bits(typing_context):
+def no_bits(typing_context):
     """Lanes of 0."""
 
     def generate(context, builder, signature, arguments):
         return ir.Constant(_WORDS, [0] * LANES)
 
-    return _Lanes()(), generate
+    return word_lanes(), generate
 
 
 @intrinsic
-def _add_differing(typing_context, counts, word, words, index):
+def add_differing(typing_context, counts, word, words, index):
     """Lanes ``counts + popcount(word ^ words[index : index + LANES])``."""
 
     def generate(context, builder, signature, arguments):
         counts, word, words, index = arguments
-        some = _load(context, builder, signature.args[2], words, index)
-        undefined = ir.Constant(_WORDS, ir.Undefined)
-        first = builder.insert_element(undefined, word, ir.IntType(32)(0))
-        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        same = builder.shuffle_vector(first, undefined, order)
+        some = load_lanes(context, builder, signature.args[2], words, index, _WORDS)
         kind = ir.FunctionType(_WORDS, [_WORDS])
         popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
-        return builder.add(counts, builder.call(popcount, [builder.xor(same, some)]))
+        differing = builder.xor(spread(builder, word, _WORDS), some)
+        return builder.add(counts, builder.call(popcount, [differing]))
 
     return counts(counts, word, words, index), generate
 
 
 @intrinsic
-def _at_most(typing_context, counts, bounds, index):
+def store(typing_context, values, index, lanes):
+    """Store lanes of words or floats from ``index`` on."""
+
+    def generate(context, builder, signature, arguments):
+        values, index, lanes = arguments
+        builder.store(lanes, _pointer(context, builder, signature.args[0], values, index, lanes.type), align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, index, lanes), generate
+
+
+@intrinsic
+def at_most(typing_context, counts, bounds, index):
     """Bits ``counts <= bounds[index : index + LANES]`` as a word."""
 
     def generate(context, builder, signature, arguments):
         counts, bounds, index = arguments
-        some = _load(context, builder, signature.args[1], bounds, index)
-        bits = builder.bitcast(builder.icmp_signed("<=", counts, some), ir.IntType(LANES))
-        return builder.zext(bits, ir.IntType(64))
+        some = load_lanes(context, builder, signature.args[1], bounds, index, _WORDS)
+        return bits_of(builder, builder.icmp_signed("<=", counts, some))
 
     return types.uint64(counts, bounds, index), generate
 
 
 @intrinsic
-def _store_difference(typing_context, values, index, counts, factor, floats, place):
-    """Store ``(values[index : index + LANES] - counts) * factor`` as floats from ``place`` on."""
+def differences(typing_context, values, index, counts, factor):
+    """Lanes ``(values[index : index + LANES] - counts) * factor`` of floats."""
 
     def generate(context, builder, signature, arguments):
-        values, index, counts, factor, floats, place = arguments
-        some = _load(context, builder, signature.args[0], values, index)
+        values, index, counts, factor = arguments
+        some = load_lanes(context, builder, signature.args[0], values, index, _WORDS)
         small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), LANES))
-        vector = ir.VectorType(ir.FloatType(), LANES)
-        pointer = _pointer(context, builder, signature.args[4], floats, place, vector)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(undefined, factor, ir.IntType(32)(0))
-        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        factors = builder.shuffle_vector(first, undefined, order)
-        builder.store(builder.fmul(builder.sitofp(small, vector), factors), pointer, align=4)
-        return context.get_dummy_value()
+        return builder.fmul(builder.sitofp(small, _FLOATS), spread(builder, factor, _FLOATS))
 
-    return types.void(values, index, counts, types.float32, floats, place), generate
+    return float_lanes(values, index, counts, types.float32), generate
 
 
 @njit(parallel=True, cache=True)
@@ -179,7 +205,7 @@ def pack_above(x, threshold, out):
 
 
 @njit
-def _or_shifted(source, start, step, left, right, target, place, n):
+def or_shifted(source, start, step, left, right, target, place, n):
     """Shift every ``step``-th word and or it into its place. A step of 1 has a loop of its own, which vectorizes."""
     if step == _ONE:
         for column in range(n):
@@ -211,10 +237,10 @@ def _merge_columns(bits, n_channels, width, stride, padding, image, top, merged)
                 bit = tap * n_channels + 64 * word
                 start, shift = np.uint64(left + word), np.uint64(bit & 63)
                 place = np.uint64((row * n_words + (bit >> 6)) * n_columns + first)
-                _or_shifted(source, start, step, shift, _ZERO, target, place, n)
+                or_shifted(source, start, step, shift, _ZERO, target, place, n)
                 if shift and (bit >> 6) + 1 < n_words:
                     place += np.uint64(n_columns)
-                    _or_shifted(source, start, step, _ZERO, np.uint64(64) - shift, target, place, n)
+                    or_shifted(source, start, step, _ZERO, np.uint64(64) - shift, target, place, n)
 
 
 @njit
@@ -270,14 +296,15 @@ def convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, fl
             channel = group * np.uint64(LANES)
             weight = channel * np.uint64(n_words)
             for column in range(n_columns):
-                differing = _no_bits()
+                differing = no_bits()
                 for word in range(np.uint64(n_words)):
                     ones = windows[corner + word * n_columns + column]
-                    differing = _add_differing(differing, ones, weights, weight + word * np.uint64(LANES))
+                    differing = add_differing(differing, ones, weights, weight + word * np.uint64(LANES))
                 if flipped is None:
-                    _store_difference(levels, channel, differing, factor, results, place + column * step + channel)
+                    products = differences(levels, channel, differing, factor)
+                    store(results, place + column * step + channel, products)
                 else:
-                    found = np.int64(_at_most(differing, levels, channel) << (channel & np.uint64(63)))
+                    found = np.int64(at_most(differing, levels, channel) << (channel & np.uint64(63)))
                     results[place + column * step + (channel >> np.uint64(6))] ^= found
 
 

@@ -138,10 +138,17 @@ def multiply_windows(bits: Words, in_channels: int, signs: Words, geometry: Geom
     return out[..., :out_channels].contiguous().permute(0, 3, 1, 2)
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether images (n, channels, height, width) have their channels last in memory and can be read in no other way.
+
+    PyTorch's convolution gives such images back so, and all others with the channels first.
+    """
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def in_layout_of(x: Tensor, output: Tensor) -> Tensor:
     """Return ``output`` in the layout that PyTorch's own convolution of ``x`` would have: channels last or usual."""
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return output.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)
+    return output.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
 
 
 def new_size(size: tuple[int, int], geometry: Geometry) -> tuple[int, int]:

@@ -1,101 +1,151 @@
-"""The residual blocks of a packed network in one call: private, unchecked, arrays in and results in ``out``."""
+"""A packed network up to its last block's sum in one call: private, unchecked, arrays in and results in ``out``."""
 # Numba's decorators carry no types, and annotations would not reach the compiled code.
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-subclassing-any
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, prange, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ppt_core.bits._kernels import LANES, convolve_block
+from ppt_core.bits._kernels import (
+    LANES,
+    add_differing,
+    at_most,
+    bits_of,
+    differences,
+    float_lanes,
+    load_lanes,
+    no_bits,
+    or_shifted,
+    spread,
+    store,
+)
 
 # SHA-256 of ppt_core/bits/_kernels.py, whose code is compiled into that of this file. Numba compiles a cached kernel
 # again when its own file changes, so this line changes with that one.
-# cd4362e9243bf136cae8efecab1a0fdbdd06131b00f72e14044ab4d90898a65f
+# dd1990b3245f034f3d0ef0f996e413e74835d211466ea61f71e4e528eb7dc1de
 
-_ZERO = np.float32(0)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_LANES = np.uint64(LANES)
+_ZERO, _ONE, _TWO, _THREE, _COLUMNS = (np.uint64(number) for number in range(5))
 _PIXELS = 64
 
 
 @intrinsic
-def _above(typing_context, values, index, threshold):
-    """Bits ``values[index : index + LANES] > threshold`` as a word: left to itself LLVM takes one after the other."""
+def _no_sums(typing_context):
+    """Lanes of 0."""
 
     def generate(context, builder, signature, arguments):
-        values, index, threshold = arguments
-        vector = ir.VectorType(ir.FloatType(), LANES)
-        data = context.make_array(signature.args[0])(context, builder, values).data
-        some = builder.load(builder.bitcast(builder.gep(data, [index]), vector.as_pointer()), align=4)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(undefined, threshold, ir.IntType(32)(0))
-        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        bits = builder.fcmp_ordered(">", some, builder.shuffle_vector(first, undefined, order))
-        return builder.zext(builder.bitcast(bits, ir.IntType(LANES)), ir.IntType(64))
+        return ir.Constant(_FLOATS, [0.0] * LANES)
 
-    return types.uint64(values, index, types.float32), generate
+    return float_lanes(), generate
 
 
 @intrinsic
-def _fused(typing_context, x, factor, shift):
-    """``x * factor + shift``, rounded once."""
+def _load(typing_context, floats, index):
+    """Lanes ``floats[index : index + LANES]``."""
 
     def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()] * 3)
-        return builder.call(builder.module.declare_intrinsic("llvm.fma", [ir.FloatType()], kind), arguments)
+        floats, index = arguments
+        return load_lanes(context, builder, signature.args[0], floats, index, _FLOATS)
 
-    return types.float32(types.float32, types.float32, types.float32), generate
+    return float_lanes(floats, index), generate
+
+
+@intrinsic
+def _fused(typing_context, x, factors, index, shifts):
+    """Lanes ``x * factors[index : index + LANES] + shifts``, rounded once; ``x`` is a number or lanes."""
+
+    def generate(context, builder, signature, arguments):
+        x, factors, index, shifts = arguments
+        x = spread(builder, x, _FLOATS) if signature.args[0] == types.float32 else x
+        some = load_lanes(context, builder, signature.args[1], factors, index, _FLOATS)
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+        return builder.call(function, [x, some, shifts])
+
+    return float_lanes(x, factors, index, shifts), generate
+
+
+@intrinsic
+def _rounded_twice(typing_context, x, factors, index, shifts):
+    """Lanes ``x * factors[index : index + LANES] + shifts``, rounded after each operation."""
+
+    def generate(context, builder, signature, arguments):
+        x, factors, index, shifts = arguments
+        x = spread(builder, x, _FLOATS) if signature.args[0] == types.float32 else x
+        some = load_lanes(context, builder, signature.args[1], factors, index, _FLOATS)
+        return builder.fadd(builder.fmul(x, some), shifts)
+
+    return float_lanes(x, factors, index, shifts), generate
+
+
+@intrinsic
+def _add_positive(typing_context, x, sums, index):
+    """Lanes ``x + relu(sums[index : index + LANES])``."""
+
+    def generate(context, builder, signature, arguments):
+        x, sums, index = arguments
+        some = load_lanes(context, builder, signature.args[1], sums, index, _FLOATS)
+        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        return builder.fadd(x, builder.select(builder.fcmp_ordered("<=", some, zero), zero, some))
+
+    return float_lanes(x, sums, index), generate
+
+
+@intrinsic
+def _add_bits(typing_context, x, sums, index, threshold, alpha):
+    """Lanes ``x + alpha * (sums[index : index + LANES] > threshold)``."""
+
+    def generate(context, builder, signature, arguments):
+        x, sums, index, threshold, alpha = arguments
+        some = load_lanes(context, builder, signature.args[1], sums, index, _FLOATS)
+        is_above = builder.fcmp_ordered(">", some, spread(builder, threshold, _FLOATS))
+        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        return builder.fadd(x, builder.select(is_above, spread(builder, alpha, _FLOATS), zero))
+
+    return float_lanes(x, sums, index, types.float32, types.float32), generate
+
+
+@intrinsic
+def _above(typing_context, x, threshold):
+    """Bits ``x > threshold`` of lanes as a word."""
+
+    def generate(context, builder, signature, arguments):
+        x, threshold = arguments
+        return bits_of(builder, builder.fcmp_ordered(">", x, spread(builder, threshold, _FLOATS)))
+
+    return types.uint64(x, types.float32), generate
+
+
+@njit
+def _line(x, factors, shifts, channel, is_fused):
+    if is_fused:
+        return _fused(x, factors, channel, _load(shifts, channel))
+    return _rounded_twice(x, factors, channel, _load(shifts, channel))
 
 
 @njit(cache=True)
 def lines(x, factors, shifts, is_fused, out):
-    """``x[r] * factors[c] + shifts[c]`` into ``out`` (rows, channels), rounded once or after each operation."""
-    for row in range(len(x)):
-        for channel in range(len(factors)):
-            if is_fused:
-                out[row, channel] = _fused(x[row], factors[channel], shifts[channel])
-            else:
-                out[row, channel] = x[row] * factors[channel] + shifts[channel]
+    """``x * factors + shifts`` of flat ``x`` (rows, channels) into ``out``, rounded once or after each operation.
+
+    The number of channels is a multiple of `LANES`.
+    """
+    n_channels = np.uint64(len(factors))
+    for start in range(_ZERO, np.uint64(len(x)), n_channels):
+        for channel in range(_ZERO, n_channels, _LANES):
+            place = start + channel
+            store(out, place, _line(_load(x, place), factors, shifts, channel, is_fused))
 
 
 @njit
-def _pack_above(sums, step, threshold, bits):
-    """Bits ``sums > threshold`` of pixels of ``step`` channels, a word each."""
-    step = np.uint64(step)
-    for pixel in range(np.uint64(len(bits))):
-        word = np.uint64(0)
-        for channel in range(np.uint64(0), step, np.uint64(LANES)):
-            word |= _above(sums, pixel * step + channel, threshold) << channel
-        bits[pixel] = word
-
-
-@njit
-def _add_shortcut(sums, width, old_step, stride, n_shared, threshold, alpha, out, new_width, new_step):
-    """Add to ``out`` what the shortcut carries of ``sums``: its ReLU, or with an ``alpha`` above 0 its bits' values."""
-    n_rows = len(out) // (new_width * new_step)
-    for row in range(np.uint64(n_rows)):
-        for column in range(np.uint64(new_width)):
-            old = (row * np.uint64(stride * width) + column * np.uint64(stride)) * np.uint64(old_step)
-            new = (row * np.uint64(new_width) + column) * np.uint64(new_step)
-            for channel in range(np.uint64(n_shared)):
-                value = sums[old + channel]
-                if alpha > _ZERO:
-                    value = alpha if value > threshold else _ZERO
-                elif value <= _ZERO:
-                    value = _ZERO
-                out[new + channel] += value
-
-
-@njit
-def _normalize(values, step, factors, shifts, is_fused):
-    """BatchNorm of pixels of ``step`` channels, in place."""
-    step = np.uint64(step)
-    for pixel in range(np.uint64(len(values)) // step):
-        for channel in range(step):
-            place = pixel * step + channel
-            if is_fused:
-                values[place] = _fused(values[place], factors[channel], shifts[channel])
-            else:
-                values[place] = values[place] * factors[channel] + shifts[channel]
+def _write_bits(bits, place, channel, found):
+    """Bits of a group of channels of a pixel, whose first group begins its word anew."""
+    if channel == _ZERO:
+        bits[place] = found
+    else:
+        bits[place] |= found << channel
 
 
 @njit
@@ -119,65 +169,237 @@ def _lanes(n_channels):
 
 
 @njit
-def _run_image(image, size, is_channels_last, blocks, words, levels, floats, is_fused, out):
-    """One image through all blocks, by one thread: what it needs stays in the caches of a core."""
+def _read_sums(image, size, is_channels_last, n_channels, threshold, sums, bits):
+    """Sums behind the stem in our order, and their bits."""
+    height, width = np.uint64(size[0]), np.uint64(size[1])
+    step = np.uint64(_lanes(n_channels))
+    n_pixels = size[0] * size[1]
+    to_channel, to_pixel = (1, n_channels) if is_channels_last else (n_pixels, 1)
+    _copy(image, to_channel, to_pixel, sums, 1, _lanes(n_channels), n_channels, n_pixels)
+    for row in range(height):
+        for column in range(width):
+            place = (row + _ONE) * (width + _TWO) + column + _ONE
+            for channel in range(_ZERO, step, _LANES):
+                some = _load(sums, (row * width + column) * step + channel)
+                _write_bits(bits, place, channel, _above(some, threshold))
+
+
+@njit
+def _pad(image, size, is_channels_last):
+    """An image with its channels first and a frame of zeros, and a few numbers beyond its end."""
     height, width = size
-    n_channels = blocks[0, 0]
-    step = _lanes(n_channels)
+    n_channels, n_pixels = len(image) // (height * width), height * width
+    by_channel, by_pixel = (1, n_channels) if is_channels_last else (n_pixels, 1)
+    padded = np.zeros(n_channels * (height + 2) * (width + 2) + _COLUMNS, np.float32)
+    for channel in range(n_channels):
+        for row in range(height):
+            old = np.uint64(channel * by_channel + row * width * by_pixel)
+            new = np.uint64((channel * (height + 2) + row + 1) * (width + 2) + 1)
+            for column in range(np.uint64(width)):
+                padded[new + column] = image[old + column * np.uint64(by_pixel)]
+    return padded
+
+
+@njit
+def _run_stem(image, size, is_channels_last, taps, weights, norm, threshold, sums, bits):
+    """Convolution and BatchNorm of an image, and the bits that the first block reads.
+
+    ``taps`` holds input channel, row and column of the products of a sum, in the order in which they are added, and
+    ``weights`` (taps, channels) those of each.
+    """
+    padded = _pad(image, size, is_channels_last)
+    factors, shifts, is_fused = norm
+    n_taps, step = np.uint64(len(taps)), np.uint64(len(factors))
+    n_columns, pitch = np.uint64(size[1]), np.uint64(size[1] + 2)
+    places = np.empty(len(taps), np.uint64)
+    for tap in range(len(taps)):
+        places[tap] = (taps[tap, 0] * (size[0] + 2) + taps[tap, 1]) * (size[1] + 2) + taps[tap, 2]
+    for row in range(np.uint64(size[0])):
+        for channel in range(_ZERO, step, _LANES):
+            for column in range(_ZERO, n_columns, _COLUMNS):
+                a, b, c, d = _no_sums(), _no_sums(), _no_sums(), _no_sums()
+                for tap in range(n_taps):
+                    left, at = places[tap] + row * pitch + column, tap * step + channel
+                    a = _fused(padded[left], weights, at, a)
+                    b = _fused(padded[left + _ONE], weights, at, b)
+                    c = _fused(padded[left + _TWO], weights, at, c)
+                    d = _fused(padded[left + _THREE], weights, at, d)
+                for number, x in enumerate((a, b, c, d)):
+                    here = column + np.uint64(number)
+                    if here >= n_columns:
+                        break
+                    x = _line(x, factors, shifts, channel, is_fused)
+                    store(sums, (row * n_columns + here) * step + channel, x)
+                    _write_bits(bits, (row + _ONE) * pitch + here + _ONE, channel, _above(x, threshold))
+
+
+@njit(cache=True)
+def run_stem(image, size, is_channels_last, stem, out):
+    """What `run_blocks` computes of the stem of an image: ``out`` (height * width * channels rounded up to `LANES`)."""
+    taps, floats, is_fused = stem
+    step = len(out) // (size[0] * size[1])
+    norm = floats[-2 * step : -step], floats[-step:], is_fused
+    bits = np.zeros((size[0] + 2) * (size[1] + 2), np.uint64)
+    _run_stem(image, size, is_channels_last, taps, floats[: -2 * step], norm, np.float32(0), out, bits)
+
+
+@njit
+def _count_differing(windows, start, step, places, weights, first):
+    """Of `_COLUMNS` windows, how many bits differ from the weights of each of `LANES` channels.
+
+    Word number w of window number c is ``windows[start + places[w] + c * step]``, of the weights
+    ``weights[first + w * LANES :]``. The weights are read once.
+    """
+    a, b, c, d = no_bits(), no_bits(), no_bits(), no_bits()
+    for word in range(np.uint64(len(places))):
+        left, signs = start + places[word], first + word * _LANES
+        a = add_differing(a, windows[left], weights, signs)
+        b = add_differing(b, windows[left + step], weights, signs)
+        c = add_differing(c, windows[left + _TWO * step], weights, signs)
+        d = add_differing(d, windows[left + _THREE * step], weights, signs)
+    return a, b, c, d
+
+
+@njit
+def _merge(bits, n_channels, stride):
+    """Bits of each pixel and of the two behind it side by side without gaps: all first words, then all second ones."""
+    n = len(bits)
+    n_words = -(-3 * n_channels // 64)
+    beyond = stride * np.int64(_COLUMNS)  # the last windows are read beyond the end, for nothing
+    merged = np.zeros(n_words * n + beyond, np.uint64)
+    for tap in range(3):
+        word, shift = tap * n_channels >> 6, np.uint64(tap * n_channels & 63)
+        n_pixels, start = np.uint64(n - tap), np.uint64(tap)
+        or_shifted(bits, start, _ONE, shift, _ZERO, merged, np.uint64(word * n), n_pixels)
+        if shift and word + 1 < n_words:
+            or_shifted(bits, start, _ONE, _ZERO, np.uint64(64) - shift, merged, np.uint64((word + 1) * n), n_pixels)
+    return merged
+
+
+@njit
+def _places(n, width, n_channels):
+    """Where the words of a window lie in `_merge`'s of ``n`` pixels, from that of its upper left pixel on."""
+    n_words = -(-3 * n_channels // 64)
+    places = np.empty(3 * n_words, np.uint64)
+    for row in range(3):
+        for word in range(n_words):
+            places[row * n_words + word] = word * n + row * (width + 2)
+    return places
+
+
+@njit
+def _convolve_to_bits(bits, width, n_channels, stride, weights, levels, flipped, new_size, step, out):
+    """The first convolution of a block, from padded pixels to padded pixels."""
+    merged, places = _merge(bits, n_channels, stride), _places(len(bits), width, n_channels)
+    n_taps, stride = np.uint64(len(places)), np.uint64(stride)
+    pitch, n_columns = np.uint64(width + 2), np.uint64(new_size[1])
+    for row in range(np.uint64(new_size[0])):
+        begin = (row + _ONE) * (n_columns + _TWO) + _ONE
+        for channel in range(_ZERO, np.uint64(step), _LANES):
+            for column in range(_ZERO, n_columns, _COLUMNS):
+                start = row * stride * pitch + column * stride
+                found = _count_differing(merged, start, stride, places, weights, channel * n_taps)
+                for number, counts in enumerate(found):
+                    here = column + np.uint64(number)
+                    if here >= n_columns:
+                        break
+                    bits_here = at_most(counts, levels, channel)
+                    if channel == _ZERO:
+                        out[begin + here] = flipped ^ bits_here
+                    else:
+                        out[begin + here] ^= bits_here << channel
+
+
+@njit
+def _convolve_to_sums(bits, size, n_channels, weights, ones, norm, shortcut, threshold, sums, out):
+    """The second convolution of a block, BatchNorm and shortcut, and the bits that the next block reads."""
+    height, width = size
+    merged, places = _merge(bits, n_channels, 1), _places(len(bits), width, n_channels)
+    factor, factors, shifts, is_fused = norm
+    old_sums, old_row, old_column, n_shared, old_threshold, alpha = shortcut
+    n_taps, step = np.uint64(len(places)), np.uint64(len(factors))
+    pitch, n_columns = np.uint64(width + 2), np.uint64(width)
+    for row in range(np.uint64(height)):
+        for channel in range(_ZERO, step, _LANES):
+            for column in range(_ZERO, n_columns, _COLUMNS):
+                found = _count_differing(merged, row * pitch + column, _ONE, places, weights, channel * n_taps)
+                for number, counts in enumerate(found):
+                    here = column + np.uint64(number)
+                    if here >= n_columns:
+                        break
+                    x = differences(ones, channel, counts, factor)
+                    x = _line(x, factors, shifts, channel, is_fused)
+                    if channel < np.uint64(n_shared):
+                        old = row * old_row + here * old_column + channel
+                        if alpha > np.float32(0):
+                            x = _add_bits(x, old_sums, old, old_threshold, alpha)
+                        else:
+                            x = _add_positive(x, old_sums, old)
+                    store(sums, (row * n_columns + here) * step + channel, x)
+                    place = (row + _ONE) * pitch + here + _ONE
+                    _write_bits(out, place, channel, _above(x, threshold))
+
+
+@njit
+def _run_image(image, size, is_channels_last, stem, blocks, words, levels, floats, is_fused, out):
+    """One image, by one thread: what it needs stays in the caches of a core."""
+    height, width = size
+    taps, stem_floats, stem_is_fused = stem
+    step = _lanes(blocks[0, 0])
     sums = np.zeros(height * width * step, np.float32)
-    to_channel, to_pixel = (1, n_channels) if is_channels_last else (height * width, 1)
-    _copy(image, to_channel, to_pixel, sums, 1, step, n_channels, height * width)
+    bits = np.zeros((height + 2) * (width + 2), np.uint64)
+    if len(taps):
+        weights, factors, shifts = stem_floats[: len(taps) * step], stem_floats[-2 * step : -step], stem_floats[-step:]
+        stem_norm = factors, shifts, stem_is_fused
+        _run_stem(image, size, is_channels_last, taps, weights, stem_norm, floats[0], sums, bits)
+    else:
+        _read_sums(image, size, is_channels_last, blocks[0, 0], floats[0], sums, bits)
     word, level, number = 0, 0, 0
     for block in range(len(blocks)):
         n_in, n_out, stride = blocks[block]
-        new_height, new_width, new_step = (height - 1) // stride + 1, (width - 1) // stride + 1, _lanes(n_out)
+        new_size, new_step = ((height - 1) // stride + 1, (width - 1) // stride + 1), _lanes(n_out)
         threshold, alpha, factor = floats[number : number + 3]
         factors = floats[number + 3 : number + 3 + new_step]
         shifts = floats[number + 3 + new_step : number + 3 + 2 * new_step]
         number += 3 + 2 * new_step
+        next_threshold = floats[number] if block + 1 < len(blocks) else np.float32(0)
 
-        bits = np.empty((1, height, width, 1), np.int64)
-        _pack_above(sums, step, threshold, bits.reshape(-1))
-        middle = np.empty((1, new_height, new_width, 1), np.int64)
-        n_words = 3 * -(-3 * n_in // 64)
-        weights = words[word : word + n_words * new_step].reshape(new_step // LANES, n_words, LANES)
-        word += n_words * new_step
-        geometry = (3, 3, stride, stride, 1, 1)
-        bounds, flipped = levels[level : level + new_step], levels[level + new_step : level + new_step + 1]
-        level += new_step + 1
-        convolve_block(0, new_height, bits, n_in, geometry, weights, bounds, flipped, np.float32(1), middle)
+        n_words = 3 * -(-3 * n_in // 64) * new_step
+        weights, bounds = words[word : word + n_words], levels[level : level + new_step]
+        flipped = np.uint64(levels[level + new_step])
+        word, level = word + n_words, level + new_step + 1
+        middle = np.zeros((new_size[0] + 2) * (new_size[1] + 2), np.uint64)
+        _convolve_to_bits(bits, width, n_in, stride, weights, bounds, flipped, new_size, new_step, middle)
 
-        products = np.empty((1, new_height, new_width, new_step), np.float32)
-        n_words = 3 * -(-3 * n_out // 64)
-        weights = words[word : word + n_words * new_step].reshape(new_step // LANES, n_words, LANES)
-        word += n_words * new_step
-        n_ones = levels[level : level + new_step]
-        level += new_step
-        geometry = (3, 3, 1, 1, 1, 1)
-        convolve_block(0, new_height, middle, n_out, geometry, weights, n_ones, None, factor, products)
-
-        values = products.reshape(-1)
-        _normalize(values, new_step, factors, shifts, is_fused)
-        _add_shortcut(sums, width, step, stride, n_in, threshold, alpha, values, new_width, new_step)
-        sums, height, width, step = values, new_height, new_width, new_step
+        n_words = 3 * -(-3 * n_out // 64) * new_step
+        weights, ones = words[word : word + n_words], levels[level : level + new_step]
+        word, level = word + n_words, level + new_step
+        norm = factor, factors, shifts, is_fused
+        shortcut = sums, np.uint64(stride * width * step), np.uint64(stride * step), n_in, threshold, alpha
+        sums = np.empty(new_size[0] * new_size[1] * new_step, np.float32)
+        bits = np.zeros(len(middle), np.uint64)
+        _convolve_to_sums(middle, new_size, n_out, weights, ones, norm, shortcut, next_threshold, sums, bits)
+        (height, width), step = new_size, new_step
     n_channels = len(out) // (height * width)
     to_channel, to_pixel = (1, n_channels) if is_channels_last else (height * width, 1)
     _copy(sums, 1, step, out, to_channel, to_pixel, n_channels, height * width)
 
 
 @njit(parallel=True, cache=True)
-def run_blocks(images, size, is_channels_last, blocks, words, levels, floats, is_fused, out):
-    """Sums of the last residual block from those behind the stem.
+def run_blocks(images, size, is_channels_last, stem, blocks, words, levels, floats, is_fused, out):
+    """Sums of the last residual block from images, or from the sums behind a stem.
 
     ``images`` is (n, height * width * channels) and ``out`` (n, height' * width' * channels'), both with the channels
     first or last; ``size`` is height and width. ``blocks`` (blocks, 3) holds channels in and out, and stride. The other
     numbers of a block follow each other, channels rounded up to `LANES`. In ``words``: the signs of its two
     convolutions, by lanes. In ``levels``: bounds and flipped bits of the first, ones of the second. In ``floats``: the
     threshold of the bits that it reads, the alpha of a 1-bit shortcut or 0, the scale of the second convolution's
-    products, factors and shifts of BatchNorm.
+    products, factors and shifts of BatchNorm. ``stem`` holds the taps of the stem (`_run_stem`), its floats, namely the
+    weights of each tap, factors and shifts of BatchNorm, and ``is_fused`` of that; without taps ``images`` are what is
+    behind the stem.
     """
     if len(images) == 1:
-        _run_image(images[0], size, is_channels_last, blocks, words, levels, floats, is_fused, out[0])
+        _run_image(images[0], size, is_channels_last, stem, blocks, words, levels, floats, is_fused, out[0])
     else:
         for image in prange(len(images)):
-            _run_image(images[image], size, is_channels_last, blocks, words, levels, floats, is_fused, out[image])
+            _run_image(images[image], size, is_channels_last, stem, blocks, words, levels, floats, is_fused, out[image])

@@ -2,8 +2,8 @@
 
 In a ResNet bits lie within each block: at its first convolution, and between the two. What leaves the second is real
 again and is added to the shortcut (real numbers, or 0 and alpha, see `vision_ppt.resnet.ResNet`) by the same
-operations as ever. The blocks of a ResNet-20 run in one compiled call, see `vision_ppt.packed.blocks`. In a VGG bits
-go from the first 1-bit activation to the last 1-bit convolution, max pooling included.
+operations as ever. All of a ResNet-20 but its last layers runs in one compiled call, see `vision_ppt.packed.resnet`.
+In a VGG bits go from the first 1-bit activation to the last 1-bit convolution, max pooling included.
 """
 
 import copy
@@ -15,7 +15,7 @@ from ppt_core.binarize import binarize_activation
 from ppt_core.errors import DataError
 from ppt_core.layers import BinaryConv2d, BinaryForkedReLU, check_finite
 from ppt_core.packed.chain import PackedChain, pack_chain
-from vision_ppt.packed.blocks import PackedStages
+from vision_ppt.packed.resnet import PackedResNet
 from vision_ppt.resnet import ResNet
 from vision_ppt.vgg import VGG
 
@@ -35,19 +35,19 @@ def pack(network: ResNet | VGG) -> ResNet | VGG:
     if not any(isinstance(module, BinaryConv2d) for module in network.modules()):
         raise DataError("the network holds no 1-bit layer, so there is nothing to pack; train one with split below 1")
     check_finite(network)
-    packed = copy.deepcopy(network).eval().requires_grad_(False)
-    if isinstance(packed, VGG):
+    if isinstance(network, VGG):
+        packed = copy.deepcopy(network).eval().requires_grad_(False)
         layers = [(name, layer) for name, layer in packed.named_modules() if name.count(".") == 2]
         packed.groups = pack_chain(layers)
         return packed
-    for name, block in list(packed.named_modules()):
+    packed_resnet = PackedResNet(network)
+    for name, block in list(packed_resnet.named_modules()):
         if hasattr(block, "conv2"):
             chain = pack_chain([(f"{name}.{part}", block.get_submodule(part)) for part in _BLOCK])
             block.add_module("relu1", _PackedBranch(chain, block.relu1))
             for part in _BLOCK[1:]:
                 block.add_module(part, nn.Identity())
-    packed.stages = PackedStages(*packed.stages)
-    return packed
+    return packed_resnet
 
 
 class _PackedBranch(nn.Module):

@@ -18,8 +18,8 @@ from ppt_core.packed.conv import (
     PackedMaxPool2d,
     PackedProducts2d,
 )
-from vision_ppt.packed.blocks import module_by_module
 from vision_ppt.packed.packing import chains
+from vision_ppt.packed.resnet import module_by_module
 from vision_ppt.resnet import ResNet
 from vision_ppt.vgg import VGG
 
@@ -55,7 +55,7 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
     """Compare a packed network with the network it was packed from.
 
     Every bit that a packed layer gives, every real number and every logit must be equal, the logits also with all
-    blocks in one call.
+    in one call.
 
     Args:
         packed: made by `vision_ppt.packed.packing.pack`.
@@ -86,7 +86,7 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
                     _compare(expected[name], found[name], name)
                     n_sums += expected[name].numel()
             _compare(logits, packed_logits, "last")
-            _compare(logits, packed(images), "last")  # as it is used: blocks in one call
+            _compare(logits, packed(images), "last")  # as it is used: in one call
     finally:
         network.train(was_training)
     return Verification(
