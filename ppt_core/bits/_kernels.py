@@ -67,65 +67,63 @@ def _pointer(context, builder, kind, array, index, vector):
 
 
 @intrinsic
-def no_bits(typing_context):
-    """Lanes of 0."""
+def levels_of(typing_context, levels, index):
+    """Lanes ``levels[index : index + LANES]``."""
 
     def generate(context, builder, signature, arguments):
-        return ir.Constant(_WORDS, [0] * LANES)
+        levels, index = arguments
+        return load_lanes(context, builder, signature.args[0], levels, index, _WORDS)
 
-    return word_lanes(), generate
+    return word_lanes(levels, index), generate
 
 
 @intrinsic
-def add_differing(typing_context, counts, word, words, index):
-    """Lanes ``counts + popcount(word ^ words[index : index + LANES])``."""
+def subtract_differing(typing_context, left, word, words, index):
+    """Lanes ``left - popcount(word ^ words[index : index + LANES])``."""
 
     def generate(context, builder, signature, arguments):
-        counts, word, words, index = arguments
+        left, word, words, index = arguments
         some = load_lanes(context, builder, signature.args[2], words, index, _WORDS)
         kind = ir.FunctionType(_WORDS, [_WORDS])
         popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
         differing = builder.xor(spread(builder, word, _WORDS), some)
-        return builder.add(counts, builder.call(popcount, [differing]))
+        return builder.sub(left, builder.call(popcount, [differing]))
 
-    return counts(counts, word, words, index), generate
-
-
-@intrinsic
-def store(typing_context, values, index, lanes):
-    """Store lanes of words or floats from ``index`` on."""
-
-    def generate(context, builder, signature, arguments):
-        values, index, lanes = arguments
-        builder.store(lanes, _pointer(context, builder, signature.args[0], values, index, lanes.type), align=4)
-        return context.get_dummy_value()
-
-    return types.void(values, index, lanes), generate
+    return left(left, word, words, index), generate
 
 
 @intrinsic
-def at_most(typing_context, counts, bounds, index):
-    """Bits ``counts <= bounds[index : index + LANES]`` as a word."""
+def not_negative(typing_context, left):
+    """Bits ``left >= 0`` of lanes as a word."""
 
     def generate(context, builder, signature, arguments):
-        counts, bounds, index = arguments
-        some = load_lanes(context, builder, signature.args[1], bounds, index, _WORDS)
-        return bits_of(builder, builder.icmp_signed("<=", counts, some))
+        return bits_of(builder, builder.icmp_signed(">=", arguments[0], ir.Constant(_WORDS, [0] * LANES)))
 
-    return types.uint64(counts, bounds, index), generate
+    return types.uint64(left), generate
 
 
 @intrinsic
-def differences(typing_context, values, index, counts, factor):
-    """Lanes ``(values[index : index + LANES] - counts) * factor`` of floats."""
+def scaled(typing_context, left, factor):
+    """Lanes of floats ``left * factor``."""
 
     def generate(context, builder, signature, arguments):
-        values, index, counts, factor = arguments
-        some = load_lanes(context, builder, signature.args[0], values, index, _WORDS)
-        small = builder.trunc(builder.sub(some, counts), ir.VectorType(ir.IntType(32), LANES))
+        left, factor = arguments
+        small = builder.trunc(left, ir.VectorType(ir.IntType(32), LANES))  # few processors convert words to floats
         return builder.fmul(builder.sitofp(small, _FLOATS), spread(builder, factor, _FLOATS))
 
-    return float_lanes(values, index, counts, types.float32), generate
+    return float_lanes(left, types.float32), generate
+
+
+@intrinsic
+def store(typing_context, floats, index, lanes):
+    """Store lanes from ``index`` on."""
+
+    def generate(context, builder, signature, arguments):
+        floats, index, lanes = arguments
+        builder.store(lanes, _pointer(context, builder, signature.args[0], floats, index, _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(floats, index, lanes), generate
 
 
 @njit(parallel=True, cache=True)
@@ -296,15 +294,14 @@ def convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, fl
             channel = group * np.uint64(LANES)
             weight = channel * np.uint64(n_words)
             for column in range(n_columns):
-                differing = no_bits()
+                left = levels_of(levels, channel)
                 for word in range(np.uint64(n_words)):
                     ones = windows[corner + word * n_columns + column]
-                    differing = add_differing(differing, ones, weights, weight + word * np.uint64(LANES))
+                    left = subtract_differing(left, ones, weights, weight + word * np.uint64(LANES))
                 if flipped is None:
-                    products = differences(levels, channel, differing, factor)
-                    store(results, place + column * step + channel, products)
+                    store(results, place + column * step + channel, scaled(left, factor))
                 else:
-                    found = np.int64(at_most(differing, levels, channel) << (channel & np.uint64(63)))
+                    found = np.int64(not_negative(left) << (channel & np.uint64(63)))
                     results[place + column * step + (channel >> np.uint64(6))] ^= found
 
 

@@ -10,21 +10,21 @@ from numba.extending import intrinsic
 
 from ppt_core.bits._kernels import (
     LANES,
-    add_differing,
-    at_most,
     bits_of,
-    differences,
     float_lanes,
+    levels_of,
     load_lanes,
-    no_bits,
+    not_negative,
     or_shifted,
+    scaled,
     spread,
     store,
+    subtract_differing,
 )
 
 # SHA-256 of ppt_core/bits/_kernels.py, whose code is compiled into that of this file. Numba compiles a cached kernel
 # again when its own file changes, so this line changes with that one.
-# dd1990b3245f034f3d0ef0f996e413e74835d211466ea61f71e4e528eb7dc1de
+# 8babd70ebc1fca09d96a1a94f4b29c9e574e4f1d8c21ea966e971c999ee511aa
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _LANES = np.uint64(LANES)
@@ -244,19 +244,19 @@ def run_stem(image, size, is_channels_last, stem, out):
 
 
 @njit
-def _count_differing(windows, start, step, places, weights, first):
-    """Of `_COLUMNS` windows, how many bits differ from the weights of each of `LANES` channels.
+def _count(windows, start, step, places, weights, levels, channel):
+    """Of `_COLUMNS` windows, levels less the bits that differ from the weights of `LANES` channels.
 
-    Word number w of window number c is ``windows[start + places[w] + c * step]``, of the weights
-    ``weights[first + w * LANES :]``. The weights are read once.
+    Word number w of window number c is ``windows[start + places[w] + c * step]``. The weights are read once.
     """
-    a, b, c, d = no_bits(), no_bits(), no_bits(), no_bits()
-    for word in range(np.uint64(len(places))):
-        left, signs = start + places[word], first + word * _LANES
-        a = add_differing(a, windows[left], weights, signs)
-        b = add_differing(b, windows[left + step], weights, signs)
-        c = add_differing(c, windows[left + _TWO * step], weights, signs)
-        d = add_differing(d, windows[left + _THREE * step], weights, signs)
+    n_words, some = np.uint64(len(places)), levels_of(levels, channel)
+    a, b, c, d = some, some, some, some
+    for word in range(n_words):
+        place, signs = start + places[word], channel * n_words + word * _LANES
+        a = subtract_differing(a, windows[place], weights, signs)
+        b = subtract_differing(b, windows[place + step], weights, signs)
+        c = subtract_differing(c, windows[place + _TWO * step], weights, signs)
+        d = subtract_differing(d, windows[place + _THREE * step], weights, signs)
     return a, b, c, d
 
 
@@ -291,23 +291,22 @@ def _places(n, width, n_channels):
 def _convolve_to_bits(bits, width, n_channels, stride, weights, levels, flipped, new_size, step, out):
     """The first convolution of a block, from padded pixels to padded pixels."""
     merged, places = _merge(bits, n_channels, stride), _places(len(bits), width, n_channels)
-    n_taps, stride = np.uint64(len(places)), np.uint64(stride)
-    pitch, n_columns = np.uint64(width + 2), np.uint64(new_size[1])
+    stride, pitch, n_columns = np.uint64(stride), np.uint64(width + 2), np.uint64(new_size[1])
     for row in range(np.uint64(new_size[0])):
         begin = (row + _ONE) * (n_columns + _TWO) + _ONE
         for channel in range(_ZERO, np.uint64(step), _LANES):
             for column in range(_ZERO, n_columns, _COLUMNS):
                 start = row * stride * pitch + column * stride
-                found = _count_differing(merged, start, stride, places, weights, channel * n_taps)
-                for number, counts in enumerate(found):
+                four = _count(merged, start, stride, places, weights, levels, channel)
+                for number, left in enumerate(four):
                     here = column + np.uint64(number)
                     if here >= n_columns:
                         break
-                    bits_here = at_most(counts, levels, channel)
+                    found = not_negative(left)
                     if channel == _ZERO:
-                        out[begin + here] = flipped ^ bits_here
+                        out[begin + here] = flipped ^ found
                     else:
-                        out[begin + here] ^= bits_here << channel
+                        out[begin + here] ^= found << channel
 
 
 @njit
@@ -317,18 +316,16 @@ def _convolve_to_sums(bits, size, n_channels, weights, ones, norm, shortcut, thr
     merged, places = _merge(bits, n_channels, 1), _places(len(bits), width, n_channels)
     factor, factors, shifts, is_fused = norm
     old_sums, old_row, old_column, n_shared, old_threshold, alpha = shortcut
-    n_taps, step = np.uint64(len(places)), np.uint64(len(factors))
-    pitch, n_columns = np.uint64(width + 2), np.uint64(width)
+    step, pitch, n_columns = np.uint64(len(factors)), np.uint64(width + 2), np.uint64(width)
     for row in range(np.uint64(height)):
         for channel in range(_ZERO, step, _LANES):
             for column in range(_ZERO, n_columns, _COLUMNS):
-                found = _count_differing(merged, row * pitch + column, _ONE, places, weights, channel * n_taps)
-                for number, counts in enumerate(found):
+                four = _count(merged, row * pitch + column, _ONE, places, weights, ones, channel)
+                for number, left in enumerate(four):
                     here = column + np.uint64(number)
                     if here >= n_columns:
                         break
-                    x = differences(ones, channel, counts, factor)
-                    x = _line(x, factors, shifts, channel, is_fused)
+                    x = _line(scaled(left, factor), factors, shifts, channel, is_fused)
                     if channel < np.uint64(n_shared):
                         old = row * old_row + here * old_column + channel
                         if alpha > np.float32(0):

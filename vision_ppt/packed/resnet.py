@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -102,10 +103,6 @@ class CompiledStem:
     floats: NDArray[np.float32]
     is_fused: bool
 
-    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float32], bool]:
-        """The attributes, as the kernel takes them."""
-        return self.taps, self.floats, self.is_fused
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompiledBlocks:
@@ -125,25 +122,30 @@ class CompiledBlocks:
     floats: NDArray[np.float32]
     is_fused: bool
 
+    @cached_property
+    def stride(self) -> int:
+        """Of all blocks together."""
+        return math.prod(self.blocks[:, 2].tolist())
+
     def __call__(self, input: Tensor, stem: CompiledStem | None = None) -> Tensor:
         """Map float32 (n, channels, height, width) to the last block's sum, in the layout of ``input``.
 
         ``input`` are the images that ``stem`` takes; without one, what is behind it.
         """
+        n, n_in, height, width = input.shape
         n_channels = self.blocks[0, 0] if stem is None else stem.taps[-1, 0] + 1
-        if input.shape[1] != n_channels:
-            raise ValueError(f"the input has {input.shape[1]} channels; the network takes {n_channels}")
-        n, _, height, width = input.shape
-        stride = math.prod(self.blocks[:, 2].tolist())
-        new_size, n_out = (-(-height // stride), -(-width // stride)), int(self.blocks[-1, 1])
+        if n_in != n_channels:
+            raise ValueError(f"the input has {n_in} channels; the network takes {n_channels}")
+        n_out, new_height, new_width = int(self.blocks[-1, 1]), -(-height // self.stride), -(-width // self.stride)
         is_last = is_channels_last(input)
         images = (input.permute(0, 2, 3, 1) if is_last else input).detach().reshape(n, -1).numpy()
-        out = np.empty((n, n_out * new_size[0] * new_size[1]), np.float32)
+        out = np.empty((n, n_out * new_height * new_width), np.float32)
         arrays = (self.blocks, self.words, self.levels, self.floats)
-        stem_arrays = _NO_STEM if stem is None else stem.arrays()
+        stem_arrays = _NO_STEM if stem is None else (stem.taps, stem.floats, stem.is_fused)
         _kernels.run_blocks(images, (height, width), is_last, stem_arrays, *arrays, self.is_fused, out)
-        found = torch.from_numpy(out)
-        return found.view(n, *new_size, n_out).permute(0, 3, 1, 2) if is_last else found.view(n, n_out, *new_size)
+        if is_last:
+            return torch.from_numpy(out.reshape(n, new_height, new_width, n_out)).permute(0, 3, 1, 2)
+        return torch.from_numpy(out.reshape(n, n_out, new_height, new_width))
 
 
 _NO_STEM = (np.empty((0, 3), np.int64), np.empty(0, np.float32), True)
@@ -177,7 +179,8 @@ def compile_stem(stem: nn.Module, images: Tensor) -> CompiledStem | None:
     expected = _rows(sums[:1])
     for order in ORDERS:
         found = np.empty_like(expected)
-        _kernels.run_stem(image, size, is_last, lay_out_stem(convolution, order, unchanged).arrays(), found)
+        tried = lay_out_stem(convolution, order, unchanged)
+        _kernels.run_stem(image, size, is_last, (tried.taps, tried.floats, tried.is_fused), found)
         if np.array_equal(found, expected):
             return lay_out_stem(convolution, order, line)
     return None
