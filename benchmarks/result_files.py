@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+TECHNIQUES = {1.0: "full precision", 0.5: "partial pre-training", 0.0: "low precision"}
 
 Row = dict[str, Any]
 

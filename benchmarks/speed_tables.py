@@ -1,8 +1,9 @@
 """Tables of speed, from the ``--json`` of the benchmarks that `MEASURED` names."""
 
+import json
 from collections.abc import Callable
 
-from benchmarks.result_files import machine, measured, share, table
+from benchmarks.result_files import RESULTS, Row, machine, measured, share, table
 
 MEASURED = (
     "contention",
@@ -325,6 +326,30 @@ def speed() -> str:
     return table(["what", "this project", "against", "ratio"], body)
 
 
+def gpu(part: str, is_shown: Callable[[Row], bool], form: Callable[[float], str]) -> str:
+    """What a GPU does in a second, by batch: of a part of `benchmarks.gpu` the recorded steps that are shown."""
+    found = json.loads((RESULTS / "gpu-h100.json").read_text())["parts"][part]
+    per_second = {
+        (row["batch_size"], row["precision"], row["arithmetic"]): row["per_second"]
+        for row in found
+        if row.get("recorded") and is_shown(row)
+    }
+    kinds = [("full", "fp32"), ("full", "bf16"), ("low", "fp32"), ("low", "bf16")]
+    sizes = sorted({size for size, *_ in per_second})
+    body = [[f"{size:,}", *(form(per_second[(size, *kind)]) for kind in kinds)] for size in sizes]
+    return table(["batch", *(", ".join(kind) for kind in kinds)], body)
+
+
+def gpu_neumf() -> str:
+    """Millions of samples a second of NeuMF on a GPU."""
+    return gpu("neumf", lambda row: row["optimizer"] == "adam", lambda rate: f"{rate / 1e6:.1f}")
+
+
+def gpu_resnet() -> str:
+    """Images a second of ResNet-20 on a GPU."""
+    return gpu("resnet", lambda row: row["fed_by"] == "device", lambda rate: f"{rate:,.0f}")
+
+
 SPEED_TABLES: dict[str, Callable[[], str]] = {
     "contention": contention,
     "speed": speed,
@@ -339,6 +364,8 @@ SPEED_TABLES: dict[str, Callable[[], str]] = {
     "sampling": sampling,
     "conv": convolutions,
     "packed-images": packed_images,
+    "gpu-neumf": gpu_neumf,
+    "gpu-resnet": gpu_resnet,
     "retrieval": retrieval,
     "two-stage": two_stages,
     "serve": over_http,
