@@ -34,7 +34,7 @@ from typing import Any
 import click
 
 # Seconds that a part may take. What one leaves, the last has.
-LIMITS = {"machine": 40, "neumf": 200, "checks": 130, "resnet": 60, "profile": 90, "compiled": 150, "study": 90}
+LIMITS = {"machine": 40, "neumf": 100, "checks": 100, "resnet": 60, "profile": 60, "compiled": 90, "study": 80}
 Row = dict[str, Any]
 
 

@@ -92,16 +92,16 @@ def test_blocks_in_one_call_equal_their_modules(
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             found = packed.sums(images)
-            assert packed._compiled is not None  # or the next lines compare modules with themselves
+            assert packed._blocks is not None  # or the next lines compare modules with themselves
             expected = network.sums(images)
             assert torch.equal(found, expected)
             assert found.stride() == expected.stride()
-            assert torch.equal(packed._compiled(network.stem(images)), expected)  # where its stem has another order
+            assert torch.equal(packed._blocks(network.stem(images)), expected)  # where its stem has another order
             assert torch.equal(packed(images), network(images))
             with module_by_module(packed):
                 assert torch.equal(packed.sums(images), expected)
         with pytest.raises(ValueError, match=f"the input has 2 channels; the network takes {width}"):
-            packed._compiled(torch.randn(1, 2, 8, 8))
+            packed._blocks(torch.randn(1, 2, 8, 8))
 
 
 @pytest.mark.parametrize(("width", "size"), [(16, 32), (24, 9), (5, 6)])
@@ -121,8 +121,8 @@ def test_a_stem_adds_in_the_order_that_it_says(width: int, size: int, channels_l
         packed.sums(images)
         for order in ORDERS:
             stem = lay_out_stem(convolution, order, line)
-            assert torch.equal(packed._compiled(images, stem), expected)
-            assert torch.equal(packed._compiled(images[:1], stem), network.sums(images[:1]))
+            assert torch.equal(packed._blocks(images, stem), expected)
+            assert torch.equal(packed._blocks(images[:1], stem), network.sums(images[:1]))
 
 
 def test_a_stem_in_another_order_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +137,57 @@ def test_a_stem_in_another_order_is_pytorchs(monkeypatch: pytest.MonkeyPatch) ->
     assert compile_stem(other.stem, images) is None  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def identity() -> tuple[Any, Any]:
+    network = low(NETWORKS["1-bit identities"]())
+    return network, pack(network)
+
+
+LAYOUTS: dict[str, Any] = {
+    "every other image": lambda x: torch.cat([x, x])[::2],
+    "one image for all": lambda x: x[:1].expand(3, -1, -1, -1),
+    "a crop": lambda x: x[:, :, 2:18, 2:18],
+    "a crop, channels last": lambda x: x.contiguous(memory_format=torch.channels_last)[:, :, 2:18, 2:18],
+    "of a picture": lambda x: x[:1].permute(0, 2, 3, 1).contiguous()[:, 2:18, 2:18].permute(0, 3, 1, 2),
+    "none": lambda x: x[:0],
+    "infinite": lambda x: torch.where(x > 2, torch.inf, x),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_of_every_layout_and_value(identity: tuple[Any, Any], layout: str) -> None:
+    network, packed = identity
+    images = LAYOUTS[layout](torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    with torch.inference_mode():
+        for some in (images, images[:1]):
+            assert torch.equal(packed(some).nan_to_num(7), network(some).nan_to_num(7))
+            assert torch.equal(packed.sums(some).nan_to_num(7), network.sums(some).nan_to_num(7))
+
+
+def test_other_images_are_refused_as_pytorch_does(identity: tuple[Any, Any]) -> None:
+    for images in (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 3, 32, 32).double(), torch.zeros(5)):
+        messages = []
+        for network in identity:
+            with torch.inference_mode(), pytest.raises((RuntimeError, ValueError)) as error:
+                network(images)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+def test_buffers_that_change_are_read_again() -> None:
+    networks = [low(ResNet(ResNetConfig(width=16, blocks=(1,)), seed=seed)) for seed in range(2)]
+    first, second = (pack(network) for network in networks)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert not torch.equal(first(images), second(images))
+        first.load_state_dict(second.state_dict())
+        assert torch.equal(first(images), networks[1](images))
+        for network in (first, networks[1]):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for some in (images, images[:1]):
+            assert torch.equal(first(some), networks[1](some))
+
+
 def test_other_blocks_are_not_compiled() -> None:
     for name in ("projection", "1-bit shortcuts"):
         assert compile_blocks(blocks_of(pack(low(NETWORKS[name]())))) is None
@@ -149,7 +200,7 @@ def test_verification_looks_at_the_one_call() -> None:
     packed: Any = pack(network)
     images = torch.randn(2, 3, 32, 32)
     packed(images)
-    packed._compiled.levels[:] += 9
+    packed._blocks.levels[:] += 9
     with pytest.raises(DataError, match="behind layer last differ"):
         verify(packed, network, images)
     with module_by_module(packed):
@@ -167,7 +218,14 @@ def test_verification_names_the_layer() -> None:
             verify(packed, network, torch.randn(2, 3, 32, 32))
 
 
+class Doubled(ResNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(images)
+
+
 def test_what_cannot_be_packed_is_refused() -> None:
+    with pytest.raises(DataError, match="the forward pass of a Doubled is its own"):
+        pack(low(Doubled(ResNetConfig(width=8, blocks=(1, 2)), seed=0)))
     with pytest.raises(DataError, match="the network holds no 1-bit layer"):
         pack(NETWORKS["vgg"]())
     network = low(NETWORKS["vgg"]())

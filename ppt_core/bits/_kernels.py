@@ -67,14 +67,15 @@ def _pointer(context, builder, kind, array, index, vector):
 
 
 @intrinsic
-def levels_of(typing_context, levels, index):
-    """Lanes ``levels[index : index + LANES]``."""
+def load(typing_context, values, index):
+    """Lanes ``values[index : index + LANES]`` of words or float32."""
 
     def generate(context, builder, signature, arguments):
-        levels, index = arguments
-        return load_lanes(context, builder, signature.args[0], levels, index, _WORDS)
+        values, index = arguments
+        vector = _FLOATS if signature.return_type == float_lanes else _WORDS
+        return load_lanes(context, builder, signature.args[0], values, index, vector)
 
-    return word_lanes(levels, index), generate
+    return (float_lanes if values.dtype == types.float32 else word_lanes)(values, index), generate
 
 
 @intrinsic
@@ -294,7 +295,7 @@ def convolve_block(task, n_rows, bits, n_channels, geometry, weights, levels, fl
             channel = group * np.uint64(LANES)
             weight = channel * np.uint64(n_words)
             for column in range(n_columns):
-                left = levels_of(levels, channel)
+                left = load(levels, channel)
                 for word in range(np.uint64(n_words)):
                     ones = windows[corner + word * n_columns + column]
                     left = subtract_differing(left, ones, weights, weight + word * np.uint64(LANES))

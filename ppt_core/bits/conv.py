@@ -139,9 +139,10 @@ def multiply_windows(bits: Words, in_channels: int, signs: Words, geometry: Geom
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether images (n, channels, height, width) have their channels last in memory and can be read in no other way.
+    """Whether images (n, channels, height, width) lie without gaps, the channels last, and can be read in no other way.
 
-    PyTorch's convolution gives such images back so, and all others with the channels first.
+    PyTorch's convolution gives such images back so, and those without gaps that have the channels first so, unless its
+    weights have them last. Of images with gaps nothing is said here.
     """
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 

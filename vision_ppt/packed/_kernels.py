@@ -12,7 +12,7 @@ from ppt_core.bits._kernels import (
     LANES,
     bits_of,
     float_lanes,
-    levels_of,
+    load,
     load_lanes,
     not_negative,
     or_shifted,
@@ -24,7 +24,7 @@ from ppt_core.bits._kernels import (
 
 # SHA-256 of ppt_core/bits/_kernels.py, whose code is compiled into that of this file. Numba compiles a cached kernel
 # again when its own file changes, so this line changes with that one.
-# 8babd70ebc1fca09d96a1a94f4b29c9e574e4f1d8c21ea966e971c999ee511aa
+# 044849a1e1649efa36c33896026de9d9a87b049f667f872cf6c0d2406d7dc8a1
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _LANES = np.uint64(LANES)
@@ -42,15 +42,11 @@ def _no_sums(typing_context):
     return float_lanes(), generate
 
 
-@intrinsic
-def _load(typing_context, floats, index):
-    """Lanes ``floats[index : index + LANES]``."""
-
-    def generate(context, builder, signature, arguments):
-        floats, index = arguments
-        return load_lanes(context, builder, signature.args[0], floats, index, _FLOATS)
-
-    return float_lanes(floats, index), generate
+def _operands(context, builder, signature, arguments):
+    """``x`` (a number or lanes), ``factors[index : index + LANES]`` and ``shifts``."""
+    x, factors, index, shifts = arguments
+    x = spread(builder, x, _FLOATS) if signature.args[0] == types.float32 else x
+    return x, load_lanes(context, builder, signature.args[1], factors, index, _FLOATS), shifts
 
 
 @intrinsic
@@ -58,24 +54,19 @@ def _fused(typing_context, x, factors, index, shifts):
     """Lanes ``x * factors[index : index + LANES] + shifts``, rounded once; ``x`` is a number or lanes."""
 
     def generate(context, builder, signature, arguments):
-        x, factors, index, shifts = arguments
-        x = spread(builder, x, _FLOATS) if signature.args[0] == types.float32 else x
-        some = load_lanes(context, builder, signature.args[1], factors, index, _FLOATS)
         kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
         function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
-        return builder.call(function, [x, some, shifts])
+        return builder.call(function, _operands(context, builder, signature, arguments))
 
     return float_lanes(x, factors, index, shifts), generate
 
 
 @intrinsic
 def _rounded_twice(typing_context, x, factors, index, shifts):
-    """Lanes ``x * factors[index : index + LANES] + shifts``, rounded after each operation."""
+    """The same, rounded after each operation."""
 
     def generate(context, builder, signature, arguments):
-        x, factors, index, shifts = arguments
-        x = spread(builder, x, _FLOATS) if signature.args[0] == types.float32 else x
-        some = load_lanes(context, builder, signature.args[1], factors, index, _FLOATS)
+        x, some, shifts = _operands(context, builder, signature, arguments)
         return builder.fadd(builder.fmul(x, some), shifts)
 
     return float_lanes(x, factors, index, shifts), generate
@@ -122,8 +113,8 @@ def _above(typing_context, x, threshold):
 @njit
 def _line(x, factors, shifts, channel, is_fused):
     if is_fused:
-        return _fused(x, factors, channel, _load(shifts, channel))
-    return _rounded_twice(x, factors, channel, _load(shifts, channel))
+        return _fused(x, factors, channel, load(shifts, channel))
+    return _rounded_twice(x, factors, channel, load(shifts, channel))
 
 
 @njit(cache=True)
@@ -136,16 +127,16 @@ def lines(x, factors, shifts, is_fused, out):
     for start in range(_ZERO, np.uint64(len(x)), n_channels):
         for channel in range(_ZERO, n_channels, _LANES):
             place = start + channel
-            store(out, place, _line(_load(x, place), factors, shifts, channel, is_fused))
+            store(out, place, _line(load(x, place), factors, shifts, channel, is_fused))
 
 
 @njit
-def _write_bits(bits, place, channel, found):
-    """Bits of a group of channels of a pixel, whose first group begins its word anew."""
+def _write_bits(bits, place, channel, found, flipped):
+    """Bits of a group of channels of a pixel, whose first group begins its word anew, with those that are flipped."""
     if channel == _ZERO:
-        bits[place] = found
+        bits[place] = flipped ^ found
     else:
-        bits[place] |= found << channel
+        bits[place] ^= found << channel
 
 
 @njit
@@ -180,8 +171,16 @@ def _read_sums(image, size, is_channels_last, n_channels, threshold, sums, bits)
         for column in range(width):
             place = (row + _ONE) * (width + _TWO) + column + _ONE
             for channel in range(_ZERO, step, _LANES):
-                some = _load(sums, (row * width + column) * step + channel)
-                _write_bits(bits, place, channel, _above(some, threshold))
+                some = load(sums, (row * width + column) * step + channel)
+                _write_bits(bits, place, channel, _above(some, threshold), _ZERO)
+
+
+@njit
+def _clear(sums, n_channels, step):
+    """Lanes of no channel to 0: an infinite pixel times a weight of 0 is none."""
+    if n_channels < step:
+        for start in range(0, len(sums), step):
+            sums[start + n_channels : start + step] = 0
 
 
 @njit
@@ -230,12 +229,12 @@ def _run_stem(image, size, is_channels_last, taps, weights, norm, threshold, sum
                         break
                     x = _line(x, factors, shifts, channel, is_fused)
                     store(sums, (row * n_columns + here) * step + channel, x)
-                    _write_bits(bits, (row + _ONE) * pitch + here + _ONE, channel, _above(x, threshold))
+                    _write_bits(bits, (row + _ONE) * pitch + here + _ONE, channel, _above(x, threshold), _ZERO)
 
 
 @njit(cache=True)
 def run_stem(image, size, is_channels_last, stem, out):
-    """What `run_blocks` computes of the stem of an image: ``out`` (height * width * channels rounded up to `LANES`)."""
+    """The sums that `run_blocks` has of the stem of an image: ``out`` (height * width * channels, up to `LANES`)."""
     taps, floats, is_fused = stem
     step = len(out) // (size[0] * size[1])
     norm = floats[-2 * step : -step], floats[-step:], is_fused
@@ -249,7 +248,7 @@ def _count(windows, start, step, places, weights, levels, channel):
 
     Word number w of window number c is ``windows[start + places[w] + c * step]``. The weights are read once.
     """
-    n_words, some = np.uint64(len(places)), levels_of(levels, channel)
+    n_words, some = np.uint64(len(places)), load(levels, channel)
     a, b, c, d = some, some, some, some
     for word in range(n_words):
         place, signs = start + places[word], channel * n_words + word * _LANES
@@ -302,11 +301,7 @@ def _convolve_to_bits(bits, width, n_channels, stride, weights, levels, flipped,
                     here = column + np.uint64(number)
                     if here >= n_columns:
                         break
-                    found = not_negative(left)
-                    if channel == _ZERO:
-                        out[begin + here] = flipped ^ found
-                    else:
-                        out[begin + here] ^= found << channel
+                    _write_bits(out, begin + here, channel, not_negative(left), flipped)
 
 
 @njit
@@ -334,7 +329,7 @@ def _convolve_to_sums(bits, size, n_channels, weights, ones, norm, shortcut, thr
                             x = _add_positive(x, old_sums, old)
                     store(sums, (row * n_columns + here) * step + channel, x)
                     place = (row + _ONE) * pitch + here + _ONE
-                    _write_bits(out, place, channel, _above(x, threshold))
+                    _write_bits(out, place, channel, _above(x, threshold), _ZERO)
 
 
 @njit
@@ -349,6 +344,7 @@ def _run_image(image, size, is_channels_last, stem, blocks, words, levels, float
         weights, factors, shifts = stem_floats[: len(taps) * step], stem_floats[-2 * step : -step], stem_floats[-step:]
         stem_norm = factors, shifts, stem_is_fused
         _run_stem(image, size, is_channels_last, taps, weights, stem_norm, floats[0], sums, bits)
+        _clear(sums, blocks[0, 0], step)
     else:
         _read_sums(image, size, is_channels_last, blocks[0, 0], floats[0], sums, bits)
     word, level, number = 0, 0, 0

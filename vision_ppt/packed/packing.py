@@ -40,6 +40,8 @@ def pack(network: ResNet | VGG) -> ResNet | VGG:
         layers = [(name, layer) for name, layer in packed.named_modules() if name.count(".") == 2]
         packed.groups = pack_chain(layers)
         return packed
+    if type(network).forward is not ResNet.forward:
+        raise DataError(f"the forward pass of a {type(network).__name__} is its own; pack a plain ResNet")
     packed_resnet = PackedResNet(network)
     for name, block in list(packed_resnet.named_modules()):
         if hasattr(block, "conv2"):

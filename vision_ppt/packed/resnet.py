@@ -23,9 +23,10 @@ from vision_ppt.resnet import ResNet
 
 _GEOMETRY = ((3, 3), (1, 1))  # kernel and padding
 _NEIGHBOURS = 4  # floats on each side; 2 were met
+_LEVELS = 32
 ORDERS = ((0, 1, 2), (1, 2, 0))
-"""In which the products of a window are added, by its axes: channel, row and column. One image was met with the first,
-several with the second."""
+"""In which the products of a window are added, by its axes: channel, row and column. A small image alone that has its
+channels first was met with the first, all others with the second."""
 Line = tuple[Tensor, Tensor, bool]
 """What BatchNorm does in evaluation: factors and shifts (channels,), and whether it rounds once or after each."""
 
@@ -33,8 +34,9 @@ Line = tuple[Tensor, Tensor, bool]
 class PackedResNet(ResNet):
     """A copy of a ResNet whose blocks are about to be packed, in evaluation.
 
-    At batches of one, calling modules would take more than half of the time of its convolutions. The first call reads
-    the buffers of all modules, so change none after it.
+    At batches of one, calling modules would take more than half of the time of its convolutions. So they are not
+    called, and hooks on them need `module_by_module`. The first call reads the buffers of all modules: change none
+    after it but by ``load_state_dict`` or ``to``.
 
     Attributes:
         in_one_call: whether the network up to the last block's sum runs in one call where it can (`compile_blocks`,
@@ -42,37 +44,61 @@ class PackedResNet(ResNet):
     """
 
     def __init__(self, network: ResNet) -> None:
-        nn.Module.__init__(self)
+        nn.Module.__init__(self)  # not that of `ResNet`: the modules are those of the other network
         self.config = network.config
         for name, module in copy.deepcopy(network).named_children():
             self.add_module(name, module)
-        self.eval().requires_grad_(False)
         self.in_one_call = True
-        self._compiled: CompiledBlocks | None = None
-        self._was_compiled = False
-        self._stems: dict[tuple[Any, ...], CompiledStem | None] = {}
+        self._forget()
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images to logits, see `vision_ppt.resnet.ResNet.forward`."""
-        if not self.in_one_call:
+        if self._blocks_for(images) is None:
             return super().forward(images)
         # The same operations; as modules they took three times as long for one image.
         return F.linear(self.sums(images).relu().mean((2, 3)), self.last.weight, self.last.bias)
 
     def sums(self, images: Tensor) -> Tensor:
         """Map images to the last block's sum, see `vision_ppt.resnet.ResNet.sums`."""
-        if not self.in_one_call:
+        blocks = self._blocks_for(images)
+        if blocks is None:
             return super().sums(images)
-        if not self._was_compiled:
-            self._compiled = compile_blocks([block for stage in self.stages for block in stage])  # type: ignore[attr-defined]
-            self._was_compiled = True
-        if self._compiled is None:
-            return super().sums(images)
-        kind = (images.shape[0] == 1, images.shape[1:], is_channels_last(images))
+        stem = self._stem_for(images)
+        return blocks(self.stem(images)) if stem is None else blocks(images, stem)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load buffers, see `torch.nn.Module.load_state_dict`; the next call reads them."""
+        self._forget()
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._forget()
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _forget(self) -> None:
+        self._blocks: CompiledBlocks | None = None
+        self._were_compiled = False
+        self._stems: dict[tuple[Any, ...], CompiledStem | None] = {}
+
+    def _blocks_for(self, images: Tensor) -> "CompiledBlocks | None":
+        """What runs the blocks behind ``images`` in one call; None where modules must do it, or say what is wrong."""
+        is_usual = images.dim() == 4 and len(images) > 0 and images.dtype == torch.float32
+        if not (self.in_one_call and is_usual) or self.training or torch.is_autocast_enabled("cpu"):
+            return None
+        if not self._were_compiled:
+            self._blocks = compile_blocks([block for stage in self.stages for block in stage])  # type: ignore[attr-defined]
+            self._were_compiled = True
+        return self._blocks
+
+    def _stem_for(self, images: Tensor) -> "CompiledStem | None":
+        is_last = is_channels_last(images)
+        if not is_last and not images.is_contiguous():
+            return None
+        kind = (len(images) == 1, images.shape[1:], is_last)
         if kind not in self._stems:
             self._stems[kind] = compile_stem(self.stem, images)
-        stem = self._stems[kind]
-        return self._compiled(self.stem(images)) if stem is None else self._compiled(images, stem)
+        return self._stems[kind]
 
 
 @contextmanager
@@ -138,10 +164,11 @@ class CompiledBlocks:
             raise ValueError(f"the input has {n_in} channels; the network takes {n_channels}")
         n_out, new_height, new_width = int(self.blocks[-1, 1]), -(-height // self.stride), -(-width // self.stride)
         is_last = is_channels_last(input)
-        images = (input.permute(0, 2, 3, 1) if is_last else input).detach().reshape(n, -1).numpy()
+        pixels = (input.permute(0, 2, 3, 1) if is_last else input).detach().contiguous()
         out = np.empty((n, n_out * new_height * new_width), np.float32)
         arrays = (self.blocks, self.words, self.levels, self.floats)
         stem_arrays = _NO_STEM if stem is None else (stem.taps, stem.floats, stem.is_fused)
+        images = pixels.view(n, -1).numpy()
         _kernels.run_blocks(images, (height, width), is_last, stem_arrays, *arrays, self.is_fused, out)
         if is_last:
             return torch.from_numpy(out.reshape(n, new_height, new_width, n_out)).permute(0, 3, 1, 2)
@@ -154,8 +181,9 @@ _NO_STEM = (np.empty((0, 3), np.int64), np.empty(0, np.float32), True)
 def compile_stem(stem: nn.Module, images: Tensor) -> CompiledStem | None:
     """Lay a stem out for the call that runs the blocks; None where it has no such form for such images.
 
-    It has one if it is a 3x3 convolution and BatchNorm, and adds in an order that is known. PyTorch's depends on the
-    processor, on the layout of ``images`` and on whether there is one: those that were met are tried on random images.
+    It has one if it is a 3x3 convolution and BatchNorm, keeps the layout of the images, which have no gaps in memory,
+    and adds in an order that is known. PyTorch's depends on the processor and on the images: their size, their layout
+    and whether there is one alone. Those that were met are tried on random images.
     """
     if [type(layer) for layer in stem.children()] != [nn.Conv2d, nn.BatchNorm2d]:
         return None
@@ -166,23 +194,25 @@ def compile_stem(stem: nn.Module, images: Tensor) -> CompiledStem | None:
     if geometry != (*_GEOMETRY, (1, 1)) or convolution.bias is not None:
         return None
     size, is_last = (images.shape[2], images.shape[3]), is_channels_last(images)
+    layout = torch.channels_last if is_last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
-    some = torch.randn(min(len(images), 2), convolution.in_channels, *size, generator=generator)
-    some = some.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+    n = min(len(images), 2)
+    some = torch.randn(n, convolution.in_channels, *size, generator=generator).contiguous(memory_format=layout)
+    # Sums of every magnitude: large ones tell the factors, small ones how it rounds.
+    magnitudes = torch.logspace(-3, 5, _LEVELS * _LEVELS).view(_LEVELS, _LEVELS)
+    values = torch.randn(n, convolution.out_channels, _LEVELS, _LEVELS, generator=generator) * magnitudes
     with torch.inference_mode():
-        sums = convolution(some)
-        line = find_line(norm, sums)
-    if line is None:
+        expected = stem(some)
+        line = find_line(norm, values.contiguous(memory_format=layout))
+    if line is None or is_channels_last(expected) != is_last:
         return None
-    image = (some[0].permute(1, 2, 0) if is_last else some[0]).reshape(-1).numpy()
-    unchanged = torch.ones(convolution.out_channels), torch.zeros(convolution.out_channels), True
-    expected = _rows(sums[:1])
+    image, rows = (some[0].permute(1, 2, 0) if is_last else some[0]).reshape(-1).numpy(), _rows(expected[:1])
     for order in ORDERS:
-        found = np.empty_like(expected)
-        tried = lay_out_stem(convolution, order, unchanged)
-        _kernels.run_stem(image, size, is_last, (tried.taps, tried.floats, tried.is_fused), found)
-        if np.array_equal(found, expected):
-            return lay_out_stem(convolution, order, line)
+        found, laid_out = np.empty_like(rows), lay_out_stem(convolution, order, line)
+        arrays = (laid_out.taps, laid_out.floats, laid_out.is_fused)
+        _kernels.run_stem(image, size, is_last, arrays, found)
+        if np.array_equal(found, rows):
+            return laid_out
     return None
 
 
@@ -263,26 +293,24 @@ def _read(block: nn.Module) -> _Block | None:
 def find_line(norm: nn.BatchNorm2d, x: Tensor) -> Line | None:
     """What BatchNorm does with ``x`` and all that is like it.
 
-    PyTorch's factor may be a neighbour of the one that a formula gives, so neighbours are tried. None if ``x``
-    (n, channels, height, width) has a value that none of them maps to what BatchNorm does.
+    PyTorch's factor may be a neighbour of the one that a formula gives, so neighbours are tried, the nearest first.
+    None if in some channel of ``x`` (n, channels, height, width) no single one maps all values to what BatchNorm does.
     """
     with torch.inference_mode():
-        expected, shifts = _rows(norm(x)), norm(torch.zeros_like(x))[0, :, 0, 0]
+        expected, shifts, infinity = _rows(norm(x)), norm(torch.zeros_like(x))[0, :, 0, 0], torch.tensor(torch.inf)
         assert norm.running_var is not None
         formula = norm.weight * (1 / (norm.running_var + norm.eps).sqrt())
-        candidates = [formula]
-        for end in (-torch.inf, torch.inf):
-            neighbour = formula
-            for _ in range(_NEIGHBOURS):
-                neighbour = torch.nextafter(neighbour, torch.tensor(end))
-                candidates.append(neighbour)
+        candidates, below, above = [formula], formula, formula
+        for _ in range(_NEIGHBOURS):
+            below, above = (torch.nextafter(*pair) for pair in ((below, -infinity), (above, infinity)))
+            candidates += [below, above]
         rows, out = _rows(x), np.empty_like(expected)
         for is_fused in (True, False):
             factors, is_found = formula, torch.zeros(len(formula), dtype=torch.bool)
             for candidate in candidates:
                 _kernels.lines(rows, _padded(candidate), _padded(shifts), is_fused, out)
                 is_equal = torch.from_numpy((out == expected).reshape(-1, len(_padded(formula))).all(0))[: len(formula)]
-                factors, is_found = torch.where(is_equal, candidate, factors), is_found | is_equal
+                factors, is_found = torch.where(is_equal & ~is_found, candidate, factors), is_found | is_equal
             if is_found.all():
                 return factors, shifts, is_fused
     return None

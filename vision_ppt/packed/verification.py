@@ -55,7 +55,7 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
     """Compare a packed network with the network it was packed from.
 
     Every bit that a packed layer gives, every real number and every logit must be equal, the logits also with all
-    in one call.
+    in one call, and of the first image alone.
 
     Args:
         packed: made by `vision_ppt.packed.packing.pack`.
@@ -74,6 +74,7 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
             )
             names = [layer.names[-1] for layer in layers]
             with plain_operations():  # the simulated network may count bits, too: here it sums floats
+                alone = network(images[:1])
                 expected, logits = _outputs(network, {name: network.get_submodule(name) for name in names}, images)
             with module_by_module(packed):
                 found, packed_logits = _outputs(packed, dict(zip(names, layers, strict=True)), images)
@@ -87,6 +88,7 @@ def verify(packed: ResNet | VGG, network: ResNet | VGG, images: Tensor) -> Verif
                     n_sums += expected[name].numel()
             _compare(logits, packed_logits, "last")
             _compare(logits, packed(images), "last")  # as it is used: in one call
+            _compare(alone, packed(images[:1]), "last")  # PyTorch adds in another order
     finally:
         network.train(was_training)
     return Verification(
