@@ -15,6 +15,7 @@ STUDIES = {
 
 IMAGE_STUDIES = {
     "cifar10-resnet20-more": "CIFAR-10, ResNet-20",
+    "cifar10-vgg16": "CIFAR-10, VGG-16 in bf16",
     "imagenette-resnet34": "Imagenette at 64x64, ResNet-34",
 }
 
@@ -244,6 +245,7 @@ STUDY_TABLES: dict[str, Callable[[], str]] = {
     "study-cifar10-binary": lambda: accuracies((1, 2, 4), "cifar10-resnet20-binary"),
     "study-imagenette": lambda: accuracies((3, 6), "imagenette-resnet34"),
     "study-imagenette-seconds": lambda: seconds("imagenette-resnet34", (3, 6)),
+    "study-vgg16": lambda: accuracies((1, 2, 4), "cifar10-vgg16"),
     "vgg16": lambda: images(0.02),
     "vgg16-recipe": lambda: images(0.1),
 }
