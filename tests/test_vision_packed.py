@@ -125,6 +125,15 @@ def test_a_stem_adds_in_the_order_that_it_says(width: int, size: int, channels_l
             assert torch.equal(packed._blocks(images[:1], stem), network.sums(images[:1]))
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_stem_of_one_product_each_is_found_everywhere(n: int) -> None:
+    """Every order gives PyTorch's sums, so None would be a fault and no other processor."""
+    network = low(NETWORKS["identity"]())
+    with torch.inference_mode():
+        network.stem[0].weight.zero_()[:, 1, 0, 2] = 0.5
+        assert compile_stem(network.stem, torch.zeros(n, 3, 32, 32)) is not None
+
+
 def test_a_stem_in_another_order_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_ppt.packed.resnet.ORDERS", ((2, 1, 0),))
     network = low(NETWORKS["identity"]())
@@ -205,6 +214,17 @@ def test_verification_looks_at_the_one_call() -> None:
         verify(packed, network, images)
     with module_by_module(packed):
         assert torch.equal(packed(images), network(images))
+
+
+def test_verification_looks_at_one_image_alone() -> None:
+    network = low(NETWORKS["identity"]())
+    packed: Any = pack(network)
+    images = torch.randn(2, 3, 32, 32)
+    wrong = torch.ones(8), torch.zeros(8), True
+    packed.sums(images[:1])
+    packed._stems[True, images.shape[1:], False] = lay_out_stem(packed.stem[0], ORDERS[0], wrong)
+    with pytest.raises(DataError, match="behind layer last differ"):
+        verify(packed, network, images)
 
 
 def test_verification_names_the_layer() -> None:

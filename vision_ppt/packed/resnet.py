@@ -23,7 +23,7 @@ from vision_ppt.resnet import ResNet
 
 _GEOMETRY = ((3, 3), (1, 1))  # kernel and padding
 _NEIGHBOURS = 4  # floats on each side; 2 were met
-_LEVELS = 32
+_SIDE = 32  # of the image of sums that tells what a stem's BatchNorm does
 ORDERS = ((0, 1, 2), (1, 2, 0))
 """In which the products of a window are added, by its axes: channel, row and column. A small image alone that has its
 channels first was met with the first, all others with the second."""
@@ -202,8 +202,8 @@ def compile_stem(stem: nn.Module, images: Tensor) -> CompiledStem | None:
     n = min(len(images), 2)
     some = torch.randn(n, convolution.in_channels, *size, generator=generator).contiguous(memory_format=layout)
     # Sums of every magnitude: large ones tell the factors, small ones how it rounds.
-    magnitudes = torch.logspace(-3, 5, _LEVELS * _LEVELS).view(_LEVELS, _LEVELS)
-    values = torch.randn(n, convolution.out_channels, _LEVELS, _LEVELS, generator=generator) * magnitudes
+    magnitudes = torch.logspace(-3, 5, _SIDE * _SIDE).view(_SIDE, _SIDE)
+    values = torch.randn(n, convolution.out_channels, _SIDE, _SIDE, generator=generator) * magnitudes
     with torch.inference_mode():
         expected = stem(some)
         line = find_line(norm, values.contiguous(memory_format=layout))
